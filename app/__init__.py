@@ -1,0 +1,1 @@
+"""A layered modular monolith: one service, many modules."""

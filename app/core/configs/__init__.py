@@ -1,0 +1,32 @@
+"""The configuration of this process: `app_config`, and the base class for a module's own settings."""
+
+from app.core.configs.app import AppConfig, Environment, get_settings
+from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret, unknown_env_keys
+from app.core.exceptions import ConfigError
+
+app_config = get_settings()
+
+
+def check_settings() -> None:
+    """Stop a start outside `local` and `testing` whose settings are unsafe, naming every fault at once."""
+    if app_config.is_relaxed:
+        return
+    faults = [fault for config in BaseConfig.known for fault in config().problems()]
+    if faults:
+        raise ConfigError(
+            f"The settings are not fit for {app_config.ENVIRONMENT}:\n" + "\n".join(f"  - {fault}" for fault in faults)
+        )
+
+
+__all__ = [
+    "PROJECT_ROOT",
+    "AppConfig",
+    "BaseConfig",
+    "Environment",
+    "StrList",
+    "app_config",
+    "check_settings",
+    "get_settings",
+    "local_secret",
+    "unknown_env_keys",
+]

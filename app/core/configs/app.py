@@ -1,0 +1,167 @@
+"""The core's settings. `.sample.env` lists every one with its default."""
+
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
+
+
+class Environment(StrEnum):
+    """Where the process runs; `staging` and `production` are strict."""
+
+    LOCAL = "local"
+    TESTING = "testing"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class AppConfig(BaseConfig):
+    """Settings of the service itself; a module has its own `config.py`."""
+
+    required_secrets = ("SECRET_KEY",)
+
+    ENVIRONMENT: Environment = Environment.LOCAL
+    PROJECT_NAME: str = "FastAPI Modulith"
+    DOMAIN: str = "localhost"
+    HOST: str = "127.0.0.1"
+    PORT: int = Field(default=8000, ge=0, le=65535)
+    WEB_CONCURRENCY: int = Field(default=1, ge=1)
+    API_V1_STR: str = "/api/v1"
+    FRONTEND_URL: AnyHttpUrl = AnyHttpUrl("http://localhost:3000")
+    BACKEND_CORS_ORIGINS: StrList = []
+    CORS_ALLOW_CREDENTIALS: bool = False
+    TRUSTED_PROXIES: StrList = []
+    MAX_BODY_SIZE: int = Field(default=1024 * 1024, ge=0)
+    RATE_LIMITER_ENABLED: bool = True
+    SHUTDOWN_GRACE_SECONDS: int = Field(default=20, ge=0)
+    MODULES: StrList = ["app.*"]
+    VAR_DIR: Path = Path("var")
+
+    SECRET_KEY: SecretStr | None = None
+
+    DATABASE_URL: SecretStr | None = None
+    POSTGRES_SERVER: str | None = None
+    POSTGRES_PORT: int = 5432
+    POSTGRES_USER: str = "postgres"
+    POSTGRES_PASSWORD: SecretStr | None = None
+    POSTGRES_DB: str = "app"
+    DB_POOL_SIZE: int = Field(default=10, ge=1)
+    SQL_ECHO: bool = False
+
+    REDIS_URL: SecretStr | None = None
+    REDIS_HOST: str | None = None
+    REDIS_PORT: int = 6379
+    REDIS_KEY_PREFIX: str = "kit:"
+
+    WORKER_IN_APP: bool | None = None
+    JOBS_CONCURRENCY: int = Field(default=10, ge=1)
+    JOBS_POLL_SECONDS: float = Field(default=1.0, gt=0)
+    JOBS_LEASE_SECONDS: float = Field(default=60.0, gt=0)
+    JOBS_KEEP_DAYS: int = Field(default=7, ge=0)
+
+    CACHE_MAX_ITEMS: int = Field(default=10_000, ge=1)
+
+    SMTP_HOST: str | None = None
+    SMTP_PORT: int = 587
+    SMTP_USER: str | None = None
+    SMTP_PASSWORD: SecretStr | None = None
+    SMTP_TLS: bool = True
+    SMTP_SSL: bool = False
+    EMAIL_SENDER_ADDRESS: str = "noreply@localhost"
+    EMAIL_SENDER_NAME: str = "FastAPI Modulith"
+
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    LOG_FORMAT: Literal["json", "console"] | None = None
+
+    @model_validator(mode="after")
+    def _urls_must_parse(self) -> Self:
+        try:
+            _ = self.database_url
+        except ArgumentError:
+            raise ValueError("DATABASE_URL is not a database URL") from None
+        if self.REDIS_URL and not self.REDIS_URL.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("REDIS_URL must start with redis://, rediss:// or unix://")
+        return self
+
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether defaults made for development are in force (`local`, `testing`)."""
+        return self.ENVIRONMENT in (Environment.LOCAL, Environment.TESTING)
+
+    @cached_property
+    def var_dir(self) -> Path:
+        """Where this checkout keeps its database, mails and generated secrets."""
+        return self.VAR_DIR if self.VAR_DIR.is_absolute() else PROJECT_ROOT / self.VAR_DIR
+
+    @property
+    def mail_dir(self) -> Path:
+        """Where mails are captured while no `SMTP_HOST` is set."""
+        return self.var_dir / "mail"
+
+    @cached_property
+    def secret_key(self) -> SecretStr:
+        """`SECRET_KEY`, made once under `var/` where development leaves it unset."""
+        return self.SECRET_KEY or local_secret("SECRET_KEY", self.var_dir)
+
+    @cached_property
+    def database_url(self) -> URL:
+        """The database to use, with an asynchronous driver: `DATABASE_URL`, `POSTGRES_*`, or SQLite under `var/`."""
+        if self.DATABASE_URL:
+            url = make_url(self.DATABASE_URL.get_secret_value())
+            if url.drivername in ("postgresql", "postgres"):
+                url = url.set(drivername="postgresql+psycopg")
+            elif url.drivername == "sqlite":
+                url = url.set(drivername="sqlite+aiosqlite")
+            return url
+        if self.POSTGRES_SERVER:
+            password = self.POSTGRES_PASSWORD
+            return URL.create(
+                "postgresql+psycopg",
+                username=self.POSTGRES_USER,
+                password=password.get_secret_value() if password else None,
+                host=self.POSTGRES_SERVER,
+                port=self.POSTGRES_PORT,
+                database=self.POSTGRES_DB,
+            )
+        return URL.create("sqlite+aiosqlite", database=str(self.var_dir / "app.db"))
+
+    @property
+    def redis_url(self) -> str | None:
+        """The Redis to use, or None for in-process stores."""
+        if self.REDIS_URL:
+            return self.REDIS_URL.get_secret_value()
+        return f"redis://{self.REDIS_HOST}:{self.REDIS_PORT}/0" if self.REDIS_HOST else None
+
+    @property
+    def worker_in_app(self) -> bool:
+        """Whether the job runner lives in the app process."""
+        if self.redis_url is None:
+            return True
+        return self.is_relaxed if self.WORKER_IN_APP is None else self.WORKER_IN_APP
+
+    @property
+    def docs_enabled(self) -> bool:
+        """Whether `/docs` and `/openapi.json` are served."""
+        return self.ENVIRONMENT is not Environment.PRODUCTION
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if "*" in self.BACKEND_CORS_ORIGINS and self.CORS_ALLOW_CREDENTIALS:
+            found.append("BACKEND_CORS_ORIGINS must not be '*' while CORS_ALLOW_CREDENTIALS is on: name the origins")
+        if self.WEB_CONCURRENCY > 1 and self.redis_url is None:
+            found.append("REDIS_URL is missing: WEB_CONCURRENCY > 1 cannot share the in-process cache and queue")
+        if self.WEB_CONCURRENCY > 1 and self.database_url.get_backend_name() == "sqlite":
+            found.append("DATABASE_URL names SQLite: WEB_CONCURRENCY > 1 needs PostgreSQL")
+        return found
+
+
+@lru_cache
+def get_settings() -> AppConfig:
+    """The one configuration of this process."""
+    return AppConfig()

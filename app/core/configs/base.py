@@ -1,0 +1,126 @@
+"""How settings are read: environment, then `.env`, then defaults; in `testing` `.test.env` instead of `.env`."""
+
+import difflib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
+"""The folder that holds `app/`, `.env` and `var/`."""
+
+MIN_SECRET_BYTES = 32
+_PLACEHOLDER_WORDS = ("changeme", "change-me", "change_me", "changethis", "placeholder", "your-secret", "example")
+
+
+def env_file() -> Path:
+    """The settings file of this process: `.test.env` when testing, `.env` otherwise."""
+    name = os.environ.get("ENVIRONMENT") or dotenv_values(PROJECT_ROOT / ".env").get("ENVIRONMENT")
+    return PROJECT_ROOT / (".test.env" if name == "testing" else ".env")
+
+
+def _split(value: Any) -> Any:
+    """Accept `a,b` beside a JSON list, which is all pydantic-settings takes by itself."""
+    if isinstance(value, str) and not value.strip().startswith("["):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    if isinstance(value, str):
+        import json
+
+        return json.loads(value)
+    return value
+
+
+StrList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+"""A setting that is a list: comma-separated or JSON."""
+
+
+class BaseConfig(BaseSettings):
+    """Base of the core's and every module's settings.
+
+    `required_secrets` names the fields that must be strong outside `local` and `testing`.
+    """
+
+    required_secrets: ClassVar[tuple[str, ...]] = ()
+    known: ClassVar[list[type["BaseConfig"]]] = []
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", case_sensitive=True, frozen=True, hide_input_in_errors=True
+    )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        BaseConfig.known.append(cls)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        from pydantic_settings import DotEnvSettingsSource
+
+        return (
+            init_settings,
+            env_settings,
+            DotEnvSettingsSource(settings_cls, env_file=env_file(), env_ignore_empty=True),
+        )
+
+    def problems(self) -> list[str]:
+        """Faults that must stop a start outside `local` and `testing`: one sentence each, never a value."""
+        found = []
+        for name in self.required_secrets:
+            if reason := weak_secret(getattr(self, name)):
+                found.append(f"{name} {reason}")
+        return found
+
+
+def weak_secret(secret: SecretStr | None) -> str | None:
+    """Why a secret must not be used, or None where it is good."""
+    value = secret.get_secret_value() if secret else ""
+    if not value:
+        return f"is missing: set at least {MIN_SECRET_BYTES} random bytes"
+    if any(word in value.lower() for word in _PLACEHOLDER_WORDS) or len(set(value)) < 8:
+        return "is a placeholder: set a random value"
+    if len(value.encode()) < MIN_SECRET_BYTES:
+        return f"is shorter than {MIN_SECRET_BYTES} bytes"
+    return None
+
+
+def unknown_env_keys() -> list[str]:
+    """One sentence for every key of the settings file that no setting has, with the likely name."""
+    names = sorted({field for config in BaseConfig.known for field in config.model_fields})
+    messages = []
+    for key in dotenv_values(env_file()):
+        if key not in names:
+            close = difflib.get_close_matches(key.upper(), names, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            messages.append(f"{env_file().name}: unknown setting {key!r}{hint}")
+    return messages
+
+
+def local_secret(name: str, folder: Path) -> SecretStr:
+    """A secret made once for this checkout, kept under `folder` with mode 0600.
+
+    Linked into place whole, so that two processes starting together read the same value.
+    """
+    path = folder / "secrets" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent)  # mkstemp creates with mode 0600
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was first; its value counts
+        finally:
+            os.unlink(draft)
+    return SecretStr(path.read_text().strip())

@@ -1,0 +1,130 @@
+"""Named errors of the application. They know nothing of HTTP; `app.core.api.errors` maps them."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class AppError(Exception):
+    """Base of every error a caller may see.
+
+    `code` is a stable string for programs, `detail` a sentence for people; neither may repeat
+    what the caller sent or hold a secret.
+    """
+
+    code: ClassVar[str] = "error"
+    default_detail: ClassVar[str] = "The request could not be carried out."
+
+    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+        self.detail = detail or self.default_detail
+        self.extra: Mapping[str, Any] = extra
+        super().__init__(self.detail)
+
+
+class NotFoundError(AppError):
+    """The thing asked for does not exist, or must not be known to exist."""
+
+    code = "not_found"
+    default_detail = "The resource was not found."
+
+
+class ConflictError(AppError):
+    """The change contradicts what is stored."""
+
+    code = "conflict"
+    default_detail = "The change conflicts with what is stored."
+
+
+class AuthenticationError(AppError):
+    """The caller is not known: credentials are missing, wrong or expired."""
+
+    code = "not_authenticated"
+    default_detail = "Valid credentials are required."
+
+
+class PermissionDeniedError(AppError):
+    """The caller is known and may not do this."""
+
+    code = "permission_denied"
+    default_detail = "You are not allowed to do this."
+
+
+class InvalidInputError(AppError):
+    """What was sent breaks a rule. `errors` holds `{loc, msg, type}` members, one per fault."""
+
+    code = "invalid_input"
+    default_detail = "The input is not valid."
+
+    def __init__(self, detail: str | None = None, *, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.errors = errors or []
+
+
+class RateLimitedError(AppError):
+    """Too many calls. `retry_after` is in whole seconds."""
+
+    code = "rate_limited"
+    default_detail = "Too many requests. Try again later."
+
+    def __init__(self, detail: str | None = None, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class UnavailableError(AppError):
+    """Something this service needs does not answer. `retry_after` is in whole seconds."""
+
+    code = "unavailable"
+    default_detail = "The service is temporarily unavailable."
+
+    def __init__(self, detail: str | None = None, *, retry_after: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class IntegrityViolation(ConflictError):
+    """The database refused a write; the driver's error is the `__cause__`.
+
+    `constraint` is the violated constraint's name where the database tells it.
+    """
+
+    code = "integrity_violation"
+
+    def __init__(self, detail: str | None = None, *, constraint: str | None = None) -> None:
+        super().__init__(detail)
+        self.constraint = constraint
+
+
+class UniqueViolation(IntegrityViolation):
+    """Another row already has this value."""
+
+    code = "already_exists"
+    default_detail = "A record with this value already exists."
+
+
+class ForeignKeyViolation(IntegrityViolation):
+    """The row refers to one that is absent, or is still referred to."""
+
+    code = "reference_violation"
+    default_detail = "A referenced record is missing or still in use."
+
+
+class NotNullViolation(IntegrityViolation):
+    """A value that must be given is missing."""
+
+    code = "value_missing"
+    default_detail = "A required value is missing."
+
+
+class CheckViolation(IntegrityViolation):
+    """A value is outside what the table allows."""
+
+    code = "value_not_allowed"
+    default_detail = "A value is outside the allowed range."
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message lists every fault, one a line, without any value."""
+
+
+class RuntimeNotOpen(RuntimeError):
+    """A service was used before the application's lifespan (or the worker's start-up) opened it."""

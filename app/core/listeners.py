@@ -1,0 +1,6 @@
+"""Every event listener of the service: importing this registers them."""
+
+from app.core.modules import parts
+from app.core.services import events
+
+LISTENERS = [events, *parts("listeners")]

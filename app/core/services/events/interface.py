@@ -1,0 +1,55 @@
+"""The event contract."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Generic
+from uuid import UUID
+
+from pydantic import BaseModel as PydanticModel
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_snake
+from typing_extensions import TypeVar
+
+
+class BaseEvent(PydanticModel):
+    """A fact in the past tense. `UserCreated.__event_name__` is `user_created` unless the class says otherwise."""
+
+    model_config = ConfigDict(frozen=True)
+
+    __event_name__: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "__event_name__" not in cls.__dict__:
+            cls.__event_name__ = to_snake(cls.__name__)
+
+
+E = TypeVar("E", bound=BaseEvent, default=Any)
+
+
+@dataclass(frozen=True)
+class ListenedEvent(Generic[E]):
+    """An event as a listener receives it.
+
+    `id` is the same for every delivery of one event: an idempotent listener remembers it.
+    `attempt` starts at 1.
+    """
+
+    name: str
+    data: E
+    id: UUID
+    attempt: int
+    occurred_at: datetime
+
+
+class EventsServiceInterface(ABC):
+    """Tells listeners what happened."""
+
+    @abstractmethod
+    def dispatch(self, event: BaseEvent) -> None:
+        """Store `event` for every listener with the current unit of work: it is delivered if and only if that commits.
+
+        Outside a unit of work the event gets a transaction of its own.
+        """
