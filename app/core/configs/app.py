@@ -34,13 +34,13 @@ class AppConfig(BaseConfig):
     WEB_CONCURRENCY: int = Field(default=1, ge=1)
     API_V1_STR: str = "/api/v1"
     FRONTEND_URL: AnyHttpUrl = AnyHttpUrl("http://localhost:3000")
-    BACKEND_CORS_ORIGINS: StrList = []
+    BACKEND_CORS_ORIGINS: StrList = Field(default=[])
     CORS_ALLOW_CREDENTIALS: bool = False
-    TRUSTED_PROXIES: StrList = []
+    TRUSTED_PROXIES: StrList = Field(default=[])
     MAX_BODY_SIZE: int = Field(default=1024 * 1024, ge=0)
     RATE_LIMITER_ENABLED: bool = True
     SHUTDOWN_GRACE_SECONDS: int = Field(default=20, ge=0)
-    MODULES: StrList = ["app.*"]
+    MODULES: StrList = Field(default=["app.*"])
     VAR_DIR: Path = Path("var")
 
     SECRET_KEY: SecretStr | None = None

@@ -62,11 +62,16 @@ class Database:
         """The same database through one connection, every commit a savepoint (for tests that roll back)."""
         return Database(self.engine, bind=connection)
 
+    def session(self, *, read_only: bool = False) -> AsyncSession:
+        """A session that is not the current unit of work; whoever takes it commits and closes it."""
+        session = (self._read if read_only else self._write)()
+        session.info[_READ_ONLY] = read_only
+        return session
+
     @asynccontextmanager
     async def session_scope(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
         """A unit of work of its own: commits when the block ends well, rolls back otherwise."""
-        session = (self._read if read_only else self._write)()
-        session.info[_READ_ONLY] = read_only
+        session = self.session(read_only=read_only)
         token = _current.set(session)
         try:
             yield session

@@ -1,0 +1,127 @@
+"""The database and the stores a test run uses: made for this run alone, gone when it ends.
+
+`TEST_BACKEND=embedded` is SQLite and in-process stores. `TEST_BACKEND=served` is the PostgreSQL server and the
+Redis that `TEST_DATABASE_URL` and `TEST_REDIS_URL` name; databases get names of their own, keys a prefix of their own.
+"""
+
+import itertools
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from redis import Redis
+from sqlalchemy.engine import URL, make_url
+
+
+class Backend(ABC):
+    """One migrated template and the copies made of it."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kit-tests-"))
+        self.numbers = itertools.count(1)
+
+    @property
+    @abstractmethod
+    def template(self) -> URL:
+        """The database that is migrated once."""
+
+    @abstractmethod
+    def copy(self) -> URL:
+        """A fresh copy of the template."""
+
+    @abstractmethod
+    def drop(self, url: URL) -> None:
+        """Remove a copy."""
+
+    def environment(self) -> dict[str, str]:
+        """The settings this backend needs, on top of `.test.env`."""
+        return {
+            "ENVIRONMENT": "testing",
+            "VAR_DIR": str(self.folder / "var"),
+            "DATABASE_URL": self.template.render_as_string(hide_password=False),
+            "REDIS_URL": "",
+            "REDIS_KEY_PREFIX": f"kit-test-{os.getpid()}:",
+        }
+
+    def close(self) -> None:
+        """Remove everything this run made."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Embedded(Backend):
+    """SQLite files in a temporary folder, stores in process."""
+
+    name = "embedded: SQLite, in-process cache, limiter and queue"
+
+    @property
+    def template(self) -> URL:
+        return URL.create("sqlite+aiosqlite", database=str(self.folder / "template.db"))
+
+    def copy(self) -> URL:
+        path = self.folder / f"copy{next(self.numbers)}.db"
+        shutil.copyfile(str(self.template.database), path)
+        return URL.create("sqlite+aiosqlite", database=str(path))
+
+    def drop(self, url: URL) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{url.database}{suffix}").unlink(missing_ok=True)
+
+
+class Served(Backend):
+    """PostgreSQL and Redis; the template is a database that copies are made of."""
+
+    name = "served: PostgreSQL, Redis"
+
+    def __init__(self, database_url: str, redis_url: str) -> None:
+        super().__init__()
+        self.server = make_url(database_url).set(drivername="postgresql+psycopg")
+        self.redis_url = redis_url
+        self._create(self.template)
+
+    @property
+    def template(self) -> URL:
+        return self.server.set(database=f"{self.server.database}_{os.getpid()}_template")
+
+    def copy(self) -> URL:
+        url = self.server.set(database=f"{self.server.database}_{os.getpid()}_{next(self.numbers)}")
+        self._create(url, template=self.template.database)
+        return url
+
+    def drop(self, url: URL) -> None:
+        self._admin(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(str(url.database))))
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"REDIS_URL": self.redis_url}
+
+    def close(self) -> None:
+        super().close()
+        self.drop(self.template)
+        with Redis.from_url(self.redis_url, socket_timeout=5) as redis:
+            for key in redis.scan_iter(f"{self.environment()['REDIS_KEY_PREFIX']}*"):
+                redis.delete(key)
+
+    def _create(self, url: URL, template: str | None = None) -> None:
+        self.drop(url)
+        self._admin(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(str(url.database)), sql.Identifier(template or "template0")
+            )
+        )
+
+    def _admin(self, statement: sql.Composed) -> None:
+        url = self.server.set(drivername="postgresql", database="postgres")
+        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute(statement)
+
+
+def choose() -> Backend:
+    """The backend that `TEST_BACKEND` names."""
+    if os.environ.get("TEST_BACKEND", "embedded") == "embedded":
+        return Embedded()
+    return Served(os.environ["TEST_DATABASE_URL"], os.environ["TEST_REDIS_URL"])

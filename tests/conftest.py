@@ -1,0 +1,124 @@
+"""Fixtures of the whole suite. The settings are made before anything of `app` is imported."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from tests import backends
+
+backend = backends.choose()
+os.environ.update(backend.environment())
+
+import httpx  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+from sqlalchemy.engine import URL  # noqa: E402
+from sqlalchemy.ext.asyncio import AsyncSession  # noqa: E402
+
+from app.core.db.migrate import upgrade  # noqa: E402
+from app.core.db.session import Database  # noqa: E402
+from app.core.runtime import runtime  # noqa: E402
+from app.main import create_app  # noqa: E402
+from tests.factories.async_alchemy_factory import use_session  # noqa: E402
+from tests.utils import CapturedMail  # noqa: E402
+
+
+def pytest_report_header() -> str:
+    """Which half of the suite this is."""
+    return f"backend: {backend.name}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it again where people look: at the end."""
+    terminalreporter.write_line(f"ran {backend.name}")
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    backend.close()
+
+
+@pytest.fixture(scope="session")
+def template() -> URL:
+    """The template database, made by the real migrations."""
+    upgrade(backend.template)
+    return backend.template
+
+
+@pytest.fixture(scope="session")
+def main_database(template: URL) -> Iterator[URL]:
+    """The copy whose transactions `db` rolls back."""
+    url = backend.copy()
+    yield url
+    backend.drop(url)
+
+
+@pytest.fixture(scope="session")
+async def app(main_database: URL) -> AsyncIterator[FastAPI]:
+    """The application, started; jobs run only when a test drains them."""
+    application = create_app(run_jobs=False)
+    async with application.router.lifespan_context(application):
+        started = runtime().database
+        runtime().database = Database.connect(main_database)
+        yield application
+        await runtime().database.close()
+        runtime().database = started
+
+
+@pytest.fixture
+async def db(app: FastAPI) -> AsyncIterator[AsyncSession]:
+    """A session in a transaction that is rolled back after the test; requests and jobs share its connection."""
+    original = runtime().database
+    async with original.engine.connect() as connection:
+        transaction = await connection.begin()
+        runtime().database = original.bound_to(connection)
+        try:
+            async with runtime().database.session() as session:
+                with use_session(session):
+                    yield session
+        finally:
+            runtime().database = original
+            await transaction.rollback()
+
+
+@pytest.fixture
+async def committed(app: FastAPI) -> AsyncIterator[Database]:
+    """A database of the test's own, a fresh copy of the template, for what must really commit."""
+    original = runtime().database
+    url = backend.copy()
+    database = runtime().database = Database.connect(url)
+    try:
+        async with database.session() as session:
+            with use_session(session):
+                yield database
+    finally:
+        runtime().database = original
+        await database.close()
+        backend.drop(url)
+
+
+@pytest.fixture
+async def client(request: pytest.FixtureRequest, app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application; the test also asks for `db` or `committed`."""
+    if not {"db", "committed"} & set(request.fixturenames):
+        pytest.fail("a test that uses `client` also asks for `db` or `committed`")
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=("192.0.2.1", 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield http
+
+
+@pytest.fixture
+def drain(app: FastAPI) -> Callable[[], Awaitable[int]]:
+    """Run every job that is due, until none is; gives back how many ran."""
+    return runtime().runner.drain
+
+
+@pytest.fixture
+def captured_mail(app: FastAPI) -> CapturedMail:
+    """The mails captured since the test began."""
+    mails = CapturedMail(runtime().settings.mail_dir)
+    mails.clear()
+    return mails
+
+    """What the started application holds open."""
+    return runtime()
