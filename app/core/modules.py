@@ -33,18 +33,21 @@ class Module:
         return importlib.import_module(target) if importlib.util.find_spec(target) else None
 
 
-def discover(patterns: list[str]) -> list[Module]:
-    """The modules that `patterns` name, dependencies first. A cycle or a missing dependency is a ConfigError."""
+def discover(patterns: list[str], root: Path = PROJECT_ROOT) -> list[Module]:
+    """The modules below `root` that `patterns` name, dependencies first.
+
+    A circle, a missing dependency or a manifest that cannot be read is a ConfigError.
+    """
     found: dict[str, Module] = {}
     for pattern in patterns:
-        paths = (PROJECT_ROOT / pattern.removesuffix(".*").replace(".", "/")).glob(
+        paths = (root / pattern.removesuffix(".*").replace(".", "/")).glob(
             "*/module.toml" if pattern.endswith(".*") else "module.toml"
         )
         manifests = sorted(paths)
         if not manifests and not pattern.endswith(".*"):
             raise ConfigError(f"MODULES: {pattern} has no module.toml")
         for manifest in manifests:
-            name = ".".join(manifest.parent.relative_to(PROJECT_ROOT).parts)
+            name = ".".join(manifest.parent.relative_to(root).parts)
             found[name] = _read(name, manifest)
     for module in found.values():
         if missing := [other for other in module.depends_on if other not in found]:

@@ -1,6 +1,10 @@
-"""How settings are read: environment, then `.env`, then defaults; in `testing` `.test.env` instead of `.env`."""
+"""How settings are read: environment, then `.env`, then defaults; in `testing` `.test.env` instead of `.env`.
+
+A developer's `.env` is left out when testing: it may name a database that tests must never touch.
+"""
 
 import difflib
+import json
 import os
 import secrets
 import tempfile
@@ -9,7 +13,13 @@ from typing import Annotated, Any, ClassVar
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds `app/`, `.env` and `var/`."""
@@ -19,7 +29,9 @@ _PLACEHOLDER_WORDS = ("changeme", "change-me", "change_me", "changethis", "place
 
 
 def env_file() -> Path:
-    """The settings file of this process: `.test.env` when testing, `.env` otherwise."""
+    """The settings file of this process: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
+    if chosen := os.environ.get("ENV_FILE"):
+        return Path(chosen)
     name = os.environ.get("ENVIRONMENT") or dotenv_values(PROJECT_ROOT / ".env").get("ENVIRONMENT")
     return PROJECT_ROOT / (".test.env" if name == "testing" else ".env")
 
@@ -28,11 +40,7 @@ def _split(value: Any) -> Any:
     """Accept `a,b` beside a JSON list, which is all pydantic-settings takes by itself."""
     if isinstance(value, str) and not value.strip().startswith("["):
         return [item.strip() for item in value.split(",") if item.strip()]
-    if isinstance(value, str):
-        import json
-
-        return json.loads(value)
-    return value
+    return json.loads(value) if isinstance(value, str) else value
 
 
 StrList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
@@ -65,8 +73,6 @@ class BaseConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        from pydantic_settings import DotEnvSettingsSource
-
         return (
             init_settings,
             env_settings,

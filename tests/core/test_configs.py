@@ -1,0 +1,168 @@
+"""Settings: where they come from, what is refused, what is made."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from app.core.configs import AppConfig, BaseConfig, Environment, check_settings, local_secret, unknown_env_keys
+from app.core.configs.base import weak_secret
+
+GOOD_SECRET = "5f2c8e1b7d3a496083bfae2d61c7905e"
+
+
+@pytest.fixture
+def clean_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No setting in the environment, an empty settings file."""
+    for config in BaseConfig.known:
+        for name in config.model_fields:
+            monkeypatch.delenv(name, raising=False)
+    path = tmp_path / ".env"
+    path.touch()
+    monkeypatch.setenv("ENV_FILE", str(path))
+    return path
+
+
+class TestSources:
+    def test_environment_wins_over_file_wins_over_default(
+        self, clean_env: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert AppConfig().PORT == 8000
+        clean_env.write_text("PORT=9001\nPROJECT_NAME=From file\n")
+        assert AppConfig().PORT == 9001
+        monkeypatch.setenv("PORT", "9002")
+        assert AppConfig().PORT == 9002
+        assert AppConfig().PROJECT_NAME == "From file"
+
+    def test_empty_counts_as_unset(self, clean_env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clean_env.write_text("PORT=\nDATABASE_URL=\n")
+        monkeypatch.setenv("REDIS_URL", "")
+        settings = AppConfig()
+        assert (settings.PORT, settings.DATABASE_URL, settings.redis_url) == (8000, None, None)
+
+    def test_testing_reads_the_test_file(self) -> None:
+        assert AppConfig().ENVIRONMENT is Environment.TESTING
+        assert AppConfig().RATE_LIMITER_ENABLED is False
+
+    @pytest.mark.parametrize("text", ["http://a.test,http://b.test", '["http://a.test", "http://b.test"]'])
+    def test_lists_are_commas_or_json(self, clean_env: Path, text: str) -> None:
+        clean_env.write_text(f"BACKEND_CORS_ORIGINS={text}\n")
+        assert AppConfig().BACKEND_CORS_ORIGINS == ["http://a.test", "http://b.test"]
+
+    def test_unknown_key_is_reported_with_the_likely_name(self, clean_env: Path) -> None:
+        clean_env.write_text("DATABASE_ULR=sqlite:///x.db\nPORT=1\n")
+        assert unknown_env_keys() == [".env: unknown setting 'DATABASE_ULR'; did you mean DATABASE_URL?"]
+
+    def test_a_wrong_value_is_named_and_not_shown(self, clean_env: Path) -> None:
+        clean_env.write_text("PORT=hunter2\n")
+        with pytest.raises(ValidationError, match="PORT") as caught:
+            AppConfig()
+        assert "hunter2" not in str(caught.value)
+
+
+class TestUrls:
+    def test_default_is_a_file_under_var(self, clean_env: Path) -> None:
+        settings = AppConfig()
+        assert settings.database_url.drivername == "sqlite+aiosqlite"
+        assert settings.database_url.database == str(settings.var_dir / "app.db")
+
+    @pytest.mark.parametrize(
+        ("given", "driver"),
+        [
+            ("postgresql://u:p@h/d", "postgresql+psycopg"),
+            ("postgres://u:p@h/d", "postgresql+psycopg"),
+            ("postgresql+psycopg://u:p@h/d", "postgresql+psycopg"),
+            ("sqlite:///x.db", "sqlite+aiosqlite"),
+        ],
+    )
+    def test_plain_urls_get_the_driver(self, clean_env: Path, given: str, driver: str) -> None:
+        clean_env.write_text(f"DATABASE_URL={given}\n")
+        assert AppConfig().database_url.drivername == driver
+
+    def test_separate_parts(self, clean_env: Path) -> None:
+        clean_env.write_text("POSTGRES_SERVER=db\nPOSTGRES_PASSWORD=p%40ss@/\nPOSTGRES_DB=shop\nREDIS_HOST=cache\n")
+        settings = AppConfig()
+        assert (settings.database_url.host, settings.database_url.password) == ("db", "p%40ss@/")
+        assert settings.redis_url == "redis://cache:6379/0"
+
+    @pytest.mark.parametrize("line", ["DATABASE_URL=not a url hunter2", "REDIS_URL=http://hunter2"])
+    def test_a_wrong_url_is_named_and_not_shown(self, clean_env: Path, line: str) -> None:
+        clean_env.write_text(f"{line}\n")
+        with pytest.raises(ValidationError, match=line.split("=", maxsplit=1)[0]) as caught:
+            AppConfig()
+        assert "hunter2" not in str(caught.value)
+
+    def test_secrets_do_not_show(self, clean_env: Path) -> None:
+        clean_env.write_text("DATABASE_URL=postgresql://u:hunter2@h/d\nSMTP_PASSWORD=hunter2\n")
+        assert "hunter2" not in repr(AppConfig())
+
+
+class TestRunnerPlace:
+    @pytest.mark.parametrize(
+        ("lines", "in_app"),
+        [
+            ("ENVIRONMENT=production", True),
+            ("ENVIRONMENT=local\nREDIS_URL=redis://h", True),
+            ("ENVIRONMENT=local\nREDIS_URL=redis://h\nWORKER_IN_APP=false", False),
+            ("ENVIRONMENT=production\nREDIS_URL=redis://h", False),
+            ("ENVIRONMENT=production\nREDIS_URL=redis://h\nWORKER_IN_APP=true", True),
+            ("WORKER_IN_APP=false", True),
+        ],
+    )
+    def test_in_the_app_unless_a_worker_can_be_reached(self, clean_env: Path, lines: str, in_app: bool) -> None:
+        clean_env.write_text(f"{lines}\n")
+        assert AppConfig().worker_in_app is in_app
+
+
+class TestStrictEnvironments:
+    def test_every_fault_is_listed_at_once(self, clean_env: Path) -> None:
+        clean_env.write_text(
+            "ENVIRONMENT=production\nSECRET_KEY=changeme-changeme-changeme-changeme\nWEB_CONCURRENCY=2\n"
+            "BACKEND_CORS_ORIGINS=*\nCORS_ALLOW_CREDENTIALS=true\n"
+        )
+        faults = AppConfig().problems()
+        assert [fault.split()[0] for fault in faults] == [
+            "SECRET_KEY",
+            "BACKEND_CORS_ORIGINS",
+            "REDIS_URL",
+            "DATABASE_URL",
+        ]
+
+    def test_a_good_configuration_has_none(self, clean_env: Path) -> None:
+        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\n")
+        assert AppConfig().problems() == []
+
+    def test_testing_is_relaxed(self) -> None:
+        check_settings()
+
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            ("", "missing"),
+            ("short-but-random-7f3a", "shorter"),
+            ("a" * 40, "placeholder"),
+            ("please-change-me-please-change-me-now", "placeholder"),
+        ],
+    )
+    def test_weak_secrets(self, value: str, reason: str) -> None:
+        found = weak_secret(SecretStr(value))
+        assert found is not None
+        assert reason in found
+        assert weak_secret(SecretStr(GOOD_SECRET)) is None
+        assert weak_secret(None) is not None
+
+
+class TestLocalSecret:
+    def test_made_once_and_private(self, tmp_path: Path) -> None:
+        first = local_secret("SECRET_KEY", tmp_path)
+        assert local_secret("SECRET_KEY", tmp_path) == first
+        assert weak_secret(first) is None
+        assert stat.S_IMODE((tmp_path / "secrets" / "SECRET_KEY").stat().st_mode) == 0o600
+
+    def test_starting_together_gives_one_value(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            made = list(pool.map(lambda _: local_secret("KEY", tmp_path).get_secret_value(), range(64)))
+        assert len(set(made)) == 1
+        assert list((tmp_path / "secrets").iterdir()) == [tmp_path / "secrets" / "KEY"]
