@@ -1,0 +1,101 @@
+"""What can go wrong in this module, free of HTTP."""
+
+from app.core.exceptions import (
+    AuthenticationError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+
+
+class InvalidAccessToken(AuthenticationError):
+    """The bearer is no access token of ours, has expired, or its session has ended."""
+
+    code = "invalid_token"
+    default_detail = "The access token is not valid."
+
+
+class InvalidGrant(AuthenticationError):
+    """A login or a refresh was refused (RFC 6749 section 5.2 names the error); never says why."""
+
+    code = "invalid_grant"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, error="invalid_grant")
+
+
+class ActionNotAllowed(PermissionDeniedError):
+    """A policy answered no."""
+
+    code = "action_not_allowed"
+
+
+class AccountNotActive(PermissionDeniedError):
+    """The account is disabled, or its address still has to be verified."""
+
+    code = "account_not_active"
+    default_detail = "The account is disabled or its address is not verified."
+
+
+class RegistrationClosed(ActionNotAllowed):
+    """`USER_REGISTRATION_ALLOWED` is off."""
+
+    code = "registration_closed"
+    default_detail = "Registration is closed."
+
+
+class UserNotFound(NotFoundError):
+    """There is no such user, or the user was deleted."""
+
+    code = "user_not_found"
+    default_detail = "The user was not found."
+
+
+class SessionNotFound(NotFoundError):
+    """The caller has no such live session."""
+
+    code = "session_not_found"
+    default_detail = "The session was not found."
+
+
+class EmailTaken(ConflictError):
+    """Another account has this address, in this or another spelling."""
+
+    code = "email_taken"
+    default_detail = "An account with this e-mail address already exists."
+
+
+class UsernameTaken(ConflictError):
+    """Another account has this user name, in this or another case."""
+
+    code = "username_taken"
+    default_detail = "An account with this user name already exists."
+
+
+class LastSuperuser(ConflictError):
+    """Without this account nobody could administer the service."""
+
+    code = "last_superuser"
+    default_detail = "The last active superuser cannot be deleted, disabled or demoted."
+
+
+class WrongPassword(InvalidInputError):
+    """The confirmation of a sensitive change failed. Not a 401: the bearer is fine and must not be refreshed."""
+
+    code = "wrong_password"
+    default_detail = "The current password is wrong or missing."
+
+    def __init__(self) -> None:
+        fault = {"loc": ["body", "current_password"], "msg": self.default_detail, "type": self.code}
+        super().__init__(errors=[fault])
+
+
+class InvalidOneTimeToken(InvalidInputError):
+    """The token of a mailed link is unknown, used, expired or made for something else."""
+
+    code = "invalid_one_time_token"
+    default_detail = "The link is not valid or has expired."
+
+    def __init__(self) -> None:
+        super().__init__(errors=[{"loc": ["body", "token"], "msg": self.default_detail, "type": self.code}])

@@ -1,0 +1,1 @@
+"""Passwords, tokens and the identity of addresses; no database, no HTTP."""

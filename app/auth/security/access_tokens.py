@@ -1,0 +1,143 @@
+"""Access tokens: JWTs (RFC 9068 type `at+jwt`) whose signature python-jose checks and whose every claim we do.
+
+python-jose takes `exp` of 10**30, digit strings as times and a list as audience, and lets claims be
+absent; so it is asked for the signature alone. It has no EdDSA: HS256, RS256 and ES256 are what can be chosen.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, TypeAlias
+
+from jose import jwk, jws
+from jose.backends.base import Key
+from jose.exceptions import JOSEError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.auth.exceptions import InvalidAccessToken
+
+Algorithm: TypeAlias = Literal["HS256", "RS256", "ES256"]
+
+MIN_KEY_BYTES = 32
+_TYPE = "at+jwt"
+_CLOCK_SKEW = timedelta(seconds=30)
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_MAX_LENGTH = 4096
+
+IdText: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
+"""A row id as text: within every database's bigint."""
+
+
+class AccessClaims(BaseModel):
+    """The claims of an access token: all required, no others, JSON's own types and no conversion."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    iss: str
+    aud: str
+    sub: IdText
+    iat: int
+    exp: int
+    jti: str = Field(min_length=1, max_length=64)
+    sid: IdText
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """One key of the ring: `private` signs, `public` verifies (the same thing for HS256)."""
+
+    kid: str
+    private: Key
+    public: Key
+
+    @classmethod
+    def load(cls, value: str, algorithm: Algorithm) -> "SigningKey":
+        """A key from its setting: the secret itself for HS256, a PEM private key otherwise.
+
+        ValueError says what is wrong with it, without the value.
+        """
+        kid = hashlib.sha256(b"kid" + value.encode()).hexdigest()[:8]
+        try:
+            if algorithm == "HS256":
+                if len(value.encode()) < MIN_KEY_BYTES:
+                    raise ValueError(f"is shorter than {MIN_KEY_BYTES} bytes")
+                key = jwk.construct(value, algorithm)
+                return cls(kid, key, key)
+            private = jwk.construct(value.replace("\\n", "\n"), algorithm)
+            _check_strength(private, algorithm)
+            return cls(kid, private, private.public_key())
+        except JOSEError as exc:
+            raise ValueError(f"is no key for {algorithm}") from exc
+
+
+def _check_strength(key: Any, algorithm: Algorithm) -> None:
+    if key.is_public():
+        raise ValueError("is a public key: the private key is needed")
+    prepared = key.prepared_key
+    if algorithm == "RS256" and prepared.key_size < 2048:
+        raise ValueError("is an RSA key of less than 2048 bits")
+    if algorithm == "ES256" and prepared.curve.name != "secp256r1":
+        raise ValueError("is not on the curve P-256, which ES256 needs")
+
+
+class AccessTokens:
+    """Makes and reads access tokens. The first key of the ring signs, all of them verify."""
+
+    def __init__(
+        self, *, keys: Sequence[SigningKey], algorithm: Algorithm, issuer: str, audience: str, lifetime: timedelta
+    ) -> None:
+        self._signer = keys[0]
+        self._ring = {key.kid: key for key in keys}
+        self._algorithm = algorithm
+        self._issuer = issuer
+        self._audience = audience
+        self._lifetime = lifetime
+
+    def issue(self, *, user_id: int, session_id: int, session_ends: datetime) -> tuple[str, int]:
+        """A token for the session and the seconds it lasts, never longer than the session."""
+        now = datetime.now(UTC)
+        expires = min(now + self._lifetime, session_ends)
+        claims = AccessClaims(
+            iss=self._issuer,
+            aud=self._audience,
+            sub=str(user_id),
+            iat=int(now.timestamp()),
+            exp=int(expires.timestamp()),
+            jti=secrets.token_urlsafe(16),
+            sid=str(session_id),
+        )
+        header = {"typ": _TYPE, "kid": self._signer.kid}
+        token = jws.sign(claims.model_dump(), self._signer.private, headers=header, algorithm=self._algorithm)
+        return token, claims.exp - claims.iat
+
+    def read(self, token: str) -> AccessClaims:
+        """The claims of a token that is ours and in force; InvalidAccessToken otherwise."""
+        if len(token) > _MAX_LENGTH or not _COMPACT.fullmatch(token):
+            raise InvalidAccessToken
+        try:
+            key = self._key_for(jws.get_unverified_header(token))
+            payload = jws.verify(token, key.public, algorithms=[self._algorithm])
+            claims = AccessClaims.model_validate_json(payload)
+        except (JOSEError, ValidationError, RecursionError) as exc:
+            raise InvalidAccessToken from exc
+        self._check(claims)
+        return claims
+
+    def _key_for(self, header: dict[str, object]) -> SigningKey:
+        kid = header.get("kid")
+        if not isinstance(kid, str) or header != {"alg": self._algorithm, "typ": _TYPE, "kid": kid}:
+            raise InvalidAccessToken
+        if (key := self._ring.get(kid)) is None:
+            raise InvalidAccessToken
+        return key
+
+    def _check(self, claims: AccessClaims) -> None:
+        now = datetime.now(UTC).timestamp()
+        ours = claims.iss == self._issuer and claims.aud == self._audience
+        in_force = claims.iat <= now + _CLOCK_SKEW.total_seconds() and now < claims.exp
+        # A longer life than we give is no token of ours, whoever has the key.
+        if not (ours and in_force and claims.exp - claims.iat <= self._lifetime.total_seconds()):
+            raise InvalidAccessToken

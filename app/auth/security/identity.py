@@ -1,0 +1,54 @@
+"""When two addresses or two user names are the same."""
+
+import re
+import unicodedata
+
+from email_validator import EmailNotValidError, ValidatedEmail, validate_email
+
+USERNAME_PATTERN = r"^[A-Za-z0-9_.-]+$"
+USERNAME_MIN, USERNAME_MAX = 3, 32
+MAX_KEY_LENGTH = 320
+
+
+def normalize_email(address: str) -> str:
+    """The address as it is stored and written to: spelling kept, Unicode composed, domain in lower case.
+
+    ValueError where it is no address. Deliverability is not asked for: that would be a look-up per request.
+    """
+    email_key(address)
+    return _parse(address).normalized
+
+
+def email_key(address: str) -> str:
+    """What is unique about an address: Unicode's compatibility caseless form, the domain in its ASCII form.
+
+    Mail always goes to the stored address, never to one that merely has the same key. ValueError as above.
+    """
+    parts = _parse(address)
+    key = f"{_caseless(parts.local_part)}@{parts.ascii_domain.lower()}"
+    if len(key) > MAX_KEY_LENGTH:  # some single characters fold to eighteen
+        raise ValueError("not a valid e-mail address")
+    return key
+
+
+def _parse(address: str) -> ValidatedEmail:
+    try:
+        return validate_email(address, check_deliverability=False)
+    except EmailNotValidError as exc:
+        raise ValueError("not a valid e-mail address") from exc
+
+
+def username_key(username: str) -> str:
+    """What is unique about a user name."""
+    return username.casefold()
+
+
+def is_username(value: str) -> bool:
+    """Whether `value` could be a user name."""
+    return USERNAME_MIN <= len(value) <= USERNAME_MAX and re.fullmatch(USERNAME_PATTERN, value) is not None
+
+
+def _caseless(text: str) -> str:
+    """Unicode 3.13, D146: compatibility caseless matching folds twice, as folding may undo the normal form."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
+    return unicodedata.normalize("NFKC", folded.casefold())
