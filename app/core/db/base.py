@@ -1,0 +1,109 @@
+"""What every table shares: identity, time stamps in UTC, names of constraints, soft delete."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Dialect, Index, Integer, MetaData, Table, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# SQLite counts up only a column that is exactly INTEGER; it holds 64 bits there too.
+BIGINT = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def utcnow() -> datetime:
+    """Now, zone-aware. The application's clock, not the database's, so that tests can stop it."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: goes in zone-aware (a naive value is refused), comes out in UTC, on both databases."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime is no moment: give it a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        # SQLite stores no zone; what was bound is UTC.
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class BaseModel(DeclarativeBase):
+    """Base of all tables. `__tablename__` is `<module>_<name>`."""
+
+    __abstract__ = True
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {datetime: UtcDateTime()}  # noqa: RUF012  declared so by SQLAlchemy
+
+    id: Mapped[int] = mapped_column(BIGINT, primary_key=True, sort_order=-1)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow, sort_order=100)
+    updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow, sort_order=101)
+
+    @classmethod
+    def __table_cls__(cls, *args: Any, **kwargs: Any) -> Table:
+        # Without AUTOINCREMENT SQLite gives a deleted row's id to the next: an old token would fit a new user.
+        return Table(*args, **{"sqlite_autoincrement": True, **kwargs})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """A new instance; a key that is no column is a TypeError."""
+        return cls().update(**values)
+
+    def to_dict(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Every column by name, without those in `exclude`."""
+        return {name: getattr(self, name) for name in self.column_names() if name not in exclude}
+
+    def update(self, **values: Any) -> Self:
+        """Set columns, to NULL where None is given; a name that is no column is a TypeError and sets nothing."""
+        if unknown := values.keys() - set(self.column_names()):
+            raise TypeError(f"{type(self).__name__} has no column {', '.join(sorted(unknown))}")
+        for name, value in values.items():
+            setattr(self, name, value)
+        return self
+
+    @classmethod
+    def column_names(cls) -> list[str]:
+        """The attributes that are columns, in table order."""
+        return list(cls.__mapper__.columns.keys())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} id={self.__dict__.get('id')}>"
+
+
+class SoftDeleteMixin:
+    """Rows that are marked instead of removed; repositories hide them."""
+
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime(), default=None, sort_order=102)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the row is marked as deleted."""
+        return self.deleted_at is not None
+
+
+def live_unique(name: str, *columns: str | ColumnElement[Any]) -> Index:
+    """A unique index over the rows not soft-deleted: a deleted row's value can be used again.
+
+    `name` is `uq_<table>_<columns>`. In `__table_args__`:
+
+        __table_args__ = (live_unique("uq_shop_customers_email", "email"),)
+    """
+    live = text("deleted_at IS NULL")
+    return Index(name, *columns, unique=True, sqlite_where=live, postgresql_where=live)
