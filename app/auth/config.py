@@ -1,0 +1,133 @@
+"""Settings of this module. `.sample.env` lists every one with its default."""
+
+from datetime import timedelta
+from functools import lru_cache
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from app.auth.security.access_tokens import AccessTokens, Algorithm, SigningKey
+from app.auth.security.identity import is_username, normalize_email
+from app.auth.security.passwords import MAX_LENGTH, MIN_LENGTH, PasswordHasher
+from app.core.configs import BaseConfig, app_config, local_secret
+from app.core.configs.base import weak_secret
+
+_KNOWN_PASSWORDS = """
+    adminadmin admin123 admin1234 administrator changeme changeme1 changethis change-me 12345678 123456789 1234567890
+    password password1 password123 p@ssw0rd passw0rd qwertyui qwerty123 letmein1 welcome1 secret123
+"""
+
+
+class AuthConfig(BaseConfig):
+    """How accounts, sessions, tokens and passwords behave."""
+
+    required_secrets = ("JWT_SECRET_KEY",)
+
+    JWT_SECRET_KEY: SecretStr | None = None
+    JWT_PREVIOUS_SECRET_KEY: SecretStr | None = None
+    JWT_ALGORITHM: Algorithm = "HS256"
+    JWT_ISSUER: str | None = None
+    JWT_AUDIENCE: str | None = None
+    ACCESS_TOKEN_EXPIRE_MINUTES: int = Field(default=15, ge=1, le=24 * 60)
+    REFRESH_TOKEN_EXPIRE_DAYS: int = Field(default=30, ge=1, le=3650)
+    EMAIL_RESET_TOKEN_EXPIRE_MINUTES: int = Field(default=60, ge=1, le=7 * 24 * 60)
+    EMAIL_VERIFY_TOKEN_EXPIRE_HOURS: int = Field(default=48, ge=1, le=30 * 24)
+
+    USER_REGISTRATION_ALLOWED: bool = True
+    USER_VERIFICATION_REQUIRED: bool | None = None
+
+    FIRST_USER_EMAIL: str = "admin@example.com"
+    FIRST_USER_USERNAME: str = "admin"
+    FIRST_USER_PASSWORD: SecretStr | None = None
+
+    PASSWORD_HASH_MEMORY_KIB: int = Field(default=19 * 1024, ge=8)
+    PASSWORD_HASH_ROUNDS: int = Field(default=2, ge=1)
+    PASSWORD_HASH_PARALLELISM: int = Field(default=1, ge=1)
+    PASSWORD_HASH_WORKERS: int = Field(default=2, ge=1)
+
+    @field_validator("FIRST_USER_EMAIL")
+    @classmethod
+    def _must_be_an_address(cls, value: str) -> str:
+        return normalize_email(value)
+
+    @field_validator("FIRST_USER_USERNAME")
+    @classmethod
+    def _must_be_a_username(cls, value: str) -> str:
+        if not is_username(value):
+            raise ValueError("must be 3 to 32 of A-Z a-z 0-9 _ . -")
+        return value
+
+    @model_validator(mode="after")
+    def _must_work(self) -> Self:
+        # Elsewhere `problems()` says it, together with every other fault.
+        if app_config.is_relaxed and (faults := self._unusable()):
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def verification_required(self) -> bool:
+        """Whether an address must be verified before its account can be used."""
+        if self.USER_VERIFICATION_REQUIRED is None:
+            return not app_config.is_relaxed
+        return self.USER_VERIFICATION_REQUIRED
+
+    @property
+    def session_lifetime(self) -> timedelta:
+        """How long a login lasts, however often it is refreshed."""
+        return timedelta(days=self.REFRESH_TOKEN_EXPIRE_DAYS)
+
+    def access_tokens(self) -> AccessTokens:
+        """What makes and reads access tokens."""
+        secret = self.JWT_SECRET_KEY or local_secret("JWT_SECRET_KEY", app_config.var_dir)
+        secrets = [secret, self.JWT_PREVIOUS_SECRET_KEY] if self.JWT_PREVIOUS_SECRET_KEY else [secret]
+        return AccessTokens(
+            keys=[SigningKey.load(item.get_secret_value(), self.JWT_ALGORITHM) for item in secrets if item],
+            algorithm=self.JWT_ALGORITHM,
+            issuer=self.JWT_ISSUER or app_config.DOMAIN,
+            audience=self.JWT_AUDIENCE or app_config.DOMAIN,
+            lifetime=timedelta(minutes=self.ACCESS_TOKEN_EXPIRE_MINUTES),
+        )
+
+    def password_hasher(self) -> PasswordHasher:
+        """What hashes passwords."""
+        return PasswordHasher(
+            memory_kib=self.PASSWORD_HASH_MEMORY_KIB,
+            rounds=self.PASSWORD_HASH_ROUNDS,
+            parallelism=self.PASSWORD_HASH_PARALLELISM,
+            workers=self.PASSWORD_HASH_WORKERS,
+        )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.JWT_PREVIOUS_SECRET_KEY and (reason := weak_secret(self.JWT_PREVIOUS_SECRET_KEY)):
+            found.append(f"JWT_PREVIOUS_SECRET_KEY {reason}")
+        named = {fault.split()[0] for fault in found}
+        found += [fault for fault in self._unusable() if fault.split()[0] not in named]
+        if self.FIRST_USER_PASSWORD and self._is_known(self.FIRST_USER_PASSWORD.get_secret_value()):
+            found.append("FIRST_USER_PASSWORD is a well-known password: choose another")
+        return found
+
+    def _is_known(self, password: str) -> bool:
+        known = {*_KNOWN_PASSWORDS.split(), self.FIRST_USER_EMAIL.lower(), self.FIRST_USER_USERNAME.lower()}
+        return password.lower() in known
+
+    def _unusable(self) -> list[str]:
+        found = []
+        for name in ("JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEY"):
+            if (secret := getattr(self, name)) is not None:
+                try:
+                    SigningKey.load(secret.get_secret_value(), self.JWT_ALGORITHM)
+                except ValueError as exc:
+                    found.append(f"{name} {exc}")
+        if self.JWT_ALGORITHM != "HS256" and self.JWT_SECRET_KEY is None:
+            found.append(f"JWT_SECRET_KEY is missing: {self.JWT_ALGORITHM} needs a private key in PEM form")
+        password = self.FIRST_USER_PASSWORD.get_secret_value() if self.FIRST_USER_PASSWORD else None
+        if password is not None and not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+            found.append(f"FIRST_USER_PASSWORD must have {MIN_LENGTH} to {MAX_LENGTH} characters")
+        return found
+
+
+@lru_cache
+def get_auth_config() -> AuthConfig:
+    """The one configuration of this module in this process."""
+    return AuthConfig()

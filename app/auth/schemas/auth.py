@@ -1,0 +1,77 @@
+"""Registering, logging in and the mailed links."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from app.auth.schemas.base import Body, Email, NewPassword, Token, Username
+
+
+class Registration(Body):
+    """A person's wish for an account."""
+
+    email: Email
+    username: Username
+    password: NewPassword
+
+
+class LoginForm(BaseModel):
+    """The password grant of RFC 6749 section 4.3.2, as a form; fields it does not know are ignored (section 3.2)."""
+
+    grant_type: Literal["password"] = "password"
+    username: str = Field(min_length=1, max_length=320, description="E-mail address or user name")
+    password: SecretStr = Field(min_length=1, max_length=4096, json_schema_extra={"format": "password"})
+
+
+class TokenAnswer(BaseModel):
+    """RFC 6749 section 5.1, as it stands."""
+
+    access_token: str
+    refresh_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105  the name of a kind of token
+    expires_in: int = Field(description="Seconds until the access token expires")
+
+
+class RefreshRequest(Body):
+    """A refresh token to exchange."""
+
+    refresh_token: Token
+
+
+class AddressRequest(Body):
+    """An address to send something to, if it has an account."""
+
+    email: Email
+
+
+class LinkToken(Body):
+    """The token of a mailed link."""
+
+    token: Token
+
+
+class PasswordReset(LinkToken):
+    """A new password, proven by the token of a mailed link."""
+
+    new_password: NewPassword
+
+
+class Accepted(BaseModel):
+    """The same answer whether or not there is such an account."""
+
+    detail: str
+
+
+class SessionRead(BaseModel):
+    """One login of the caller."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    device: str
+    address: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    is_current: bool
