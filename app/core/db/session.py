@@ -16,6 +16,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 
+from app.core.db.integrity import named_violations
+
 _current: ContextVar[AsyncSession | None] = ContextVar("current_unit", default=None)
 
 _READ_ONLY = "kit_read_only"
@@ -64,7 +66,7 @@ class Database:
 
     def session(self, *, read_only: bool = False) -> AsyncSession:
         """A session that is not the current unit of work; whoever takes it commits and closes it."""
-        session = (self._read if read_only else self._write)()
+        session: AsyncSession = (self._read if read_only else self._write)()
         session.info[_READ_ONLY] = read_only
         return session
 
@@ -76,7 +78,8 @@ class Database:
         try:
             yield session
             # A read unit commits too: psycopg drops its prepared statements on an explicit ROLLBACK.
-            await session.commit()
+            with named_violations():
+                await session.commit()
         except BaseException:
             await session.rollback()
             raise
@@ -149,20 +152,23 @@ def create_engine(url: URL, *, pool_size: int = 10, echo: bool = False) -> Async
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, **options, pool_recycle=1800, connect_args={"connect_timeout": 5})
     engine = create_async_engine(url, **options)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "connect", prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Set up a new connection to SQLite; a listener of the engine's `connect`."""
     connection.isolation_level = None  # the begin event below owns the transactions
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=15000"):
+    # The timeout first: two processes that start together both want the file to switch to WAL.
+    for pragma in ("busy_timeout=15000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def begin_sqlite(connection: Connection) -> None:
+    """Begin as the unit needs it; a listener of the engine's `begin`."""
     read_only = bool(connection.get_execution_options().get(_READ_ONLY))
     info = connection.connection.info
     if info.get("query_only", False) != read_only:
