@@ -1,7 +1,7 @@
 """Settings of this module. `.sample.env` lists every one with its default."""
 
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -76,6 +76,7 @@ class AuthConfig(BaseConfig):
         """How long a login lasts, however often it is refreshed."""
         return timedelta(days=self.REFRESH_TOKEN_EXPIRE_DAYS)
 
+    @cached_property
     def access_tokens(self) -> AccessTokens:
         """What makes and reads access tokens."""
         secret = self.JWT_SECRET_KEY or local_secret("JWT_SECRET_KEY", app_config.var_dir)
@@ -88,6 +89,7 @@ class AuthConfig(BaseConfig):
             lifetime=timedelta(minutes=self.ACCESS_TOKEN_EXPIRE_MINUTES),
         )
 
+    @cached_property
     def password_hasher(self) -> PasswordHasher:
         """What hashes passwords."""
         return PasswordHasher(

@@ -1,0 +1,12 @@
+"""What must be there before the first request."""
+
+from app.auth.services.first_user import ensure_first_user
+
+
+async def bootstrap() -> list[str]:
+    """Make the first administrator; the lines to show once. Needs an open runtime."""
+    admin = await ensure_first_user()
+    if admin is None:
+        return []
+    password = admin.password or "the one in FIRST_USER_PASSWORD"
+    return [f"First admin: {admin.email}", f"Password:    {password}" + (" (shown only now)" if admin.password else "")]

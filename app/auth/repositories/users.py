@@ -1,0 +1,96 @@
+"""Accounts in the database."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import EmailTaken, UsernameTaken
+from app.auth.models import AuthSession, User, UserStatus
+from app.auth.schemas.users import UserDTO
+from app.auth.security.identity import email_key, is_username, username_key
+from app.core.db import BaseRepository, utcnow
+from app.core.exceptions import UniqueViolation
+
+_DTO_COLUMNS = [getattr(User, name) for name in UserDTO.model_fields]
+
+
+class UserRepository(BaseRepository[User]):
+    """Reads and writes accounts; a taken address or name is EmailTaken or UsernameTaken."""
+
+    model = User
+
+    async def find_by_email(self, *, db: AsyncSession, email: str) -> User | None:
+        """The account of an address, in whichever spelling."""
+        try:
+            return await self.get(db=db, email_key=email_key(email))
+        except ValueError:
+            return None
+
+    async def find_by_login(self, *, db: AsyncSession, login: str) -> User | None:
+        """The account that `login` names: an address where it has an @, a user name otherwise."""
+        if "@" in login:
+            return await self.find_by_email(db=db, email=login)
+        return await self.get(db=db, username_key=username_key(login)) if is_username(login) else None
+
+    async def principal(self, *, db: AsyncSession, user_id: int, session_id: int) -> UserDTO | None:
+        """The user of a live session: one statement for both, and no entity, as every request asks this."""
+        statement = (
+            select(*_DTO_COLUMNS)
+            .join(AuthSession, AuthSession.user_id == User.id)
+            .where(
+                AuthSession.id == session_id,
+                AuthSession.revoked_at.is_(None),
+                AuthSession.expires_at > utcnow(),
+                User.id == user_id,
+                User.deleted_at.is_(None),
+            )
+        )
+        row = (await db.execute(statement)).one_or_none()
+        return None if row is None else UserDTO.model_validate(row)
+
+    async def get_by_ids(self, *, db: AsyncSession, ids: Sequence[int]) -> Sequence[User]:
+        """The accounts that exist among `ids`, in the order of their ids."""
+        statement = self.base_statement().where(User.id.in_(set(ids))).order_by(User.id)
+        return (await db.scalars(statement)).all()
+
+    async def add(self, *, db: AsyncSession, email: str, username: str, **values: Any) -> User:
+        """Store a new account."""
+        keys = {"email_key": email_key(email), "username_key": username_key(username)}
+        try:
+            async with db.begin_nested():
+                return await self.create(db=db, data={"email": email, "username": username, **keys, **values})
+        except UniqueViolation as exc:
+            raise _taken(exc) from exc
+
+    async def change(self, *, db: AsyncSession, user: User, **values: Any) -> User:
+        """Set columns of an account, the keys along with the address and the name."""
+        if email := values.get("email"):
+            values["email_key"] = email_key(email)
+        if username := values.get("username"):
+            values["username_key"] = username_key(username)
+        try:
+            async with db.begin_nested():
+                return await self.update(db=db, entity=user, data=values)
+        except UniqueViolation as exc:
+            raise _taken(exc) from exc
+
+    async def lock_active_superusers(self, *, db: AsyncSession) -> Sequence[int]:
+        """The ids of those who can administer the service, locked: two of them must not remove each other at once."""
+        statement = (
+            select(User.id)
+            .where(User.is_superuser, User.status_id == UserStatus.ACTIVE, User.deleted_at.is_(None))
+            .order_by(User.id)
+            .with_for_update()
+        )
+        return (await db.scalars(statement)).all()
+
+    async def lock_table(self, *, db: AsyncSession) -> None:
+        """Keep every other writer out until the transaction ends; on SQLite a writing unit does so anyway."""
+        if db.get_bind().dialect.name == "postgresql":
+            await db.execute(text("LOCK TABLE auth_users IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def _taken(exc: UniqueViolation) -> EmailTaken | UsernameTaken:
+    return EmailTaken() if exc.constraint == "uq_auth_users_email_key" else UsernameTaken()

@@ -1,0 +1,1 @@
+"""The rules of this module, its transactions and its events."""

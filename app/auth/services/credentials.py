@@ -1,0 +1,43 @@
+"""Checking passwords."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import WrongPassword
+from app.auth.models import User
+from app.auth.repositories.users import UserRepository
+from app.auth.security.passwords import PasswordHasher
+
+
+class CredentialService:
+    """Checks passwords with no transaction held meanwhile: hashing takes long, and SQLite has one writer."""
+
+    def __init__(self, *, users: UserRepository, hasher: PasswordHasher) -> None:
+        self.users = users
+        self.hasher = hasher
+
+    async def hash(self, password: str, *, db: AsyncSession) -> str:
+        """The hash of a new password; what was written through `db` so far is committed."""
+        await self.users.commit(db=db)
+        return await self.hasher.hash(password)
+
+    async def check(self, user: User | None, *, db: AsyncSession, password: str) -> User | None:
+        """The account, locked until the transaction ends, if the password is its own; as much work for None.
+
+        The account is read again afterwards: its password may have been changed while this one was checked.
+        """
+        stored = user.password_hash if user else None
+        await self.users.commit(db=db)
+        verified = await self.hasher.verify(password, stored)
+        if user is None or not verified.ok:
+            return None
+        locked = await self.users.get(db=db, for_update=True, id=user.id, password_hash=stored)
+        if locked and verified.new_hash:
+            await self.users.update(db=db, entity=locked, data={"password_hash": verified.new_hash})
+        return locked
+
+    async def confirm(self, user_id: int, *, db: AsyncSession, password: str) -> User:
+        """The caller's own account, locked, before a sensitive change; WrongPassword otherwise."""
+        user = await self.check(await self.users.get(db=db, id=user_id), db=db, password=password)
+        if user is None:
+            raise WrongPassword
+        return user

@@ -1,0 +1,44 @@
+"""Logging in."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import InvalidGrant
+from app.auth.models import User, UserStatus
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.auth import LoginForm, TokenAnswer
+from app.auth.services.credentials import CredentialService
+from app.auth.services.sessions import Client, SessionService
+
+
+class LoginService:
+    """Exchanges a password for a session. Every refusal is the same answer after the same work."""
+
+    def __init__(
+        self,
+        *,
+        users: UserRepository,
+        credentials: CredentialService,
+        sessions: SessionService,
+        verification_required: bool,
+    ) -> None:
+        self.users = users
+        self.credentials = credentials
+        self.sessions = sessions
+        self.verification_required = verification_required
+
+    async def login(self, form: LoginForm, *, db: AsyncSession, client: Client) -> TokenAnswer:
+        """The tokens of a new session; InvalidGrant where the password is wrong or the account cannot be used."""
+        found = await self.users.find_by_login(db=db, login=form.username)
+        user = await self.credentials.check(found, db=db, password=form.password.get_secret_value())
+        if user is None or not self._may_log_in(user):
+            raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
+        answer = await self.sessions.open(user, db=db, client=client)
+        await self.users.commit(db=db)
+        return answer
+
+    def _may_log_in(self, user: User) -> bool:
+        """An unverified account is refused like an unknown one.
+
+        Otherwise whoever registers an address could log in to learn whether it was free.
+        """
+        return user.status_id == UserStatus.ACTIVE and (user.is_verified or not self.verification_required)

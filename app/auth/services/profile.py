@@ -1,0 +1,84 @@
+"""What people do with their own account."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import UserNotFound
+from app.auth.models import EndReason, User
+from app.auth.repositories.sessions import SessionRepository
+from app.auth.repositories.tokens import OneTimeTokenRepository
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.profile import PasswordChange, ProfileUpdate
+from app.auth.schemas.users import UserDTO
+from app.auth.services.accounts import AccountService
+from app.auth.services.credentials import CredentialService
+from app.auth.tasks import SendEmailChange, SendVerification
+from app.core.services.queue import QueueServiceInterface
+
+
+class ProfileService:
+    """Changes and ends the caller's account."""
+
+    def __init__(
+        self,
+        *,
+        users: UserRepository,
+        sessions: SessionRepository,
+        tokens: OneTimeTokenRepository,
+        credentials: CredentialService,
+        accounts: AccountService,
+        queue: QueueServiceInterface,
+        verification_required: bool,
+    ) -> None:
+        self.users = users
+        self.sessions = sessions
+        self.tokens = tokens
+        self.credentials = credentials
+        self.accounts = accounts
+        self.queue = queue
+        self.verification_required = verification_required
+
+    async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession) -> UserDTO:
+        """Change name and address. Where addresses must be verified a new one counts once it is."""
+        user = await self._authorised(user_id, changes, db=db)
+        if changes.username is not None:
+            await self.users.change(db=db, user=user, username=changes.username)
+        if changes.email is not None and changes.email != user.email:
+            await self._change_email(user, changes.email, db=db)
+        await self.users.commit(db=db)
+        return UserDTO.model_validate(user)
+
+    async def change_password(self, user_id: int, data: PasswordChange, *, db: AsyncSession, session_id: int) -> None:
+        """Set a new password, end the user's other sessions and make mailed links useless."""
+        current, new = data.current_password.get_secret_value(), data.new_password.get_secret_value()
+        # First the new hash, then the check: what is confirmed stays locked until it is changed.
+        new_hash = await self.credentials.hash(new, db=db)
+        user = await self.credentials.confirm(user_id, db=db, password=current)
+        await self.users.update(db=db, entity=user, data={"password_hash": new_hash})
+        await self.sessions.revoke(db=db, user_id=user_id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
+        await self.tokens.void(db=db, user_id=user_id)
+        await self.users.commit(db=db)
+
+    async def delete(self, user_id: int, *, db: AsyncSession, password: str) -> None:
+        """End the account."""
+        user = await self.credentials.confirm(user_id, db=db, password=password)
+        await self.accounts.delete(user, db=db)
+        await self.users.commit(db=db)
+
+    async def _authorised(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession) -> User:
+        """The account, locked; a new address needs the password."""
+        if changes.email is not None and changes.current_password is not None:
+            password = changes.current_password.get_secret_value()
+            return await self.credentials.confirm(user_id, db=db, password=password)
+        user = await self.users.get(db=db, for_update=True, id=user_id)
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def _change_email(self, user: User, email: str, *, db: AsyncSession) -> None:
+        await self.accounts.tell_old_address(user, email)
+        if self.verification_required:
+            # Whether the address is taken is told to its owner by the mail, not to the caller.
+            await self.queue.push(task=SendEmailChange, data={"user_id": user.id, "email": email})
+        else:
+            await self.users.change(db=db, user=user, email=email, is_verified=False)
+            await self.queue.push(task=SendVerification, data={"user_id": user.id})

@@ -1,0 +1,77 @@
+"""Mailed links: new passwords and verified addresses."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import InvalidOneTimeToken
+from app.auth.models import EndReason, OneTimeToken, Purpose, User, UserStatus
+from app.auth.repositories.sessions import SessionRepository
+from app.auth.repositories.tokens import OneTimeTokenRepository
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.auth import PasswordReset
+from app.auth.security.identity import email_key
+from app.auth.security.opaque_tokens import token_hash
+from app.auth.services.credentials import CredentialService
+from app.auth.tasks import SendPasswordReset, SendVerification
+from app.core.services.queue import QueueServiceInterface
+
+
+class RecoveryService:
+    """Asks for links and honours them. Asking does the same for every address: one look-up, one queued task."""
+
+    def __init__(
+        self,
+        *,
+        users: UserRepository,
+        sessions: SessionRepository,
+        tokens: OneTimeTokenRepository,
+        credentials: CredentialService,
+        queue: QueueServiceInterface,
+    ) -> None:
+        self.users = users
+        self.sessions = sessions
+        self.tokens = tokens
+        self.credentials = credentials
+        self.queue = queue
+
+    async def request_reset(self, email: str, *, db: AsyncSession) -> None:
+        """Have a link for a new password sent, if the address has an account."""
+        user = await self.users.find_by_email(db=db, email=email)
+        await self.queue.push(task=SendPasswordReset, data={"user_id": user.id if user else None})
+        await self.users.commit(db=db)
+
+    async def request_verification(self, email: str, *, db: AsyncSession) -> None:
+        """Have a link that verifies the address sent, if its account still needs one."""
+        user = await self.users.find_by_email(db=db, email=email)
+        await self.queue.push(task=SendVerification, data={"user_id": user.id if user else None})
+        await self.users.commit(db=db)
+
+    async def reset_password(self, data: PasswordReset, *, db: AsyncSession) -> None:
+        """Set a new password and log the user out everywhere. Whoever has the mail has the address: it is verified."""
+        digest = token_hash(data.token)
+        # Asked before hashing, which a wrong token should not cost.
+        if not await self.tokens.is_live(db=db, token_hash=digest, purpose=Purpose.RESET_PASSWORD):
+            raise InvalidOneTimeToken
+        password_hash = await self.credentials.hash(data.new_password.get_secret_value(), db=db)
+        _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
+        await self.users.update(db=db, entity=user, data={"password_hash": password_hash, "is_verified": True})
+        await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.PASSWORD_CHANGED)
+        await self.tokens.void(db=db, user_id=user.id)
+        await self.users.commit(db=db)
+
+    async def verify_email(self, token: str, *, db: AsyncSession) -> None:
+        """Mark the address as verified; a new address becomes the account's now (EmailTaken if it found an owner)."""
+        consumed, user = await self._consume(token_hash(token), Purpose.VERIFY_EMAIL, Purpose.CHANGE_EMAIL, db=db)
+        await self.users.change(db=db, user=user, email=consumed.email, is_verified=True)
+        if consumed.purpose == Purpose.CHANGE_EMAIL:
+            await self.tokens.void(db=db, user_id=user.id)
+        await self.users.commit(db=db)
+
+    async def _consume(self, digest: str, *purposes: Purpose, db: AsyncSession) -> tuple[OneTimeToken, User]:
+        """The token, used up, and its locked account; InvalidOneTimeToken where it must not count."""
+        token = await self.tokens.consume(db=db, token_hash=digest, purposes=purposes)
+        user = await self.users.get(db=db, for_update=True, id=token.user_id) if token else None
+        if token is None or user is None or user.status_id != UserStatus.ACTIVE:
+            raise InvalidOneTimeToken
+        if token.purpose != Purpose.CHANGE_EMAIL and email_key(token.email) != user.email_key:
+            raise InvalidOneTimeToken  # the address changed since: this mailbox proves nothing any more
+        return token, user

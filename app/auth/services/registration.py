@@ -1,0 +1,71 @@
+"""Registering."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.emails.templates import AddressTaken, UsernameNotFree
+from app.auth.events import UserCreated
+from app.auth.exceptions import EmailTaken, RegistrationClosed, UsernameTaken
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.auth import Registration
+from app.auth.schemas.users import UserDTO
+from app.auth.services.credentials import CredentialService
+from app.auth.services.links import Links
+from app.core.services.events import EventsServiceInterface
+from app.core.services.mail import EmailData, MailServiceInterface
+
+
+class RegistrationService:
+    """Makes accounts for whoever asks."""
+
+    def __init__(
+        self,
+        *,
+        users: UserRepository,
+        credentials: CredentialService,
+        events: EventsServiceInterface,
+        mail: MailServiceInterface,
+        links: Links,
+        allowed: bool,
+        verification_required: bool,
+    ) -> None:
+        self.users = users
+        self.credentials = credentials
+        self.events = events
+        self.mail = mail
+        self.links = links
+        self.allowed = allowed
+        self.verification_required = verification_required
+
+    async def register(self, data: Registration, *, db: AsyncSession) -> UserDTO | None:
+        """The new account; a taken address or name is a conflict.
+
+        Where addresses must be verified the caller is told nothing (None), and the mailbox everything:
+        a conflict, on the name too, would tell which addresses have an account.
+        """
+        if not self.allowed:
+            raise RegistrationClosed
+        password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
+        try:
+            user = await self.users.add(db=db, email=data.email, username=data.username, password_hash=password_hash)
+        except (EmailTaken, UsernameTaken):
+            if not self.verification_required:
+                raise
+            await self._tell_mailbox(data, db=db)
+            await self.users.commit(db=db)
+            return None
+        self.events.dispatch(UserCreated(user_id=user.id))
+        await self.users.commit(db=db)
+        return None if self.verification_required else UserDTO.model_validate(user)
+
+    async def _tell_mailbox(self, data: Registration, *, db: AsyncSession) -> None:
+        owner = await self.users.find_by_email(db=db, email=data.email)
+        if owner is None:
+            await self.mail.queue(
+                UsernameNotFree(project=self.links.project, username=data.username),
+                EmailData(subject=f"Your registration at {self.links.project}", recipients=[data.email]),
+            )
+        else:
+            await self.mail.queue(
+                AddressTaken(project=self.links.project, username=owner.username, url=self.links.forgot_password()),
+                EmailData(subject=f"Your account at {self.links.project}", recipients=[owner.email]),
+            )

@@ -1,0 +1,125 @@
+"""Logins: opened, carried on by refresh tokens, ended."""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import InvalidGrant, SessionNotFound
+from app.auth.models import AuthSession, EndReason, RefreshToken, User, UserStatus
+from app.auth.repositories.sessions import Family, RefreshTokenRepository, SessionRepository
+from app.auth.schemas.auth import SessionRead, TokenAnswer
+from app.auth.security.access_tokens import AccessTokens
+from app.auth.security.opaque_tokens import new_salt, new_token, successor, token_hash
+from app.core.db import utcnow
+from app.core.deps import logger
+
+REFRESH_GRACE = timedelta(seconds=10)
+"""How long a rotated token still answers with its successor: a lost answer or two tabs are no theft."""
+
+
+class Client(NamedTuple):
+    """Where a request came from, as the session shows it to its owner."""
+
+    device: str
+    address: str
+
+
+class SessionService:
+    """Opens, refreshes, lists and ends sessions."""
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionRepository,
+        refresh_tokens: RefreshTokenRepository,
+        access_tokens: AccessTokens,
+        secret: SecretStr,
+        lifetime: timedelta,
+    ) -> None:
+        self.sessions = sessions
+        self.refresh_tokens = refresh_tokens
+        self.access_tokens = access_tokens
+        self.secret = secret.get_secret_value().encode()
+        self.lifetime = lifetime
+
+    async def open(self, user: User, *, db: AsyncSession, client: Client) -> TokenAnswer:
+        """A new session with its first tokens, in the caller's transaction."""
+        session = await self.sessions.create(
+            db=db,
+            entity=AuthSession(
+                user_id=user.id, device=client.device, address=client.address, expires_at=utcnow() + self.lifetime
+            ),
+        )
+        token = new_token()
+        await self._store(token, db=db, session=session)
+        return self._answer(session, token)
+
+    async def refresh(self, token: str, *, db: AsyncSession) -> TokenAnswer:
+        """The next tokens of a session. A token that was already followed up ends its whole family."""
+        family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
+        if family is None or not _is_live(family):
+            raise InvalidGrant("The refresh token is not valid.")
+        follower = successor(token, salt=family.token.salt, secret=self.secret)
+        if family.token.rotated_at is None:
+            await self._rotate(family, follower, db=db)
+        elif not await self._is_in_grace(family.token.rotated_at, follower, db=db):
+            await self._end_family(family, db=db)
+            raise InvalidGrant("The refresh token is not valid.")
+        answer = self._answer(family.session, follower)
+        await self.sessions.commit(db=db)
+        return answer
+
+    async def get_list(self, user_id: int, *, db: AsyncSession, current_id: int) -> list[SessionRead]:
+        """The user's live sessions; `current_id` marks the one that asks."""
+        rows = await self.sessions.get_live(db=db, user_id=user_id)
+        return [SessionRead.model_validate({**row.to_dict(), "is_current": row.id == current_id}) for row in rows]
+
+    async def end(
+        self, session_id: int, *, db: AsyncSession, user_id: int, reason: EndReason = EndReason.REVOKED
+    ) -> None:
+        """End one of the user's own sessions; SessionNotFound where there is no such live one."""
+        if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
+            raise SessionNotFound
+        await self.sessions.commit(db=db)
+
+    async def end_all(self, user_id: int, *, db: AsyncSession) -> None:
+        """Log the user out everywhere."""
+        await self.sessions.revoke(db=db, user_id=user_id, reason=EndReason.LOGOUT)
+        await self.sessions.commit(db=db)
+
+    async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
+        now = utcnow()
+        await self.refresh_tokens.update(db=db, entity=family.token, data={"rotated_at": now})
+        await self.sessions.update(db=db, entity=family.session, data={"last_used_at": now})
+        await self._store(follower, db=db, session=family.session)
+
+    async def _is_in_grace(self, rotated_at: datetime, follower: str, *, db: AsyncSession) -> bool:
+        """Whether the token was rotated just now and its successor was not used yet."""
+        if utcnow() > rotated_at + REFRESH_GRACE:
+            return False
+        return await self.refresh_tokens.exists(db=db, token_hash=token_hash(follower), rotated_at=None)
+
+    async def _end_family(self, family: Family, *, db: AsyncSession) -> None:
+        session = family.session
+        await self.sessions.revoke(db=db, user_id=session.user_id, session_id=session.id, reason=EndReason.TOKEN_REUSED)
+        await self.sessions.commit(db=db)  # before the refusal leaves: its error would roll this back
+        await logger.a_warning("refresh token reused, session ended", user_id=session.user_id, session_id=session.id)
+
+    async def _store(self, token: str, *, db: AsyncSession, session: AuthSession) -> None:
+        row = RefreshToken(
+            session_id=session.id, token_hash=token_hash(token), salt=new_salt(), expires_at=session.expires_at
+        )
+        await self.refresh_tokens.create(db=db, entity=row)
+
+    def _answer(self, session: AuthSession, refresh_token: str) -> TokenAnswer:
+        access_token, seconds = self.access_tokens.issue(
+            user_id=session.user_id, session_id=session.id, session_ends=session.expires_at
+        )
+        return TokenAnswer(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)
+
+
+def _is_live(family: Family) -> bool:
+    session = family.session
+    return session.revoked_at is None and session.expires_at > utcnow() and family.user.status_id == UserStatus.ACTIVE

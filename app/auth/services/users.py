@@ -1,0 +1,79 @@
+"""Administration of accounts."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.events import UserCreated
+from app.auth.exceptions import UserNotFound
+from app.auth.models import EndReason, User, UserStatus
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.users import UserCreate, UserDTO, UserListParams, UserUpdate
+from app.auth.services.accounts import AccountService
+from app.auth.services.credentials import CredentialService
+from app.core.db import PaginatedResult
+
+Policy: TypeAlias = Callable[[UserDTO], Awaitable[None]]
+"""Raises ActionNotAllowed where the answer to its question is no."""
+
+
+class UserService:
+    """Lists, makes, changes and deletes accounts for `actor`.
+
+    `may_grant` answers who may make and unmake superusers: a question that only what was asked for raises.
+    """
+
+    def __init__(self, *, users: UserRepository, accounts: AccountService, credentials: CredentialService) -> None:
+        self.users = users
+        self.accounts = accounts
+        self.credentials = credentials
+
+    async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
+        """One account; UserNotFound otherwise."""
+        return UserDTO.model_validate(await self._row(user_id, db=db))
+
+    async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserDTO]:
+        """One page of the accounts."""
+        return (await self.users.get_list(db=db, params=params)).map(UserDTO.model_validate)
+
+    async def create(self, data: UserCreate, *, db: AsyncSession, actor: UserDTO, may_grant: Policy) -> UserDTO:
+        """A new account; EmailTaken or UsernameTaken."""
+        if data.is_superuser:
+            await may_grant(actor)
+        password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
+        values = data.model_dump(exclude={"password"})
+        user = await self.users.add(db=db, password_hash=password_hash, **values)
+        self.accounts.events.dispatch(UserCreated(user_id=user.id))
+        await self.users.commit(db=db)
+        return UserDTO.model_validate(user)
+
+    async def update(
+        self, user_id: int, changes: UserUpdate, *, db: AsyncSession, actor: UserDTO, may_grant: Policy
+    ) -> UserDTO:
+        """Change an account. A new address is unverified unless the change says otherwise."""
+        user = await self._row(user_id, db=db, for_update=True)
+        values = changes.model_dump(exclude_unset=True)
+        if values.get("is_superuser", user.is_superuser) != user.is_superuser:
+            await may_grant(actor)
+        if values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED:
+            await self.accounts.keep_a_superuser(user, db=db)
+        if values.get("email", user.email) != user.email:
+            await self.accounts.tell_old_address(user, values["email"])
+            values.setdefault("is_verified", False)
+        await self.users.change(db=db, user=user, **values)
+        if user.status_id != UserStatus.ACTIVE:
+            await self.accounts.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
+        await self.users.commit(db=db)
+        return UserDTO.model_validate(user)
+
+    async def delete(self, user_id: int, *, db: AsyncSession) -> None:
+        """Delete an account."""
+        await self.accounts.delete(await self._row(user_id, db=db, for_update=True), db=db)
+        await self.users.commit(db=db)
+
+    async def _row(self, user_id: int, *, db: AsyncSession, for_update: bool = False) -> User:
+        user = await self.users.get(db=db, for_update=for_update, id=user_id)
+        if user is None:
+            raise UserNotFound
+        return user

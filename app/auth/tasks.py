@@ -1,0 +1,69 @@
+"""Work of this module that runs after a commit, or by the clock."""
+
+from app.auth.config import get_auth_config
+from app.auth.repositories.sessions import SessionRepository
+from app.auth.repositories.tokens import OneTimeTokenRepository
+from app.auth.repositories.users import UserRepository
+from app.auth.services.links import Links
+from app.auth.services.mails import AccountMailService
+from app.core.configs import get_settings
+from app.core.db import session_scope
+from app.core.deps import mail_service, queued
+from app.core.services.queue import BaseTask
+
+
+async def account_mails() -> AccountMailService:
+    """The service that sends account mails, outside a request."""
+    return AccountMailService(
+        users=UserRepository(),
+        tokens=OneTimeTokenRepository(),
+        mail=await mail_service(),
+        links=Links(get_settings()),
+        config=get_auth_config(),
+    )
+
+
+@queued
+class SendPasswordReset(BaseTask):
+    """Mail a link for a new password. Without a user it does nothing: an unknown address queues it too."""
+
+    __task_name__ = "auth.send_password_reset"
+
+    async def run(self, user_id: int | None) -> None:
+        async with session_scope() as db:
+            await (await account_mails()).send_password_reset(user_id, db=db)
+
+
+@queued
+class SendVerification(BaseTask):
+    """Mail a link that verifies the account's address. Without a user it does nothing, as above."""
+
+    __task_name__ = "auth.send_verification"
+
+    async def run(self, user_id: int | None) -> None:
+        async with session_scope() as db:
+            await (await account_mails()).send_verification(user_id, db=db)
+
+
+@queued
+class SendEmailChange(BaseTask):
+    """Mail a link to a new address that makes it the account's."""
+
+    __task_name__ = "auth.send_email_change"
+
+    async def run(self, user_id: int, email: str) -> None:
+        async with session_scope() as db:
+            await (await account_mails()).send_email_change(user_id, email, db=db)
+
+
+@queued
+class PurgeExpired(BaseTask):
+    """Remove sessions and tokens whose time is over."""
+
+    __task_name__ = "auth.purge_expired"
+    __schedule__ = "17 3 * * *"
+
+    async def run(self) -> None:
+        async with session_scope() as db:
+            await SessionRepository().delete_expired(db=db)
+            await OneTimeTokenRepository().delete_expired(db=db)
