@@ -12,6 +12,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.script import write_hooks
 from sqlalchemy import Connection, Engine, MetaData, NullPool, Table, create_engine, event, func, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.types import TypeDecorator
 
@@ -29,7 +30,7 @@ def run(metadata: MetaData) -> None:
     url = sync_url(make_url(chosen) if chosen else app_config.database_url)
     options: dict[str, Any] = {
         "target_metadata": metadata,
-        "render_as_batch": url.get_backend_name() == "sqlite",
+        "render_as_batch": True,  # also on PostgreSQL: the revision made there must run on SQLite
         "render_item": _render_item,
         "compare_type": True,
         "compare_server_default": True,
@@ -126,6 +127,9 @@ def _render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal
         return False
     if isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
+    if isinstance(item, JSONB):  # away from PostgreSQL it would be rendered with a `Text` that nothing imports
+        autogen.imports.add("from sqlalchemy.dialects import postgresql")
+        return "postgresql.JSONB()"
     if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
         autogen.imports.add(f"import {type(item).__module__}")
     return False

@@ -1,0 +1,112 @@
+"""Text from outside as the value of a column, or a ValueError that says what the column takes."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Numeric,
+    SmallInteger,
+    String,
+    Uuid,
+)
+from sqlalchemy.types import TypeEngine
+
+from app.core.db.base import UtcDateTime
+
+
+@dataclass(frozen=True)
+class ColumnValue:
+    """How text becomes a column's value. `expected` completes the sentence "expected ..."."""
+
+    expected: str
+    adapter: TypeAdapter[Any]
+    # What pydantic would take beyond the obvious: 1_000, +1, a time stamp for a date, "on" for true.
+    pattern: re.Pattern[str] | None = None
+
+    def convert(self, text: str) -> Any:
+        """The value, or a ValueError that does not repeat `text`."""
+        if self.pattern is None or self.pattern.fullmatch(text):
+            try:
+                return self.adapter.validate_python(text)
+            except ValidationError:
+                pass  # its message may quote the text
+        raise ValueError(f"expected {self.expected}")
+
+
+def column_value(column: Column[Any]) -> ColumnValue:
+    """How text becomes a value of `column`; a type that cannot be compared with text is a TypeError."""
+    type_ = column.type.impl_instance if isinstance(column.type, UtcDateTime) else column.type
+    for kind, make in _MAKERS.items():
+        if isinstance(type_, kind):
+            return make(type_)
+    raise TypeError(f"{column} cannot be filtered by: {type(type_).__name__} is not a type of single values")
+
+
+def _enum(type_: Enum) -> ColumnValue:
+    if type_.enum_class is None:
+        return ColumnValue(f"one of {', '.join(type_.enums)}", TypeAdapter(Literal[tuple(type_.enums)]))
+    values = ", ".join(str(member.value) for member in type_.enum_class)
+    return ColumnValue(f"one of {values}", TypeAdapter(type_.enum_class))
+
+
+def _integer(type_: Integer) -> ColumnValue:
+    bits = 63 if isinstance(type_, BigInteger) else 15 if isinstance(type_, SmallInteger) else 31
+    low, high = -(2**bits), 2**bits - 1
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=low, le=high)])
+    return ColumnValue(f"an integer from {low} to {high}", adapter, re.compile(r"-?[0-9]{1,19}"))
+
+
+def _number(type_: Numeric[Any] | Float[Any]) -> ColumnValue:
+    plain = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?")
+    if type_.asdecimal and type_.precision is not None:
+        digits, places = type_.precision, type_.scale or 0
+        bounded: Any = Annotated[type_.python_type, Field(max_digits=digits, decimal_places=places)]
+        return ColumnValue(f"a number of at most {digits} digits", TypeAdapter(bounded), plain)
+
+
+def _moment(type_: DateTime) -> ColumnValue:
+    if not type_.timezone:
+        raise TypeError("a column of moments without a time zone cannot be filtered by: use UtcDateTime")
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[AwareDatetime, AfterValidator(_in_utc)])
+    return ColumnValue("a date and time with its zone, as 2026-01-31T12:00:00Z", adapter, re.compile(r"[0-9]{4}-.*"))
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as exc:  # the first hours of year 1, the last of 9999
+        raise ValueError("outside the calendar") from exc
+
+
+def _uuid(type_: Uuid[Any]) -> ColumnValue:
+    python_type: Any = UUID if type_.as_uuid else Annotated[UUID, AfterValidator(str)]
+    return ColumnValue("a UUID", TypeAdapter(python_type))
+
+
+# Looked up in this order: an Enum is a String, a BigInteger an Integer.
+_MAKERS: dict[type[TypeEngine[Any]], Callable[[Any], ColumnValue]] = {
+    Enum: _enum,
+    Boolean: lambda _: ColumnValue("true or false", TypeAdapter(bool), re.compile("true|false")),
+    Integer: _integer,
+    Numeric: _number,
+    Float: _number,
+    String: lambda _: ColumnValue("text", TypeAdapter(str)),
+    DateTime: _moment,
+    Date: lambda type_: ColumnValue(
+        "a date, as 2026-01-31", TypeAdapter(type_.python_type), re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+    ),
+    Uuid: _uuid,
+}
