@@ -76,8 +76,8 @@ class ListParamsBuilder(Generic[P]):
             "request": (Request, inspect.Parameter.empty),
             "sort": (Annotated[str | None, Query(description=sorts)], None),
             "filters": (Annotated[str | None, Query(description=filters)], None),
-            "page": (Annotated[int, number, Query(ge=1, le=MAX_PAGE)], 1),
-            "per_page": (Annotated[int, number, Query(ge=1, le=MAX_PER_PAGE)], DEFAULT_PER_PAGE),
+            "page": (Annotated[int, Query(ge=1, le=MAX_PAGE), number], 1),
+            "per_page": (Annotated[int, Query(ge=1, le=MAX_PER_PAGE), number], DEFAULT_PER_PAGE),
         }
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Signature(

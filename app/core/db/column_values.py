@@ -57,7 +57,8 @@ def column_value(column: Column[Any]) -> ColumnValue:
 
 def _enum(type_: Enum) -> ColumnValue:
     if type_.enum_class is None:
-        return ColumnValue(f"one of {', '.join(type_.enums)}", TypeAdapter(Literal[tuple(type_.enums)]))
+        names: Any = Literal[tuple(type_.enums)]
+        return ColumnValue(f"one of {', '.join(type_.enums)}", TypeAdapter(names))
     values = ", ".join(str(member.value) for member in type_.enum_class)
     return ColumnValue(f"one of {values}", TypeAdapter(type_.enum_class))
 
@@ -75,6 +76,7 @@ def _number(type_: Numeric[Any] | Float[Any]) -> ColumnValue:
         digits, places = type_.precision, type_.scale or 0
         bounded: Any = Annotated[type_.python_type, Field(max_digits=digits, decimal_places=places)]
         return ColumnValue(f"a number of at most {digits} digits", TypeAdapter(bounded), plain)
+    return ColumnValue("a number", TypeAdapter(type_.python_type), plain)
 
 
 def _moment(type_: DateTime) -> ColumnValue:
