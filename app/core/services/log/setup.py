@@ -1,0 +1,67 @@
+"""Setting the logging of this process up: our lines, and those of every library that uses the standard library."""
+
+import logging
+import sys
+from typing import BinaryIO
+
+from structlog.typing import FilteringBoundLogger
+
+from app.core.configs import AppConfig
+from app.core.services.log.lines import LogFormat, Output, make_lines
+from app.core.services.log.service import LogService
+
+logger = LogService(make_lines("INFO", "console", Output()))
+"""The logger of this process; `configure_logging` gives it its level and format."""
+
+_LOGGED = "kit_logged"
+
+
+def configure_logging(settings: AppConfig, output: BinaryIO | None = None) -> None:
+    """Apply `LOG_LEVEL` and `LOG_FORMAT` (unset: for people in development, JSON elsewhere) to all loggers."""
+    log_format: LogFormat = settings.LOG_FORMAT or ("console" if settings.is_relaxed else "json")
+    colors = output is None and sys.stdout.isatty()
+    logger.lines = make_lines(settings.LOG_LEVEL, log_format, Output(output), colors=colors)
+    _route_standard_library(logger.lines, settings.LOG_LEVEL)
+
+
+def mark_logged(exc: BaseException) -> None:
+    """Say that the access log has shown this traceback; the server need not show it again."""
+    exc.__dict__[_LOGGED] = True
+
+
+class _Forward(logging.Handler):
+    """Sends a record of the standard library the same way as our own lines."""
+
+    def __init__(self, lines: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            self._lines.log(level, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:
+            self.handleError(record)
+
+
+def _route_standard_library(lines: FilteringBoundLogger, level: str) -> None:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        # by exact type: test runners attach subclasses of their own
+        if type(handler) in (_Forward, logging.StreamHandler):
+            root.removeHandler(handler)
+    root.addHandler(_Forward(lines))
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "taskiq"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)  # ours replaces it
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    # SQLAlchemy's echo brings a handler of its own where its logger has none.
+    for name in ("sqlalchemy.engine.Engine", "sqlalchemy.pool"):
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and record.exc_info[1] and _LOGGED in record.exc_info[1].__dict__)
