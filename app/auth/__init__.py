@@ -1,1 +1,17 @@
 """Accounts, sessions and tokens: who is calling, and what they may do."""
+
+from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, auth_gateway
+from app.auth.events import UserCreated, UserDeleted
+from app.auth.routers import router_v1
+from app.auth.schemas.users import UserDTO
+
+__all__ = [
+    "ActiveUser",
+    "AuthGateway",
+    "CurrentUser",
+    "UserCreated",
+    "UserDTO",
+    "UserDeleted",
+    "auth_gateway",
+    "router_v1",
+]

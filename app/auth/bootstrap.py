@@ -1,11 +1,14 @@
 """What must be there before the first request."""
 
-from app.auth.services.first_user import ensure_first_user
+from app.auth.services.first_user import NoFirstUser, ensure_first_user
 
 
 async def bootstrap() -> list[str]:
     """Make the first administrator; the lines to show once. Needs an open runtime."""
-    admin = await ensure_first_user()
+    try:
+        admin = await ensure_first_user()
+    except NoFirstUser as exc:
+        return [f"{exc}."]
     if admin is None:
         return []
     password = admin.password or "the one in FIRST_USER_PASSWORD"

@@ -76,20 +76,19 @@ class UserRepository(BaseRepository[User]):
         except UniqueViolation as exc:
             raise _taken(exc) from exc
 
-    async def lock_active_superusers(self, *, db: AsyncSession) -> Sequence[int]:
-        """The ids of those who can administer the service, locked: two of them must not remove each other at once."""
-        statement = (
-            select(User.id)
-            .where(User.is_superuser, User.status_id == UserStatus.ACTIVE, User.deleted_at.is_(None))
-            .order_by(User.id)
-            .with_for_update()
-        )
-        return (await db.scalars(statement)).all()
+    async def lock_superusers(self, *, db: AsyncSession) -> None:
+        """Have whoever else adds or removes superusers wait until the transaction ends.
 
-    async def lock_table(self, *, db: AsyncSession) -> None:
-        """Keep every other writer out until the transaction ends; on SQLite a writing unit does so anyway."""
+        An advisory lock, as it is taken after row locks and row locks of each other's rows would be a deadlock.
+        On SQLite a writing unit is alone anyway.
+        """
         if db.get_bind().dialect.name == "postgresql":
-            await db.execute(text("LOCK TABLE auth_users IN SHARE ROW EXCLUSIVE MODE"))
+            await db.execute(text("SELECT pg_advisory_xact_lock(hashtext('auth_users.is_superuser'))"))
+
+    async def active_superusers(self, *, db: AsyncSession) -> Sequence[int]:
+        """The ids of those who can administer the service."""
+        statement = self.base_statement().where(User.is_superuser, User.status_id == UserStatus.ACTIVE)
+        return (await db.scalars(statement.with_only_columns(User.id))).all()
 
 
 def _taken(exc: UniqueViolation) -> EmailTaken | UsernameTaken:

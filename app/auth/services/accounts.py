@@ -40,7 +40,10 @@ class AccountService:
 
     async def keep_a_superuser(self, user: User, *, db: AsyncSession) -> None:
         """LastSuperuser where nobody could administer the service without `user`."""
-        if user.is_superuser and list(await self.users.lock_active_superusers(db=db)) == [user.id]:
+        if not user.is_superuser:
+            return
+        await self.users.lock_superusers(db=db)
+        if list(await self.users.active_superusers(db=db)) == [user.id]:
             raise LastSuperuser
 
     async def tell_old_address(self, user: User, new_email: str) -> None:

@@ -9,10 +9,14 @@ from app.auth.events import UserCreated
 from app.auth.exceptions import UserNotFound
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories.users import UserRepository
+from app.auth.repositories.sessions import SessionRepository
 from app.auth.schemas.users import UserCreate, UserDTO, UserListParams, UserUpdate
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
+from app.auth.tasks import SendVerification
 from app.core.db import PaginatedResult
+from app.core.services.events import EventsServiceInterface
+from app.core.services.queue import QueueServiceInterface
 
 Policy: TypeAlias = Callable[[UserDTO], Awaitable[None]]
 """Raises ActionNotAllowed where the answer to its question is no."""
@@ -24,10 +28,22 @@ class UserService:
     `may_grant` answers who may make and unmake superusers: a question that only what was asked for raises.
     """
 
-    def __init__(self, *, users: UserRepository, accounts: AccountService, credentials: CredentialService) -> None:
+    def __init__(
+        self,
+        *,
+        users: UserRepository,
+        sessions: SessionRepository,
+        accounts: AccountService,
+        credentials: CredentialService,
+        events: EventsServiceInterface,
+        queue: QueueServiceInterface,
+    ) -> None:
         self.users = users
+        self.sessions = sessions
         self.accounts = accounts
         self.credentials = credentials
+        self.events = events
+        self.queue = queue
 
     async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
         """One account; UserNotFound otherwise."""
@@ -44,7 +60,7 @@ class UserService:
         password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
         values = data.model_dump(exclude={"password"})
         user = await self.users.add(db=db, password_hash=password_hash, **values)
-        self.accounts.events.dispatch(UserCreated(user_id=user.id))
+        self.events.dispatch(UserCreated(user_id=user.id))
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
@@ -61,9 +77,10 @@ class UserService:
         if values.get("email", user.email) != user.email:
             await self.accounts.tell_old_address(user, values["email"])
             values.setdefault("is_verified", False)
+            await self.queue.push(task=SendVerification, data={"user_id": user.id})
         await self.users.change(db=db, user=user, **values)
         if user.status_id != UserStatus.ACTIVE:
-            await self.accounts.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
+            await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 

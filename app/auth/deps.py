@@ -1,0 +1,204 @@
+"""What routes of this and other modules ask for: the caller, the services, the gateway."""
+
+from typing import Annotated, NamedTuple, TypeAlias
+
+from fastapi import Depends, Path, Request
+from fastapi.security import OAuth2PasswordBearer
+
+from app.auth.config import AuthConfig, get_auth_config
+from app.auth.exceptions import AccountNotActive, InvalidAccessToken
+from app.auth.gateway import AuthGatewayInterface, DatabaseAuthGateway
+from app.auth.models import UserStatus
+from app.auth.repositories.sessions import RefreshTokenRepository, SessionRepository
+from app.auth.repositories.tokens import OneTimeTokenRepository
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.users import UserDTO
+from app.auth.services.accounts import AccountService
+from app.auth.services.credentials import CredentialService
+from app.auth.services.links import Links
+from app.auth.services.login import LoginService
+from app.auth.services.profile import ProfileService
+from app.auth.services.recovery import RecoveryService
+from app.auth.services.registration import RegistrationService
+from app.auth.services.sessions import Client, SessionService
+from app.auth.services.users import UserService
+from app.core.configs import app_config, get_settings
+from app.core.deps import DBSession, EventsService, MailService, QueueService
+from app.core.exceptions import AuthenticationError
+
+MAX_ID = 2**63 - 1
+
+oauth2_scheme = OAuth2PasswordBearer(
+    tokenUrl=f"{app_config.API_V1_STR}/auth/login",
+    refreshUrl=f"{app_config.API_V1_STR}/auth/refresh-token",
+    auto_error=False,
+)
+
+
+async def auth_config() -> AuthConfig:
+    """The module's settings; what a test overrides to vary them. Async, as a sync one would cost a thread."""
+    return get_auth_config()
+
+
+Config = Annotated[AuthConfig, Depends(auth_config)]
+
+
+class Caller(NamedTuple):
+    """Who sent the request, and the login it belongs to."""
+
+    user: UserDTO
+    session_id: int
+
+
+async def current_caller(db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]) -> Caller:
+    """Whose access token this is. Its session and its user are read in one statement: both must be alive."""
+    if token is None:
+        raise AuthenticationError
+    claims = config.access_tokens.read(token)
+    session_id = int(claims.sid)
+    user = await UserRepository().principal(db=db, user_id=int(claims.sub), session_id=session_id)
+    if user is None:
+        raise InvalidAccessToken
+    return Caller(user, session_id)
+
+
+CurrentCaller = Annotated[Caller, Depends(current_caller)]
+
+
+async def current_user(caller: CurrentCaller) -> UserDTO:
+    """The user who sent the request."""
+    return caller.user
+
+
+CurrentUser: TypeAlias = Annotated[UserDTO, Depends(current_user)]
+
+
+async def active_user(user: CurrentUser, config: Config) -> UserDTO:
+    """The user who sent the request, whose account is neither disabled nor waiting for verification."""
+    if user.status_id != UserStatus.ACTIVE or (config.verification_required and not user.is_verified):
+        raise AccountNotActive
+    return user
+
+
+ActiveUser: TypeAlias = Annotated[UserDTO, Depends(active_user)]
+
+RowId: TypeAlias = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+
+async def client_of(request: Request) -> Client:
+    """Where the request comes from, trimmed to what a session keeps."""
+    agent = "".join(character for character in request.headers.get("user-agent", "") if character.isprintable())
+    return Client(device=agent[:200] or "unknown", address=request.client.host[:64] if request.client else "unknown")
+
+
+CallingClient = Annotated[Client, Depends(client_of)]
+
+
+async def credential_service(config: Config) -> CredentialService:
+    """Checks passwords."""
+    return CredentialService(users=UserRepository(), hasher=config.password_hasher)
+
+
+Credentials = Annotated[CredentialService, Depends(credential_service)]
+
+
+async def session_service(config: Config) -> SessionService:
+    """Opens, refreshes and ends sessions."""
+    return SessionService(
+        sessions=SessionRepository(),
+        refresh_tokens=RefreshTokenRepository(),
+        access_tokens=config.access_tokens,
+        secret=get_settings().secret_key,
+        lifetime=config.session_lifetime,
+    )
+
+
+Sessions = Annotated[SessionService, Depends(session_service)]
+
+
+async def login_service(config: Config, credentials: Credentials, sessions: Sessions) -> LoginService:
+    """Exchanges passwords for sessions."""
+    return LoginService(
+        users=UserRepository(),
+        credentials=credentials,
+        sessions=sessions,
+        verification_required=config.verification_required,
+    )
+
+
+async def registration_service(
+    config: Config, credentials: Credentials, events: EventsService, mail: MailService
+) -> RegistrationService:
+    """Makes accounts for whoever asks."""
+    return RegistrationService(
+        users=UserRepository(),
+        credentials=credentials,
+        events=events,
+        mail=mail,
+        links=Links(get_settings()),
+        allowed=config.USER_REGISTRATION_ALLOWED,
+        verification_required=config.verification_required,
+    )
+
+
+async def recovery_service(credentials: Credentials, queue: QueueService) -> RecoveryService:
+    """Asks for mailed links and honours them."""
+    return RecoveryService(
+        users=UserRepository(),
+        sessions=SessionRepository(),
+        tokens=OneTimeTokenRepository(),
+        credentials=credentials,
+        queue=queue,
+    )
+
+
+async def account_service(events: EventsService, mail: MailService) -> AccountService:
+    """The rules for changing an account."""
+    return AccountService(
+        users=UserRepository(), sessions=SessionRepository(), events=events, mail=mail, links=Links(get_settings())
+    )
+
+
+Accounts = Annotated[AccountService, Depends(account_service)]
+
+
+async def profile_service(
+    config: Config, credentials: Credentials, accounts: Accounts, queue: QueueService
+) -> ProfileService:
+    """Changes the caller's own account."""
+    return ProfileService(
+        users=UserRepository(),
+        sessions=SessionRepository(),
+        tokens=OneTimeTokenRepository(),
+        credentials=credentials,
+        accounts=accounts,
+        queue=queue,
+        verification_required=config.verification_required,
+    )
+
+
+async def user_service(
+    credentials: Credentials, accounts: Accounts, events: EventsService, queue: QueueService
+) -> UserService:
+    """Administers accounts."""
+    return UserService(
+        users=UserRepository(),
+        sessions=SessionRepository(),
+        accounts=accounts,
+        credentials=credentials,
+        events=events,
+        queue=queue,
+    )
+
+
+async def auth_gateway() -> AuthGatewayInterface:
+    """What other modules ask this one; plainly callable where there is no request."""
+    return DatabaseAuthGateway(users=UserRepository())
+
+
+Logins = Annotated[LoginService, Depends(login_service)]
+Registrations = Annotated[RegistrationService, Depends(registration_service)]
+Recovery = Annotated[RecoveryService, Depends(recovery_service)]
+Profiles = Annotated[ProfileService, Depends(profile_service)]
+Users = Annotated[UserService, Depends(user_service)]
+AuthGateway: TypeAlias = Annotated[AuthGatewayInterface, Depends(auth_gateway)]

@@ -1,0 +1,31 @@
+"""Who may do what with accounts. Until roles exist a superuser holds every permission.
+
+Each works as a dependency of a route and as a plain call: `await can_write_users(user)`.
+"""
+
+from app.auth.deps import ActiveUser, RowId
+from app.auth.exceptions import ActionNotAllowed
+
+
+async def can_list_users(user: ActiveUser) -> None:
+    """May the user see everybody's accounts (`users:read`)?"""
+    if not user.is_superuser:
+        raise ActionNotAllowed
+
+
+async def can_read_user(user: ActiveUser, user_id: RowId) -> None:
+    """May the user see this account: their own, or anybody's with `users:read`?"""
+    if user.id != user_id:
+        await can_list_users(user)
+
+
+async def can_write_users(user: ActiveUser) -> None:
+    """May the user make, change and delete accounts (`users:write`)?"""
+    if not user.is_superuser:
+        raise ActionNotAllowed
+
+
+async def can_grant_superuser(user: ActiveUser) -> None:
+    """May the user make and unmake superusers? Writing accounts is not enough: it would lift its holder to the top."""
+    if not user.is_superuser:
+        raise ActionNotAllowed("Only a superuser makes or unmakes superusers.")

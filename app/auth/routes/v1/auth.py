@@ -1,0 +1,116 @@
+"""Registering, logging in and out, and the mailed links."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form, status
+from fastapi import Response as HTTPResponse
+
+from app.auth.deps import CallingClient, CurrentCaller, Logins, Recovery, Registrations, Sessions
+from app.auth.models import EndReason
+from app.auth.schemas.auth import (
+    Accepted,
+    AddressRequest,
+    LinkToken,
+    LoginForm,
+    PasswordReset,
+    RefreshRequest,
+    Registration,
+    TokenAnswer,
+)
+from app.auth.schemas.users import UserRead
+from app.core.api import ConfigurableRateLimiter, Response
+from app.core.deps import DBSession
+
+router = APIRouter(prefix="/auth", tags=["auth"])
+
+ACCEPTED = Accepted(detail="If the address can be used, a mail is on its way.")
+
+
+async def no_store(response: HTTPResponse) -> None:
+    """RFC 6749 section 5.1: an answer with tokens must not be kept."""
+    response.headers["Cache-Control"] = "no-store"
+
+
+@router.post(
+    "/register",
+    status_code=status.HTTP_201_CREATED,
+    responses={202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"}},
+    dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
+)
+async def register(
+    body: Registration, db: DBSession, service: Registrations, response: HTTPResponse
+) -> Response[UserRead | Accepted]:
+    """Make an account. Where addresses must be verified the answer is 202, for a taken address too."""
+    user = await service.register(body, db=db)
+    if user is None:
+        response.status_code = status.HTTP_202_ACCEPTED
+        return Response(data=ACCEPTED)
+    return Response(data=user)
+
+
+@router.post("/login", dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=5, seconds=60))])
+async def login(
+    form: Annotated[LoginForm, Form()], db: DBSession, service: Logins, client: CallingClient
+) -> TokenAnswer:
+    """Log in with e-mail address or user name (OAuth2 password grant)."""
+    return await service.login(form, db=db, client=client)
+
+
+@router.post("/refresh-token", dependencies=[Depends(no_store)])
+async def refresh_token(body: RefreshRequest, db: DBSession, service: Sessions) -> TokenAnswer:
+    """Exchange a refresh token for the next one. Using one twice ends the session."""
+    return await service.refresh(body.refresh_token, db=db)
+
+
+@router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
+async def logout(db: DBSession, service: Sessions, caller: CurrentCaller) -> None:
+    """End this session."""
+    await service.end(caller.session_id, db=db, user_id=caller.user.id, reason=EndReason.LOGOUT)
+
+
+@router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT)
+async def logout_all(db: DBSession, service: Sessions, caller: CurrentCaller) -> None:
+    """End every session of the caller."""
+    await service.end_all(caller.user.id, db=db)
+
+
+@router.post(
+    "/restore-password",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
+)
+async def restore_password(body: AddressRequest, db: DBSession, service: Recovery) -> Response[Accepted]:
+    """Have a link for a new password mailed; the answer is the same for every address."""
+    await service.request_reset(body.email, db=db)
+    return Response(data=ACCEPTED)
+
+
+@router.post(
+    "/reset-password",
+    status_code=status.HTTP_204_NO_CONTENT,
+    dependencies=[Depends(ConfigurableRateLimiter(times=10, seconds=60))],
+)
+async def reset_password(body: PasswordReset, db: DBSession, service: Recovery) -> None:
+    """Set a new password with the token of a mailed link. Every session ends."""
+    await service.reset_password(body, db=db)
+
+
+@router.post(
+    "/verify-email",
+    status_code=status.HTTP_204_NO_CONTENT,
+    dependencies=[Depends(ConfigurableRateLimiter(times=10, seconds=60))],
+)
+async def verify_email(body: LinkToken, db: DBSession, service: Recovery) -> None:
+    """Verify an address with the token of a mailed link."""
+    await service.verify_email(body.token, db=db)
+
+
+@router.post(
+    "/resend-verification",
+    status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
+)
+async def resend_verification(body: AddressRequest, db: DBSession, service: Recovery) -> Response[Accepted]:
+    """Have the verification link mailed again; the answer is the same for every address."""
+    await service.request_verification(body.email, db=db)
+    return Response(data=ACCEPTED)

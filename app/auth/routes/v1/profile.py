@@ -1,0 +1,38 @@
+"""The caller's own account."""
+
+from fastapi import APIRouter, Depends, status
+
+from app.auth.deps import ActiveUser, CurrentCaller, CurrentUser, Profiles, active_user
+from app.auth.schemas.profile import AccountDeletion, PasswordChange, ProfileUpdate
+from app.auth.schemas.users import UserRead
+from app.core.api import ConfigurableRateLimiter, Response
+from app.core.deps import DBSession
+
+router = APIRouter(prefix="/profile", tags=["profile"])
+
+# A stolen access token must not be a way to guess the password.
+guessing_limit = Depends(ConfigurableRateLimiter(times=10, seconds=60))
+
+
+@router.get("")
+async def read_profile(user: CurrentUser) -> Response[UserRead]:
+    """The caller's account."""
+    return Response(data=user)
+
+
+@router.patch("", dependencies=[guessing_limit])
+async def update_profile(body: ProfileUpdate, db: DBSession, service: Profiles, user: ActiveUser) -> Response[UserRead]:
+    """Change name or address. A new address needs `current_password`, and counts once verified where that is on."""
+    return Response(data=await service.update(user.id, body, db=db))
+
+
+@router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=[guessing_limit, Depends(active_user)])
+async def change_password(body: PasswordChange, db: DBSession, service: Profiles, caller: CurrentCaller) -> None:
+    """Set a new password. The caller's other sessions end."""
+    await service.change_password(caller.user.id, body, db=db, session_id=caller.session_id)
+
+
+@router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=[guessing_limit])
+async def delete_profile(body: AccountDeletion, db: DBSession, service: Profiles, user: ActiveUser) -> None:
+    """Delete the caller's account and end its sessions."""
+    await service.delete(user.id, db=db, password=body.current_password.get_secret_value())

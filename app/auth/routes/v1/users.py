@@ -1,0 +1,54 @@
+"""Administration of accounts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, status
+from fastapi import Response as HTTPResponse
+
+from app.auth.deps import ActiveUser, RowId, Users
+from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
+from app.auth.schemas.users import UserCreate, UserFilterParam, UserListParams, UserRead, UserSortParam, UserUpdate
+from app.core.api import ListParamsBuilder, PaginatedResponse, Response
+from app.core.deps import DBSession
+
+router = APIRouter(prefix="/users", tags=["users"])
+
+list_params = ListParamsBuilder(UserListParams, UserSortParam, UserFilterParam)
+
+
+@router.get("", dependencies=[Depends(can_list_users)])
+async def list_users(
+    params: Annotated[UserListParams, Depends(list_params)],
+    db: DBSession,
+    service: Users,
+    request: Request,
+    response: HTTPResponse,
+) -> PaginatedResponse[UserRead]:
+    """A page of the accounts."""
+    return PaginatedResponse.of(await service.get_list(params, db=db), request, response)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(can_write_users)])
+async def create_user(body: UserCreate, db: DBSession, service: Users, actor: ActiveUser) -> Response[UserRead]:
+    """Make an account."""
+    return Response(data=await service.create(body, db=db, actor=actor, may_grant=can_grant_superuser))
+
+
+@router.get("/{user_id}", dependencies=[Depends(can_read_user)])
+async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[UserRead]:
+    """One account; everybody may read their own."""
+    return Response(data=await service.get(user_id, db=db))
+
+
+@router.patch("/{user_id}", dependencies=[Depends(can_write_users)])
+async def update_user(
+    user_id: RowId, body: UserUpdate, db: DBSession, service: Users, actor: ActiveUser
+) -> Response[UserRead]:
+    """Change an account. Disabling it ends its sessions."""
+    return Response(data=await service.update(user_id, body, db=db, actor=actor, may_grant=can_grant_superuser))
+
+
+@router.delete("/{user_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
+async def delete_user(user_id: RowId, db: DBSession, service: Users) -> None:
+    """Delete an account and end its sessions."""
+    await service.delete(user_id, db=db)
