@@ -1,18 +1,31 @@
 """What one process holds open: engine, Redis, services, job runner. Opened once, closed again, nothing at import."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from taskiq import AsyncBroker
+from taskiq.api import run_scheduler_task
 
 from app.core.configs import AppConfig
 from app.core.db.session import Database
 from app.core.exceptions import RuntimeNotOpen
-from app.core.services.cache import CacheServiceInterface
-from app.core.services.events import EventsServiceInterface
-from app.core.services.mail import MailServiceInterface
-from app.core.services.queue import JobRunner, QueueServiceInterface
+from app.core.services.background import Background
+from app.core.services.cache import CacheServiceInterface, MemoryCacheService, RedisCacheService
+from app.core.services.events import EventsService, EventsServiceInterface
+from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
+from app.core.services.queue import (
+    JobRunner,
+    JobScheduler,
+    JobWaker,
+    QueueService,
+    QueueServiceInterface,
+    make_broker,
+)
 
 
 @dataclass
@@ -27,6 +40,8 @@ class Runtime:
     queue: QueueServiceInterface
     mail: MailServiceInterface
     runner: JobRunner
+    waker: JobWaker
+    broker: AsyncBroker
 
 
 _current: Runtime | None = None
@@ -39,8 +54,113 @@ def runtime() -> Runtime:
     return _current
 
 
+def _database() -> Database:
+    return runtime().database  # looked up at each use: a test may exchange it
+
+
 @asynccontextmanager
-async def open_runtime(settings: AppConfig, *, run_jobs: bool) -> AsyncIterator[Runtime]:
-    """Open everything, yield it, and close it in the reverse order."""
-    raise NotImplementedError
-    yield
+async def open_runtime(
+    settings: AppConfig, *, run_jobs: bool, run_schedule: bool | None = None
+) -> AsyncIterator[Runtime]:
+    """Open everything, yield it, and close it in the reverse order.
+
+    `run_jobs` has this process run jobs in the background, and scheduled ones unless `run_schedule` says otherwise.
+    """
+    global _current  # noqa: PLW0603  the one place that holds what is open
+    # Registries first: without them an event finds no listener and a job no task.
+    from app.core import listeners, tasks  # noqa: F401
+
+    settings.mail_dir.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        opened = await _open(settings, stack)
+        previous, _current = _current, opened
+        try:
+            async with _jobs(opened, run_jobs, run_jobs if run_schedule is None else run_schedule):
+                yield opened
+        finally:
+            # What the stack closes may still look the runtime up.
+            await stack.aclose()
+            _current = previous
+
+
+async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
+    database = Database.connect(settings.database_url, pool_size=settings.DB_POOL_SIZE, echo=settings.SQL_ECHO)
+    stack.push_async_callback(database.close)
+    redis = _connect_redis(settings.redis_url) if settings.redis_url else None
+    if redis:
+        stack.push_async_callback(redis.aclose)
+    broker = make_broker(settings)
+    await broker.startup()
+    stack.push_async_callback(broker.shutdown)
+    background = Background()
+    stack.push_async_callback(background.close, settings.SHUTDOWN_GRACE_SECONDS)
+    runner = JobRunner(
+        _database,
+        concurrency=settings.JOBS_CONCURRENCY,
+        poll=settings.JOBS_POLL_SECONDS,
+        lease=settings.JOBS_LEASE_SECONDS,
+    )
+    waker = JobWaker(runner, broker if redis else None, background)
+    queue = QueueService(_database, waker, broker, background)
+    return Runtime(
+        settings=settings,
+        database=database,
+        redis=redis,
+        cache=_cache(settings, redis),
+        events=EventsService(_database, waker, background),
+        queue=queue,
+        mail=_mail(settings, queue),
+        runner=runner,
+        waker=waker,
+        broker=broker,
+    )
+
+
+@asynccontextmanager
+async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIterator[None]:
+    clock: asyncio.Task[None] | None = None
+    try:
+        if run_jobs:
+            opened.runner.start()
+        if run_schedule:
+            clock = asyncio.create_task(run_scheduler_task(JobScheduler(opened.broker)))
+        yield
+    finally:
+        if clock:
+            clock.cancel()
+            await asyncio.gather(clock, return_exceptions=True)
+        await opened.runner.stop(opened.settings.SHUTDOWN_GRACE_SECONDS)
+
+
+def _connect_redis(url: str) -> Redis:
+    """For the cache and the limiter: fail fast, their users have an answer without Redis."""
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=50,
+        timeout=0.2,
+        socket_timeout=0.2,
+        socket_connect_timeout=0.2,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+def _cache(settings: AppConfig, redis: Redis | None) -> CacheServiceInterface:
+    if redis is None:
+        return MemoryCacheService(settings.CACHE_MAX_ITEMS)
+    return RedisCacheService(redis, f"{settings.REDIS_KEY_PREFIX}cache:")
+
+
+def _mail(settings: AppConfig, queue: QueueServiceInterface) -> MailServiceInterface:
+    sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
+    if settings.SMTP_HOST is None:
+        return CaptureMailService(sender, queue, settings.mail_dir)
+    server = SMTPServer(
+        settings.SMTP_HOST,
+        settings.SMTP_PORT,
+        settings.SMTP_USER,
+        settings.SMTP_PASSWORD,
+        tls=settings.SMTP_TLS,
+        ssl=settings.SMTP_SSL,
+    )
+    return SMTPMailService(sender, queue, server)

@@ -2,16 +2,31 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict, EmailStr, Field
 
 
 class BaseTemplate(PydanticModel, ABC):
-    """A mail body: a Jinja2 view and the values it shows (the fields of the subclass)."""
+    """A mail body: a Jinja2 view and the values it shows (the fields of the subclass).
+
+    The view is HTML; its text part is a `.txt` view of the same name where there is one, else made from the HTML.
+    """
 
     model_config = ConfigDict(frozen=True)
+
+    known: ClassVar[dict[str, type["BaseTemplate"]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        BaseTemplate.known[cls.template_name()] = cls
+
+    @classmethod
+    def template_name(cls) -> str:
+        """What a queued mail calls its template: `module:qualname`."""
+        return f"{cls.__module__}:{cls.__qualname__}"
 
     @abstractmethod
     def _get_dir(self) -> Path:
@@ -36,11 +51,14 @@ class EmailData(PydanticModel):
 
 
 class MailServiceInterface(ABC):
-    """Sends mail."""
+    """Sends mail. Every recipient gets a mail of its own and sees no other."""
 
     @abstractmethod
     async def send(self, template: BaseTemplate, email_data: EmailData) -> None:
-        """Render and hand over now; raises where the server refuses. For tasks: a request should `queue`."""
+        """Render and hand over now; raises where the server refuses. For tasks: a request should `queue`.
+
+        A refusal that trying again cannot change is a PermanentFailure.
+        """
 
     @abstractmethod
     async def queue(self, template: BaseTemplate, email_data: EmailData) -> None:

@@ -1,0 +1,57 @@
+"""The table of jobs: everything that must happen after a commit is a row of it, written by that commit."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, Enum, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db.base import BaseModel
+
+
+class JobStatus(StrEnum):
+    """Where a job stands. `failed` waits for its next attempt; `completed` and `dead` are final."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DEAD = "dead"
+
+
+class Job(BaseModel):
+    """One run of one task.
+
+    `available_at` is the earliest moment a runner may claim the row: its due time while it waits, the end of
+    the lease while it is processed. So one query finds what is due and what a lost runner left behind.
+    `attempts` counts claims and fences writes: a runner whose lease was taken over no longer matches it.
+    """
+
+    __tablename__ = "core_jobs"
+    __table_args__ = (
+        Index(
+            "ix_core_jobs_available_at_id",
+            "available_at",
+            "id",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    task: Mapped[str] = mapped_column(String(200))
+    # JSON, not JSONB: nothing queries inside a payload, and JSONB refuses NUL characters.
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    status: Mapped[JobStatus] = mapped_column(
+        Enum(JobStatus, native_enum=False, length=16, values_callable=lambda kind: [item.value for item in kind]),
+        default=JobStatus.PENDING,
+    )
+    attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    available_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    conversation_id: Mapped[str | None] = mapped_column(String(128))
+    dedup_key: Mapped[str | None] = mapped_column(String(255), unique=True)

@@ -1,0 +1,45 @@
+"""Work this process does beside the request that caused it."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
+
+from app.core.services.log import logger
+from app.core.services.log.context import conversation_id, correlation, request_id
+
+
+class Background:
+    """Tracked asyncio tasks: their errors are logged, and closing waits for them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], failure: str) -> None:
+        """Start `work`; log `failure` with the traceback if it raises.
+
+        It has a context of its own: the caller's unit of work may end first.
+        """
+        guarded = self._guard(work, failure, request_id(), conversation_id())
+        task = asyncio.get_running_loop().create_task(guarded, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self, grace: float) -> None:
+        """Wait up to `grace` seconds for what is running, then cancel it."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=grace)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    @staticmethod
+    async def _guard(
+        work: Coroutine[Any, Any, None], failure: str, request: str | None, conversation: str | None
+    ) -> None:
+        with correlation(request, conversation):
+            try:
+                await work
+            except Exception:
+                logger.exception(failure)

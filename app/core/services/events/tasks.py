@@ -1,0 +1,33 @@
+"""One listener's run of one event, as a job."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.core.services.events.interface import ListenedEvent
+from app.core.services.events.registry import listeners
+from app.core.services.queue.context import current_job
+from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.registry import queued
+
+
+@queued
+class Listen(BaseTask):
+    """Hands one event to one listener."""
+
+    __task_name__ = "events.listen"
+    max_attempts = 10
+
+    async def run(self, listener: str, event: str, event_id: UUID, occurred_at: datetime, data: dict[str, Any]) -> None:
+        """Deliver; what the listener raises is this job's failure."""
+        found = listeners.get(listener)
+        job = current_job()
+        await found.handler(
+            ListenedEvent(
+                name=event,
+                data=found.event.model_validate(data),
+                id=event_id,
+                attempt=job.attempt if job else 1,
+                occurred_at=occurred_at,
+            )
+        )

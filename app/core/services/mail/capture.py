@@ -1,0 +1,32 @@
+"""Mail while no SMTP server is set: files to look at."""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+
+from app.core.services.log import logger
+from app.core.services.mail.base import MailServiceBase
+from app.core.services.mail.message import OutgoingMail, Sender
+from app.core.services.queue.interface import QueueServiceInterface
+
+
+class CaptureMailService(MailServiceBase):
+    """Writes each mail to `<job id>.eml` in a folder and says so."""
+
+    def __init__(self, sender: Sender, queue: QueueServiceInterface, folder: Path) -> None:
+        super().__init__(sender, queue)
+        self._folder = folder
+
+    async def _hand_over(self, mail: OutgoingMail) -> None:
+        path = self._folder / f"{mail.key}.eml"
+        await asyncio.to_thread(_write, path, mail.message.as_bytes())
+        logger.info("mail captured", recipient=mail.recipient, file=str(path))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all: someone may be reading the folder."""
+    handle, draft = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    os.replace(draft, path)

@@ -1,0 +1,59 @@
+"""The processes beside the app: `taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+from taskiq import TaskiqEvents, TaskiqState
+
+from app.core.configs import check_settings, get_settings
+from app.core.exceptions import ConfigError
+from app.core.modules import parts
+from app.core.runtime import open_runtime
+from app.core.services.log import configure_logging
+from app.core.services.queue import JobScheduler, make_broker
+
+
+def _refuse(reason: str) -> None:
+    """End with one line; taskiq would start a worker again and again."""
+    process = multiprocessing.current_process()
+    if process.name in ("MainProcess", "worker-0"):
+        print(reason, file=sys.stderr)
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getppid(), signal.SIGTERM)
+    sys.exit(1)
+
+
+settings = get_settings()
+if settings.redis_url is None:
+    _refuse("REDIS_URL is not set: the app runs the jobs and the schedule itself, no worker or scheduler is needed.")
+try:
+    list(parts("config"))
+    check_settings()
+except ConfigError as exc:
+    _refuse(str(exc))
+configure_logging(settings)
+
+broker = make_broker(settings)
+scheduler = JobScheduler(broker)
+_opened = AsyncExitStack()
+
+
+@broker.on_event(TaskiqEvents.WORKER_STARTUP)
+async def open_worker(_: TaskiqState) -> None:
+    """Open what tasks need and begin to run jobs."""
+    await _opened.enter_async_context(open_runtime(settings, run_jobs=True, run_schedule=False))
+
+
+@broker.on_event(TaskiqEvents.CLIENT_STARTUP)
+async def open_scheduler(_: TaskiqState) -> None:
+    """Open what it takes to store a tick."""
+    await _opened.enter_async_context(open_runtime(settings, run_jobs=False))
+
+
+@broker.on_event(TaskiqEvents.WORKER_SHUTDOWN, TaskiqEvents.CLIENT_SHUTDOWN)
+async def close(_: TaskiqState) -> None:
+    """Wait for running jobs and close everything."""
+    await _opened.aclose()
