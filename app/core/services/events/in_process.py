@@ -15,8 +15,8 @@ def deliver(listener: Listener, event: ListenedEvent, background: Background) ->
     """
 
     async def receive(carried: Event) -> None:
-        await listener.handler(carried[1])
+        await listener.handler(carried[1]["event"])
 
     handler = LocalHandler()  # type: ignore[no-untyped-call]  # fastapi-events has no types
     handler.register(receive)  # type: ignore[no-untyped-call]
-    background.spawn(handler.handle((event.name, event)), f"listener {listener.name} failed; it is not durable")
+    background.spawn(handler.handle((event.name, {"event": event})), f"listener {listener.name}, not durable, failed")

@@ -43,10 +43,6 @@ class ListenerRegistry:
             raise ConfigError(f"two listeners are called {name}")
         self._listeners[name] = Listener(name, event, handler, durable)
 
-    def remove(self, handler: Handler) -> None:
-        """Forget a listener."""
-        self._listeners = {name: found for name, found in self._listeners.items() if found.handler is not handler}
-
     def of(self, event: type[BaseEvent], *, durable: bool) -> list[Listener]:
         """Who hears `event`."""
         return [found for found in self._listeners.values() if found.event is event and found.durable is durable]

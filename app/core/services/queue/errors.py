@@ -1,6 +1,7 @@
 """How a failure is written into a job's row."""
 
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 
 from app.core.services.log.redaction import clean_text
 from app.core.services.queue.registry import describe_faults
@@ -10,6 +11,13 @@ MAX_LENGTH = 1000
 
 def describe(error: BaseException) -> str:
     """Type and message, trimmed, without secrets, values a validation error quotes and control characters."""
-    message = describe_faults(error) if isinstance(error, ValidationError) else str(error)
     # Control characters too: PostgreSQL refuses NUL, and the failure must be stored.
-    return clean_text(f"{type(error).__name__}: {message}".removesuffix(": "))[:MAX_LENGTH]
+    return clean_text(f"{type(error).__name__}: {_message(error)}".removesuffix(": "))[:MAX_LENGTH]
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        return describe_faults(error)
+    if isinstance(error, DBAPIError):
+        return str(error.orig).partition("\n")[0]  # the rest is SQL and, from PostgreSQL, the values in question
+    return str(error)

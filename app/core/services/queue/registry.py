@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NotRequired, TypeVar, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, SecretBytes, SecretStr, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from app.core.exceptions import ConfigError
@@ -67,10 +67,6 @@ class TaskRegistry:
             raise ConfigError(f"task name {cls.__task_name__!r} is used by {_path(taken.cls)} and by {_path(cls)}")
         self._tasks[cls.__task_name__] = RegisteredTask(cls)
 
-    def remove(self, name: str) -> None:
-        """Forget a task."""
-        self._tasks.pop(name, None)
-
     def get(self, name: str) -> RegisteredTask:
         """The task called `name`, or UnknownTask."""
         try:
@@ -115,6 +111,8 @@ def _check(cls: type[BaseTask]) -> None:
     for parameter in _parameters(cls):
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigError(f"{_path(cls)}.run takes {parameter.name!r}, which cannot be pushed by name")
+        if parameter.annotation in (SecretStr, SecretBytes):
+            raise ConfigError(f"{_path(cls)}.run takes {parameter.name!r}: no row may hold a secret")
     if cls.__schedule__ is not None:
         _check_schedule(cls, cls.__schedule__)
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 from contextvars import Context
 from datetime import timedelta
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from app.core.db.jobs import Job
 from app.core.db.session import Database
 from app.core.services.log import logger
@@ -112,7 +114,8 @@ class JobRunner:
 
     def _fell_out(self, error: Exception) -> None:
         if self._pause == self._poll:  # once, not at every look
-            logger.error("the table of jobs cannot be read: trying again", error=describe(error), exc_info=error)
+            trace = None if isinstance(error, SQLAlchemyError | OSError) else error
+            logger.error("the table of jobs cannot be read: trying again", error=describe(error), exc_info=trace)
         self._pause = min(self._pause * 2, max(MAX_PAUSE_SECONDS, self._poll * 2))
 
     async def _rest(self) -> None:

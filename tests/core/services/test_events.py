@@ -1,0 +1,232 @@
+"""Dispatching: delivered if and only if the transaction commits, each listener on its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db.base import utcnow
+from app.core.db.jobs import Job, JobStatus
+from app.core.db.session import Database
+from app.core.deps import DBSession, EventsService
+from app.core.exceptions import ConfigError
+from app.core.runtime import Runtime
+from app.core.services.events import BaseEvent, ListenedEvent
+from app.core.services.events.registry import ListenerRegistry
+from app.core.services.log.context import correlation
+from tests.core.services.conftest import rolled_back, until
+from tests.core.services.stage import CurtainRaised, Stage, first
+
+Drain = Callable[[], Awaitable[int]]
+Due = Callable[[], Awaitable[None]]
+Jobs = Callable[[], Awaitable[Sequence[Job]]]
+
+
+class TestDispatch:
+    async def test_every_listener_hears_it_after_the_commit(
+        self, kit: Runtime, committed: Database, drain: Drain, scene: Stage
+    ) -> None:
+        before = utcnow()
+        async with kit.database.session_scope():
+            kit.events.dispatch(CurtainRaised(act=2))
+            assert await drain() == 0
+            assert scene.entries == []
+        assert await drain() == 2
+        heard: list[ListenedEvent[CurtainRaised]] = scene.values("first") + scene.values("second")
+        assert [event.data for event in heard] == [CurtainRaised(act=2), CurtainRaised(act=2)]
+        assert {event.name for event in heard} == {"curtain_raised"}
+        assert {event.attempt for event in heard} == {1}
+        assert len({event.id for event in heard}) == 1
+        assert isinstance(heard[0].id, UUID)
+        assert before <= heard[0].occurred_at <= utcnow()
+        assert not any(entry.in_unit for entry in scene.entries)
+
+    async def test_nobody_hears_what_was_rolled_back(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage
+    ) -> None:
+        async with rolled_back(kit.database.session_scope()):
+            kit.events.dispatch(CurtainRaised(act=1))
+        assert await drain() == 0
+        await asyncio.sleep(0)
+        assert scene.entries == []
+
+    async def test_a_savepoint_that_rolls_back_takes_its_events_along(
+        self, kit: Runtime, committed: Database, drain: Drain, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope() as session:
+            kit.events.dispatch(CurtainRaised(act=1))
+            async with rolled_back(session.begin_nested()):
+                kit.events.dispatch(CurtainRaised(act=2))
+            async with session.begin_nested():
+                kit.events.dispatch(CurtainRaised(act=3))
+            assert scene.entries == []  # the release of a savepoint is no commit
+        await drain()
+        await until(lambda: len(scene.values("light")) == 2)
+        for name in ("first", "second", "light", "other_light"):
+            assert [event.data.act for event in scene.values(name)] == [1, 3]
+
+    async def test_outside_a_unit_it_gets_a_transaction_of_its_own(
+        self, kit: Runtime, committed: Database, drain: Drain, scene: Stage
+    ) -> None:
+        kit.events.dispatch(CurtainRaised(act=1))
+        await until(lambda: len(scene.values("light")) == 1)
+        ran = 0
+        async with asyncio.timeout(5):
+            while ran < 2:
+                ran += await drain()
+        assert [event.data.act for event in scene.values("first")] == [1]
+
+    async def test_in_a_read_only_unit_it_is_stored_when_that_ends(
+        self, kit: Runtime, committed: Database, drain: Drain, jobs: Jobs, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope(read_only=True):
+            kit.events.dispatch(CurtainRaised(act=1))
+        assert len(await jobs()) == 2
+        await drain()
+        assert len(scene.values("second")) == 1
+
+    async def test_carries_the_ids_of_the_request(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope():
+            with correlation("request-3", "conversation-3"):
+                kit.events.dispatch(CurtainRaised(act=1))
+        await drain()
+        assert {entry.ids for entry in scene.entries if entry.attempt} == {("request-3", "conversation-3")}
+
+    async def test_an_event_nobody_hears_is_nothing(self, kit: Runtime, db: AsyncSession, jobs: Jobs) -> None:
+        class Unheard(BaseEvent):
+            number: int
+
+        kit.events.dispatch(Unheard(number=1))
+        async with kit.database.session_scope():
+            kit.events.dispatch(Unheard(number=1))
+        assert await jobs() == []
+
+
+class TestRequest:
+    @pytest.fixture
+    def web(self) -> FastAPI:
+        web = FastAPI()
+
+        @web.post("/late")
+        async def late(db: DBSession, events: EventsService) -> None:
+            await db.commit()
+            events.dispatch(CurtainRaised(act=1))
+
+        @web.get("/read")
+        async def read(db: DBSession, events: EventsService) -> None:
+            events.dispatch(CurtainRaised(act=2))
+
+        @web.post("/broken")
+        async def broken(db: DBSession, events: EventsService) -> None:
+            events.dispatch(CurtainRaised(act=3))
+            raise RuntimeError("after the dispatch")
+
+        return web
+
+    @pytest.fixture
+    def http(self, web: FastAPI, committed: Database) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(web, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    async def test_after_the_last_commit_it_is_stored_before_the_answer_leaves(
+        self, http: httpx.AsyncClient, jobs: Jobs
+    ) -> None:
+        assert (await http.post("/late")).status_code == 200
+        assert [job.payload["data"]["act"] for job in await jobs()] == [1, 1]
+
+    async def test_a_get_may_dispatch(self, http: httpx.AsyncClient, jobs: Jobs) -> None:
+        assert (await http.get("/read")).status_code == 200
+        assert [job.payload["data"]["act"] for job in await jobs()] == [2, 2]
+
+    async def test_a_request_that_fails_dispatches_nothing(self, http: httpx.AsyncClient, jobs: Jobs) -> None:
+        assert (await http.post("/broken")).status_code == 500
+        assert await jobs() == []
+
+
+class TestDurableListener:
+    async def test_one_that_raises_is_tried_again_and_the_others_are_untouched(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, due: Due, jobs: Jobs, scene: Stage
+    ) -> None:
+        scene.fails("first", RuntimeError("deaf"))
+        async with kit.database.session_scope():
+            kit.events.dispatch(CurtainRaised(act=1))
+        assert await drain() == 2
+        assert [(job.status, job.last_error) for job in await jobs()] == [
+            (JobStatus.FAILED, "RuntimeError: deaf"),
+            (JobStatus.COMPLETED, None),
+        ]
+        scene.scenes.clear()
+        await due()
+        assert await drain() == 1
+        heard = scene.values("first")
+        assert [event.attempt for event in heard] == [1, 2]
+        assert heard[0].id == heard[1].id
+        assert len(scene.values("second")) == 1
+
+    async def test_one_that_is_gone_leaves_a_dead_job_that_says_so(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs
+    ) -> None:
+        async with kit.database.session_scope() as session:
+            kit.events.dispatch(CurtainRaised(act=1))
+            await session.flush()
+            job = (await session.scalars(select(Job).limit(1))).one()
+            job.update(payload=job.payload | {"listener": "app.gone:listener"}, max_attempts=1)
+        await drain()
+        job = next(job for job in await jobs() if job.max_attempts == 1)
+        assert job.status == JobStatus.DEAD
+        assert (
+            job.last_error == "UnknownListener: no listener is called 'app.gone:listener': was it renamed or removed?"
+        )
+
+
+class TestListenerThatIsNotDurable:
+    async def test_hears_it_once_after_the_commit_in_this_process(
+        self, kit: Runtime, committed: Database, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope():
+            with correlation("request-4", None):
+                kit.events.dispatch(CurtainRaised(act=1))
+            assert scene.entries == []
+        await until(lambda: len(scene.values("light")) == 1)
+        entry = next(entry for entry in scene.entries if entry.name == "light")
+        assert entry.value.data == CurtainRaised(act=1)
+        assert entry.attempt is None
+        assert not entry.in_unit
+
+    async def test_one_that_raises_stops_no_other(self, kit: Runtime, committed: Database, scene: Stage) -> None:
+        scene.fails("light", RuntimeError("deaf"))
+        async with kit.database.session_scope():
+            kit.events.dispatch(CurtainRaised(act=1))
+        await until(lambda: len(scene.values("other_light")) == 1)
+        assert len(scene.values("light")) == 1
+
+
+class TestRegistration:
+    def test_two_listeners_cannot_share_a_name(self) -> None:
+        registry = ListenerRegistry()
+        registry.add(CurtainRaised, first, durable=True)
+        with pytest.raises(ConfigError, match=r"two listeners are called tests\.core\.services\.stage:first"):
+            registry.add(CurtainRaised, first, durable=True)
+
+    def test_what_cannot_listen_is_refused(self) -> None:
+        def plain(event: ListenedEvent[CurtainRaised]) -> None: ...
+
+        with pytest.raises(ConfigError, match="no `async def`"):
+            ListenerRegistry().add(CurtainRaised, plain, durable=True)  # type: ignore[arg-type]  # the mistake
+        with pytest.raises(ConfigError, match="subclass of BaseEvent"):
+            ListenerRegistry().add(datetime, first, durable=True)  # type: ignore[arg-type]  # the mistake
+
+    def test_an_event_is_named_after_its_class_unless_it_says_otherwise(self) -> None:
+        class Named(BaseEvent):
+            __event_name__ = "theatre.named"
+
+        assert CurtainRaised.__event_name__ == "curtain_raised"
+        assert Named.__event_name__ == "theatre.named"
