@@ -7,6 +7,7 @@ from typing import ClassVar
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import BaseModel, BaseRepository, SoftDeleteMixin, live_unique
@@ -69,7 +70,7 @@ class Sample(ShopModel):
     plain_key: Mapped[str] = mapped_column(sa.Uuid(as_uuid=False))
     color: Mapped[Color] = mapped_column(sa.Enum(Color, native_enum=False, length=10))
     size: Mapped[str] = mapped_column(sa.Enum("small", "large", name="size"))
-    extra: Mapped[dict[str, int]] = mapped_column(sa.JSON)
+    extra: Mapped[dict[str, int]] = mapped_column(sa.JSON().with_variant(JSONB(), "postgresql"))
 
     VALUES: ClassVar[dict[str, object]] = {
         "text": "a,b:c",
