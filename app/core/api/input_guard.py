@@ -1,0 +1,123 @@
+"""Refuses, before anything reads it, input that is too large or that no text column can hold.
+
+NUL and lone surrogates are valid in JSON and in percent-encoding, and PostgreSQL refuses both; Starlette
+replaces invalid UTF-8 silently.
+"""
+
+import re
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.api.errors import RefusedBody
+from app.core.api.problems import input_problem, problem
+
+# Escapes in their order, so that an escaped backslash is no beginning of one; a pair of surrogates is fine.
+_JSON_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<unfit>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_FORM = b"application/x-www-form-urlencoded"
+
+
+class InputGuard:
+    """Limits bodies to `max_body_size` bytes, announced or not, and refuses text that cannot be stored."""
+
+    def __init__(self, app: ASGIApp, max_body_size: int) -> None:
+        self.app = app
+        self.max_body_size = max_body_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if place := _unfit_address(scope):
+            await input_problem(scope, [_fault(place)])(scope, receive, send)
+            return
+        length, content_type = _body_headers(scope)
+        if length > self.max_body_size:
+            too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            await problem(scope, too_large, "content_too_large", too_large.phrase)(scope, receive, send)
+            return
+        await self.app(scope, _Body(receive, self.max_body_size, content_type), send)
+
+
+class _Body:
+    """Reads the body and raises where it must be refused."""
+
+    def __init__(self, receive: Receive, limit: int, content_type: bytes) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._size = 0
+        self._chunks: list[bytes] = []
+        self._is_form = content_type.startswith(_FORM)
+        self._is_json = b"json" in content_type
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._take(message.get("body", b""), more=message.get("more_body", False))
+        return message
+
+    def _take(self, chunk: bytes, *, more: bool) -> None:
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise RefusedBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if not self._is_form and not self._is_json:
+            return
+        self._chunks.append(chunk)
+        if more:
+            return
+        body = b"".join(self._chunks)
+        self._chunks.clear()
+        if self._is_json and not is_storable_json(body):
+            raise RefusedBody(HTTPStatus.UNPROCESSABLE_ENTITY, [_fault(["body"])])
+        if self._is_form and (name := unstorable_field(body)) is not None:
+            raise RefusedBody(HTTPStatus.UNPROCESSABLE_ENTITY, [_fault(["body", name])])
+
+
+def is_storable_json(body: bytes) -> bool:
+    """Whether every string in the text is valid UTF-8 without NUL."""
+    if not _is_text(body):
+        return False
+    return b"\\u" not in body or not any(escape["unfit"] for escape in _JSON_ESCAPE.finditer(body))
+
+
+def unstorable_field(encoded: bytes) -> str | None:
+    """The name of the first field of an encoded query or form that is not valid UTF-8 without NUL."""
+    if b"%" not in encoded and encoded.isascii() and b"\0" not in encoded:
+        return None
+    for field in encoded.split(b"&"):
+        if not _is_text(unquote_to_bytes(field)):
+            return unquote_to_bytes(field.partition(b"=")[0]).decode(errors="replace")
+    return None
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
+
+
+def _unfit_address(scope: Scope) -> list[str] | None:
+    if "\0" in scope["path"]:
+        return ["path"]
+    name = unstorable_field(scope["query_string"])
+    return None if name is None else ["query", name]
+
+
+def _body_headers(scope: Scope) -> tuple[int, bytes]:
+    length, content_type = 0, b""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+        elif name == b"content-type":
+            content_type = value.lower()
+    return length, content_type
+
+
+def _fault(loc: list[str]) -> dict[str, object]:
+    return {"loc": loc, "msg": "Text must be UTF-8 without NUL characters", "type": "string_unicode"}

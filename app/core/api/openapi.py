@@ -1,0 +1,86 @@
+"""The OpenAPI document: stable operation ids, and every error answer as the problem it is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic.json_schema import models_json_schema
+
+from app.core.api.limiter import ConfigurableRateLimiter
+from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
+
+_REF = "#/components/{kind}/{name}"
+_WRITES = ("post", "put", "patch", "delete")
+_DOCUMENTED = (401, 403, 404, 409, 422, 429)
+
+
+def operation_id(route: APIRoute) -> str:
+    """`<tag>_<function>`: does not change with the path, and reads well in a generated client."""
+    return f"{route.tags[0]}_{route.name}" if route.tags else route.name
+
+
+class DocumentedAPI(FastAPI):
+    """FastAPI whose document shows the error answers this service really gives."""
+
+    _finished: dict[str, Any] | None = None
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; FastAPI makes it anew when routes were added."""
+        document = super().openapi()
+        if document is not self._finished:
+            self._finished = document
+            _document_errors(document, set(_limited_operations(self)))
+        return document
+
+
+def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]]) -> None:
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    _, definitions = models_json_schema(
+        [(Problem, "serialization"), (InputProblem, "serialization")],
+        ref_template=_REF.format(kind="schemas", name="{model}"),
+    )
+    schemas |= definitions["$defs"]
+    components["responses"] = {"Problem": _answer("Any other error", "Problem")} | {
+        f"Problem{status}": _answer(title_of(status), "InputProblem" if status == 422 else "Problem")
+        for status in _DOCUMENTED
+    }
+    for path, operations in document.get("paths", {}).items():
+        for method, operation in operations.items():
+            _document_operation(path, method, operation, is_limited=(method, path) in limited)
+
+
+def _document_operation(path: str, method: str, operation: dict[str, Any], *, is_limited: bool) -> None:
+    answers = operation["responses"]
+    possible = {
+        401: "security" in operation,
+        403: "security" in operation,
+        404: "{" in path,
+        409: method in _WRITES,
+        422: "422" in answers,
+        429: is_limited,
+    }
+    for status, is_possible in possible.items():
+        if is_possible:
+            answers[str(status)] = {"$ref": _REF.format(kind="responses", name=f"Problem{status}")}
+    answers["default"] = {"$ref": _REF.format(kind="responses", name="Problem")}
+
+
+def _answer(description: str, schema: str) -> dict[str, Any]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(kind="schemas", name=schema)}}}
+    return {"description": description, "content": content}
+
+
+def _limited_operations(app: FastAPI) -> Iterator[tuple[str, str]]:
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute) and _is_limited(context.dependant):
+            for method in context.methods or ():
+                yield method.lower(), context.path_format or ""
+
+
+def _is_limited(dependant: Dependant) -> bool:
+    return isinstance(dependant.call, ConfigurableRateLimiter) or any(map(_is_limited, dependant.dependencies))

@@ -1,0 +1,118 @@
+"""Error answers: RFC 9457 problem details, `application/problem+json`."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from fastapi import Response
+from pydantic import BaseModel, Field
+from starlette.types import Scope
+
+from app.core.services.log import request_id
+
+MEDIA_TYPE = "application/problem+json"
+MAX_FAULTS = 50
+_MAX_NAME = 64
+
+PROBLEM_CODE = "kit.problem_code"
+"""Where the scope keeps the code of the answer, for the access log."""
+
+
+class Problem(BaseModel):
+    """Why a request was refused or failed. Kinds of errors may add members of their own."""
+
+    type: str = Field(examples=["urn:problem-type:not_found"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(description="A sentence for people.")
+    instance: str = Field(description="The path of the request.")
+    code: str = Field(description="A stable word for programs.", examples=["not_found"])
+    request_id: str | None = Field(description="The request's line in the log has the same id.")
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with the input."""
+
+    loc: list[str | int] = Field(description="Where: body, query, path, header or cookie, then names and indexes.")
+    msg: str
+    type: str
+
+
+class InputProblem(Problem):
+    """Why the input was refused."""
+
+    errors: list[Fault]
+
+
+def title_of(status: int) -> str:
+    """The standard phrase of a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def problem(
+    scope: Scope,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer for an error of `status`; `extra` adds members and replaces none."""
+    scope[PROBLEM_CODE] = code
+    content = {
+        **(extra or {}),
+        "type": f"urn:problem-type:{code}",
+        "title": title_of(status),
+        "status": status,
+        "detail": detail,
+        "instance": quote(scope["path"], errors="replace"),
+        "code": code,
+        "request_id": request_id(),
+    }
+    response = Response(orjson.dumps(content, default=str), status, headers, MEDIA_TYPE)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response.headers.setdefault("WWW-Authenticate", "Bearer")
+    elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        response.headers.setdefault("Retry-After", "1")
+    return response
+
+
+def input_problem(
+    scope: Scope,
+    faults: Sequence[Mapping[str, Any]],
+    *,
+    code: str = "invalid_input",
+    detail: str = "The input is not valid.",
+) -> Response:
+    """A 422; of every fault only place, message and type are shown, never the input."""
+    errors = [_shown(fault) for fault in faults[:MAX_FAULTS]]
+    return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra={"errors": errors})
+
+
+def _shown(fault: Mapping[str, Any]) -> dict[str, Any]:
+    loc = [part if isinstance(part, int) else _name(str(part)) for part in fault["loc"]]
+    return {"loc": loc, "msg": _message(fault), "type": fault["type"]}
+
+
+def _name(part: str) -> str:
+    """Names of unknown fields are the caller's: short, and fit for UTF-8."""
+    return part[:_MAX_NAME].encode(errors="replace").decode()
+
+
+def _message(fault: Mapping[str, Any]) -> str:
+    """The message without what pydantic quotes of the input: the reasons of its parsers, the tag of a union."""
+    message: str = fault["msg"]
+    context = fault.get("ctx") or {}
+    if fault["type"] == "union_tag_invalid":
+        return f"The tag {context['discriminator']} is none of the expected: {context['expected_tags']}"
+    for key in ("error", "reason"):
+        # an exception here is that of a validator of ours, whose words we keep
+        if isinstance(reason := context.get(key), str):
+            message = message.removesuffix(reason).rstrip(" ,:")
+    return message

@@ -1,0 +1,103 @@
+"""The application: everything HTTP is wired here and nowhere else."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from app.core.api import health
+from app.core.api.docs import add_docs
+from app.core.api.errors import add_error_handlers
+from app.core.api.input_guard import InputGuard
+from app.core.api.middlewares import (
+    CONVERSATION_ID,
+    REQUEST_ID,
+    AccessLog,
+    CorrelationIds,
+    ErrorBoundary,
+    SecurityHeaders,
+)
+from app.core.api.openapi import DocumentedAPI, operation_id
+from app.core.api.routes import RouteTemplates
+from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
+from app.core.modules import parts
+from app.core.runtime import open_runtime
+from app.core.services.log import configure_logging, logger
+
+
+def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = None) -> FastAPI:
+    """A service, ready to be served; nothing is opened before its lifespan starts.
+
+    `run_jobs` overrides where jobs run: in this process, or not.
+    """
+    chosen = settings or get_settings()
+    list(parts("config"))  # a check of the settings sees those of every module
+    check_settings()
+    configure_logging(chosen)
+    for message in unknown_env_keys():
+        logger.warning(message)
+
+    app = DocumentedAPI(
+        title=chosen.PROJECT_NAME,
+        version="1",
+        lifespan=_lifespan(chosen, chosen.worker_in_app if run_jobs is None else run_jobs),
+        openapi_url="/openapi.json" if chosen.docs_enabled else None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the Host header of whoever asks
+        generate_unique_id_function=operation_id,
+    )
+    if settings is not None:
+        app.dependency_overrides[get_settings] = lambda: settings
+    _add_middlewares(app, chosen)
+    add_error_handlers(app)
+    app.include_router(health.router)
+    app.include_router(_api_v1(chosen))
+    if chosen.docs_enabled:
+        add_docs(app)
+    return app
+
+
+def _api_v1(settings: AppConfig) -> APIRouter:
+    from app.core.routers import routers_v1  # after the settings check: importing a module may read them
+
+    router = APIRouter(prefix=settings.API_V1_STR)
+    for module_router in routers_v1:
+        router.include_router(module_router)
+    return router
+
+
+def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
+    """From the inside out: the last one added sees a request first."""
+    app.add_middleware(ErrorBoundary)
+    app.add_middleware(InputGuard, max_body_size=settings.MAX_BODY_SIZE)
+    app.add_middleware(GZipMiddleware, minimum_size=1024)  # token answers are smaller: no BREACH
+    if settings.BACKEND_CORS_ORIGINS:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.rstrip("/") for origin in settings.BACKEND_CORS_ORIGINS],
+            allow_credentials=settings.CORS_ALLOW_CREDENTIALS,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", REQUEST_ID, CONVERSATION_ID],
+            expose_headers=[REQUEST_ID, CONVERSATION_ID, "X-Total-Count", "Link", "Retry-After"],
+        )
+    app.add_middleware(SecurityHeaders, hsts=not settings.is_relaxed)
+    app.add_middleware(AccessLog, templates=RouteTemplates(app))
+    app.add_middleware(CorrelationIds)
+    if settings.TRUSTED_PROXIES:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.TRUSTED_PROXIES)
+
+
+def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with open_runtime(settings, run_jobs=run_jobs):
+            yield
+
+    return lifespan
+
+
+app = create_app()
