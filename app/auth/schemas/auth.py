@@ -34,9 +34,9 @@ class TokenAnswer(BaseModel):
 
 
 class RefreshRequest(Body):
-    """A refresh token to exchange."""
+    """A refresh token to exchange. Long enough for an access token sent by mistake: that is a bad grant too."""
 
-    refresh_token: Token
+    refresh_token: str = Field(min_length=1, max_length=4096)
 
 
 class AddressRequest(Body):

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.events import UserCreated
 from app.auth.exceptions import UserNotFound
 from app.auth.models import EndReason, User, UserStatus
-from app.auth.repositories.users import UserRepository
 from app.auth.repositories.sessions import SessionRepository
-from app.auth.schemas.users import UserCreate, UserDTO, UserListParams, UserUpdate
+from app.auth.repositories.users import UserRepository
+from app.auth.schemas.users import UserCreate, UserDTO, UserListParams, UserRead, UserUpdate
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
 from app.auth.tasks import SendVerification
@@ -49,9 +49,9 @@ class UserService:
         """One account; UserNotFound otherwise."""
         return UserDTO.model_validate(await self._row(user_id, db=db))
 
-    async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserDTO]:
+    async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserRead]:
         """One page of the accounts."""
-        return (await self.users.get_list(db=db, params=params)).map(UserDTO.model_validate)
+        return (await self.users.get_list(db=db, params=params)).map(UserRead.model_validate)
 
     async def create(self, data: UserCreate, *, db: AsyncSession, actor: UserDTO, may_grant: Policy) -> UserDTO:
         """A new account; EmailTaken or UsernameTaken."""

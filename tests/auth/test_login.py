@@ -1,0 +1,190 @@
+"""Logging in, and what a refusal tells."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.config import AuthConfig
+from app.auth.models import AuthSession, RefreshToken, User, UserStatus
+from app.core.db import Database, utcnow
+from tests.factories.user import UserFactory
+from tests.utils import PASSWORD, login_user
+
+URL = "/api/v1/auth/login"
+
+
+def form(user: User, password: str = PASSWORD, **others: Any) -> dict[str, Any]:
+    return {"username": user.email, "password": password} | others
+
+
+def without_ids(problem: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in problem.items() if name != "request_id"}
+
+
+class TestLogin:
+    async def test_the_answer_is_rfc_6749(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        answer = await client.post(URL, data=form(await UserFactory.create()))
+
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        tokens = answer.json()
+        assert set(tokens) == {"access_token", "refresh_token", "token_type", "expires_in"}
+        assert tokens["token_type"] == "bearer"
+        assert 895 <= tokens["expires_in"] <= 900
+
+    @pytest.mark.parametrize("name", ["Ann", "ANN", "ann", "Ann@example.com", "ANN@EXAMPLE.COM"])
+    async def test_name_or_address_in_any_case(self, db: AsyncSession, client: httpx.AsyncClient, name: str) -> None:
+        await UserFactory.create(username="Ann", email="Ann@example.com")
+
+        assert (await client.post(URL, data={"username": name, "password": PASSWORD})).status_code == 200
+
+    async def test_fields_it_does_not_know_are_ignored(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        """RFC 6749 section 3.2."""
+        data = form(await UserFactory.create(), scope="a b", client_id="x", client_secret="y", other="z")
+
+        assert (await client.post(URL, data=data)).status_code == 200
+        assert (await client.post(URL, data=data | {"grant_type": "password"})).status_code == 200
+        assert (await client.post(URL, data=data | {"grant_type": "refresh_token"})).status_code == 422
+
+    async def test_tokens_are_stored_as_hashes(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        tokens = (await client.post(URL, data=form(await UserFactory.create()))).json()
+
+        rows = (await db.scalars(select(RefreshToken))).all()
+        assert len(rows) == 1
+        assert tokens["refresh_token"] not in str(rows[0].to_dict())
+
+    async def test_the_session_knows_device_and_address(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        agent = "Test\tBrowser " + "x" * 500
+        await client.post(URL, data=form(await UserFactory.create()), headers={"User-Agent": agent})
+
+        session = (await db.scalars(select(AuthSession))).one()
+        assert session.device == ("TestBrowser " + "x" * 500)[:200]
+        assert session.address == "192.0.2.1"
+
+    async def test_an_old_hash_is_renewed(
+        self, db: AsyncSession, client: httpx.AsyncClient, configure: Callable[..., AuthConfig]
+    ) -> None:
+        user = await UserFactory.create()
+        configure(PASSWORD_HASH_ROUNDS=3)
+
+        await login_user(client, user)
+
+        stored = await db.scalar(select(User.password_hash).where(User.id == user.id))
+        assert stored is not None
+        assert "t=3" in stored
+        await login_user(client, user)
+
+
+class TestRefusal:
+    async def test_it_is_the_same_whatever_the_reason(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        disabled = await UserFactory.create(status_id=UserStatus.DISABLED)
+        deleted = await UserFactory.create(deleted_at=utcnow())
+        attempts = [
+            form(user, "wrong password"),
+            form(user, "x" * 4000),
+            form(user, "nul\0nul"),
+            form(disabled),
+            form(deleted),
+            {"username": "nobody@example.com", "password": PASSWORD},
+            {"username": "nobody", "password": PASSWORD},
+            {"username": "no@body@example", "password": PASSWORD},
+            {"username": "nul\0nul", "password": PASSWORD},
+        ]
+
+        answers = [await client.post(URL, data=attempt) for attempt in attempts]
+
+        assert {answer.status_code for answer in answers} == {401}
+        first = without_ids(answers[0].json())
+        assert first["error"] == "invalid_grant"
+        assert first["code"] == "invalid_grant"
+        assert all(without_ids(answer.json()) == first for answer in answers)
+        assert all(answer.headers["WWW-Authenticate"].startswith("Bearer") for answer in answers)
+        assert all(answer.headers["Cache-Control"] == "no-store" for answer in answers)
+
+    async def test_an_unverified_account_is_refused_like_an_unknown_one(
+        self, db: AsyncSession, client: httpx.AsyncClient, configure: Callable[..., AuthConfig]
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        user = await UserFactory.create(is_verified=False)
+
+        known = await client.post(URL, data=form(user))
+        unknown = await client.post(URL, data={"username": "nobody", "password": PASSWORD})
+
+        assert known.status_code == 401
+        assert without_ids(known.json()) == without_ids(unknown.json())
+
+    async def test_unknown_accounts_take_as_long(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+
+        async def cost(data: dict[str, Any]) -> float:
+            start = time.perf_counter()
+            assert (await client.post(URL, data=data)).status_code == 401
+            return time.perf_counter() - start
+
+        await cost({"username": "warm-up", "password": "x"})
+        known = min([await cost(form(user, "wrong password")) for _ in range(7)])
+        unknown = min([await cost({"username": "nobody", "password": "wrong password"}) for _ in range(7)])
+        assert 0.6 < known / unknown < 1.7
+
+    @pytest.mark.parametrize(
+        "data", [{}, {"username": "bob"}, {"password": "x"}, {"username": "", "password": "x"}], ids=str
+    )
+    async def test_a_form_without_its_fields_is_a_422(
+        self, db: AsyncSession, client: httpx.AsyncClient, data: dict[str, str]
+    ) -> None:
+        assert (await client.post(URL, data=data)).status_code == 422
+
+    async def test_json_is_no_form(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        assert (await client.post(URL, json={"username": "bob", "password": PASSWORD})).status_code == 422
+
+
+class TestLimit:
+    async def test_the_sixth_attempt_in_a_minute_is_a_429(
+        self, db: AsyncSession, client: httpx.AsyncClient, limited: None
+    ) -> None:
+        data = {"username": "nobody", "password": PASSWORD}
+
+        codes = [(await client.post(URL, data=data)).status_code for _ in range(6)]
+
+        assert codes == [401] * 5 + [429]
+
+
+class TestFortyAtOnce:
+    async def test_health_answers_meanwhile(self, committed: Database, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        logins = [asyncio.create_task(client.post(URL, data=form(user))) for _ in range(40)]
+
+        slowest = 0.0
+        while not all(login.done() for login in logins):
+            start = time.perf_counter()
+            assert (await client.get("/health/live")).status_code == 200
+            slowest = max(slowest, time.perf_counter() - start)
+            await asyncio.sleep(0.01)
+
+        assert [(await login).status_code for login in logins] == [200] * 40
+        assert slowest < 1
+
+    async def test_a_login_that_a_password_change_overtook_is_refused(
+        self, committed: Database, client: httpx.AsyncClient
+    ) -> None:
+        """The old password was right when it was looked up; by the time it was checked it had been changed."""
+        user = await UserFactory.create()
+        await login_user(client, user)
+        change = {"current_password": PASSWORD, "new_password": "another good one"}
+
+        results = await asyncio.gather(
+            client.post("/api/v1/profile/password", json=change),
+            *(client.post(URL, data=form(user)) for _ in range(10)),
+        )
+
+        assert results[0].status_code == 204
+        async with committed.session_scope(read_only=True) as db:
+            live = (await db.scalars(select(AuthSession).where(AuthSession.revoked_at.is_(None)))).all()
+        assert len(live) == 1, "only the session that changed the password goes on"

@@ -1,0 +1,304 @@
+"""What people do with their own account."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.config import AuthConfig
+from app.auth.models import AuthSession, User
+from app.core.db.jobs import Job
+from tests.auth.mails import text_of
+from tests.factories.user import UserFactory
+from tests.utils import PASSWORD, CapturedMail, login_user
+
+URL = "/api/v1/profile"
+VERIFY = "/api/v1/auth/verify-email"
+Drain = Callable[[], Awaitable[int]]
+Configure = Callable[..., AuthConfig]
+
+
+class TestRead:
+    async def test_own_account(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        await login_user(client, user)
+
+        answer = await client.get(URL)
+
+        assert answer.status_code == 200
+        data = answer.json()["data"]
+        assert list(data) == ["id", "email", "username", "status_id", "is_verified", "created_at", "updated_at"]
+        assert data["id"] == user.id
+
+
+class TestUpdate:
+    async def test_name(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        await login_user(client, user)
+
+        answer = await client.patch(URL, json={"username": "New.Name"})
+
+        assert answer.status_code == 200
+        assert answer.json()["data"]["username"] == "New.Name"
+        assert await db.scalar(select(User.username_key).where(User.id == user.id)) == "new.name"
+        assert (await client.get(URL)).json() == answer.json()
+
+    async def test_nothing_changes_nothing(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        await login_user(client, await UserFactory.create())
+        before = (await client.get(URL)).json()
+
+        answer = await client.patch(URL, json={})
+
+        assert (answer.status_code, answer.json()) == (200, before)
+
+    @pytest.mark.parametrize("username", ["Ann", "aNN"])
+    async def test_a_taken_name_is_a_conflict(self, db: AsyncSession, client: httpx.AsyncClient, username: str) -> None:
+        await UserFactory.create(username="Ann")
+        await login_user(client, await UserFactory.create())
+
+        answer = await client.patch(URL, json={"username": username})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "username_taken")
+
+    async def test_the_case_of_ones_own_name_can_change(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        await login_user(client, await UserFactory.create(username="ann"))
+
+        assert (await client.patch(URL, json={"username": "Ann"})).json()["data"]["username"] == "Ann"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"username": None},
+            {"email": None},
+            {"current_password": None},
+            {"username": "x"},
+            {"username": 5},
+            {"is_superuser": True},
+            {"is_verified": True},
+            {"status_id": 1},
+            {"password": "another good one"},
+            {"email": "new@example.com"},
+            {"email": "new@example.com", "current_password": "wrong password"},
+            {"email": "new@example.com", "current_password": "x" * 129},
+            [],
+        ],
+        ids=str,
+    )
+    async def test_what_is_refused(self, db: AsyncSession, client: httpx.AsyncClient, body: Any) -> None:
+        await login_user(client, await UserFactory.create())
+        before = (await client.get(URL)).json()
+
+        answer = await client.patch(URL, json=body)
+
+        assert answer.status_code == 422
+        assert "wrong password" not in answer.text
+        assert (await client.get(URL)).json() == before
+
+
+class TestEmail:
+    async def test_it_changes_at_once_and_has_to_be_verified_again(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        user = await UserFactory.create(email="old@example.com")
+        await login_user(client, user)
+
+        answer = await client.patch(URL, json={"email": "New@example.com", "current_password": PASSWORD})
+
+        assert answer.status_code == 200
+        data = answer.json()["data"]
+        assert (data["email"], data["is_verified"]) == ("New@example.com", False)
+        await drain()
+        assert "New@example.com" in text_of(captured_mail.to("old@example.com")[0])
+        token = captured_mail.token_for("New@example.com")
+        assert (await client.post(VERIFY, json={"token": token})).status_code == 204
+        assert (await client.get(URL)).json()["data"]["is_verified"]
+
+    async def test_a_taken_address_is_a_conflict(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        await UserFactory.create(email="ann@example.com")
+        await login_user(client, await UserFactory.create())
+
+        answer = await client.patch(URL, json={"email": "ANN@example.com", "current_password": PASSWORD})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
+        await drain()
+        assert captured_mail.messages() == [], "what did not happen is not told"
+
+    async def test_a_wrong_password_is_named(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        await login_user(client, await UserFactory.create())
+
+        answer = await client.patch(URL, json={"email": "new@example.com", "current_password": "wrong password"})
+
+        assert answer.json()["code"] == "wrong_password"
+        assert answer.json()["errors"][0]["loc"] == ["body", "current_password"]
+
+
+class TestEmailWhereVerificationIsRequired:
+    async def test_it_changes_once_verified(
+        self,
+        db: AsyncSession,
+        client: httpx.AsyncClient,
+        configure: Configure,
+        drain: Drain,
+        captured_mail: CapturedMail,
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        await login_user(client, await UserFactory.create(email="old@example.com"))
+
+        answer = await client.patch(URL, json={"email": "new@example.com", "current_password": PASSWORD})
+        assert answer.json()["data"]["email"] == "old@example.com"
+        await drain()
+
+        assert len(captured_mail.to("old@example.com")) == 1
+        token = captured_mail.token_for("new@example.com")
+        assert (await client.post(VERIFY, json={"token": token})).status_code == 204
+        data = (await client.get(URL)).json()["data"]
+        assert (data["email"], data["is_verified"]) == ("new@example.com", True)
+
+    async def test_a_taken_address_gets_the_same_answer_and_its_owner_a_mail(
+        self,
+        db: AsyncSession,
+        client: httpx.AsyncClient,
+        configure: Configure,
+        drain: Drain,
+        captured_mail: CapturedMail,
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        await UserFactory.create(email="ann@example.com")
+        await login_user(client, await UserFactory.create())
+
+        free = await client.patch(URL, json={"email": "new@example.com", "current_password": PASSWORD})
+        taken = await client.patch(URL, json={"email": "ANN@example.com", "current_password": PASSWORD})
+
+        assert (free.status_code, free.json()) == (taken.status_code, taken.json())
+        await drain()
+        assert "already has an account" in text_of(captured_mail.to("ann@example.com")[0])
+
+    async def test_an_address_taken_meanwhile_is_a_conflict(
+        self,
+        db: AsyncSession,
+        client: httpx.AsyncClient,
+        configure: Configure,
+        drain: Drain,
+        captured_mail: CapturedMail,
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        await login_user(client, await UserFactory.create())
+        await client.patch(URL, json={"email": "new@example.com", "current_password": PASSWORD})
+        await drain()
+        await UserFactory.create(email="NEW@example.com")
+
+        answer = await client.post(VERIFY, json={"token": captured_mail.token_for("new@example.com")})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
+
+    async def test_an_unverified_account_may_look_and_not_touch(
+        self, db: AsyncSession, client: httpx.AsyncClient, configure: Configure
+    ) -> None:
+        await login_user(client, await UserFactory.create(is_verified=False))
+        configure(USER_VERIFICATION_REQUIRED=True)
+
+        assert (await client.get(URL)).status_code == 200
+        for answer in (
+            await client.patch(URL, json={"username": "other"}),
+            await client.post(f"{URL}/password", json={"current_password": PASSWORD, "new_password": "x" * 8}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (403, "account_not_active")
+
+
+class TestPassword:
+    async def test_it_changes_and_other_sessions_end(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        other = await login_user(client, user)
+        await login_user(client, user)
+
+        answer = await client.post(
+            f"{URL}/password", json={"current_password": PASSWORD, "new_password": "another good one"}
+        )
+
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert (await client.get(URL)).status_code == 200
+        headers = {"Authorization": f"Bearer {other['access_token']}"}
+        assert (await client.get(URL, headers=headers)).status_code == 401
+        await login_user(client, user, "another good one")
+
+    async def test_links_mailed_before_are_useless(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        user = await UserFactory.create()
+        await login_user(client, user)
+        await client.post("/api/v1/auth/restore-password", json={"email": user.email})
+        await drain()
+        await client.post(f"{URL}/password", json={"current_password": PASSWORD, "new_password": "another good one"})
+
+        answer = await client.post(
+            "/api/v1/auth/reset-password",
+            json={"token": captured_mail.token_for(user.email), "new_password": "a thief's one"},
+        )
+
+        assert answer.status_code == 422
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"new_password": "another good one"},
+            {"current_password": "wrong password", "new_password": "another good one"},
+            {"current_password": PASSWORD, "new_password": "short"},
+            {"current_password": PASSWORD, "new_password": None},
+        ],
+        ids=str,
+    )
+    async def test_what_is_refused(self, db: AsyncSession, client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+        user = await UserFactory.create()
+        await login_user(client, user)
+
+        assert (await client.post(f"{URL}/password", json=body)).status_code == 422
+        await login_user(client, user)
+
+    async def test_guessing_is_limited(self, db: AsyncSession, client: httpx.AsyncClient, limited: None) -> None:
+        await login_user(client, await UserFactory.create())
+        body = {"current_password": "wrong password", "new_password": "another good one"}
+
+        codes = [(await client.post(f"{URL}/password", json=body)).status_code for _ in range(11)]
+
+        assert codes == [422] * 10 + [429]
+
+
+class TestDelete:
+    async def test_the_account_ends_with_its_sessions(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        tokens = await login_user(client, user)
+
+        answer = await client.request("DELETE", URL, json={"current_password": PASSWORD})
+
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert (await client.get(URL)).status_code == 401
+        refreshed = await client.post("/api/v1/auth/refresh-token", json={"refresh_token": tokens["refresh_token"]})
+        assert refreshed.status_code == 401
+        row = await db.scalar(select(User.deleted_at).where(User.id == user.id))
+        assert row is not None, "marked, not removed"
+        reasons = (await db.scalars(select(AuthSession.revoke_reason))).all()
+        assert list(reasons) == ["account_deleted"]
+
+    @pytest.mark.parametrize("body", [{}, {"current_password": "wrong password"}, {"current_password": None}])
+    async def test_it_asks_for_the_password(
+        self, db: AsyncSession, client: httpx.AsyncClient, body: dict[str, Any]
+    ) -> None:
+        await login_user(client, await UserFactory.create())
+
+        assert (await client.request("DELETE", URL, json=body)).status_code == 422
+        assert (await client.get(URL)).status_code == 200
+
+    async def test_the_last_superuser_stays(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        await login_user(client, await UserFactory.create(is_superuser=True))
+
+        answer = await client.request("DELETE", URL, json={"current_password": PASSWORD})
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_superuser")
+        assert (await client.get(URL)).status_code == 200
+        assert (await db.scalars(select(Job))).all() == []

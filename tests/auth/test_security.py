@@ -1,0 +1,146 @@
+"""Passwords, addresses and opaque tokens, without a database."""
+
+import asyncio
+import time
+
+import pytest
+
+from app.auth.security.identity import email_key, is_username, normalize_email, username_key
+from app.auth.security.opaque_tokens import new_token, successor, token_hash
+from app.auth.security.passwords import PasswordHasher
+
+
+def hasher(rounds: int = 1, workers: int = 2) -> PasswordHasher:
+    return PasswordHasher(memory_kib=64, rounds=rounds, parallelism=1, workers=workers)
+
+
+class TestEmailKey:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("bob@example.com", "BOB@EXAMPLE.COM"),
+            ("jörg@example.com", "jo\u0308rg@example.com"),
+            ("jörg@example.com", "JÖRG@Example.Com"),
+            ("strasse@example.com", "STRAßE@example.com"),
+            ("bob@bücher.example.com", "bob@xn--bcher-kva.example.com"),
+            ("file@example.com", "ﬁle@example.com"),
+            ("bob@example.com", "\uff42\uff4f\uff42@example.com"),
+        ],
+    )
+    def test_spellings_of_one_address_share_a_key(self, one: str, other: str) -> None:
+        assert email_key(one) == email_key(other)
+
+    @pytest.mark.parametrize("other", ["bobby@example.com", "bob@example.org", "b.ob@example.com", "bob+1@example.com"])
+    def test_other_addresses_do_not(self, other: str) -> None:
+        assert email_key("bob@example.com") != email_key(other)
+
+    @pytest.mark.parametrize(
+        "text", ["", "bob", "bob@", "@example.com", "bob@localhost", "Bob <bob@example.com>", "a\0b@example.com"]
+    )
+    def test_what_is_no_address_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match="not a valid e-mail address"):
+            email_key(text)
+
+    def test_a_key_that_would_not_fit_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="not a valid e-mail address"):
+            normalize_email("ﷺ" * 21 + "@example.com")
+
+    def test_the_stored_address_keeps_its_spelling(self) -> None:
+        assert normalize_email("Bob.Smith@EXAMPLE.com") == "Bob.Smith@example.com"
+
+
+class TestUsername:
+    def test_case_does_not_make_another_name(self) -> None:
+        assert username_key("Bob") == username_key("bOB")
+
+    @pytest.mark.parametrize("name", ["bob", "B.o-b_1", "x" * 32])
+    def test_allowed(self, name: str) -> None:
+        assert is_username(name)
+
+    @pytest.mark.parametrize("name", ["bo", "x" * 33, "bob@home", "bob smith", "bób", "bob\n"])
+    def test_refused(self, name: str) -> None:
+        assert not is_username(name)
+
+
+class TestPasswords:
+    async def test_right_and_wrong(self) -> None:
+        stored = await hasher().hash("secret words")
+
+        assert stored.startswith("$argon2id$")
+        assert (await hasher().verify("secret words", stored)).ok
+        assert not (await hasher().verify("Secret words", stored)).ok
+
+    async def test_one_password_typed_in_two_unicode_forms(self) -> None:
+        stored = await hasher().hash("pässword")
+
+        assert (await hasher().verify("pa\u0308ssword", stored)).ok
+
+    async def test_other_parameters_ask_for_a_new_hash(self) -> None:
+        stored = await hasher(rounds=1).hash("secret words")
+
+        verified = await hasher(rounds=2).verify("secret words", stored)
+
+        assert verified.ok
+        assert verified.new_hash is not None
+        assert "t=2" in verified.new_hash
+        assert (await hasher(rounds=2).verify("secret words", verified.new_hash)).new_hash is None
+
+    @pytest.mark.parametrize("password", ["", "x" * 10_000, "a\0b", "secret words"])
+    async def test_no_account_is_never_right(self, password: str) -> None:
+        assert await hasher().verify(password, None) == (False, None)
+
+    @pytest.mark.parametrize("password", ["x" * 129, "a\0b"])
+    async def test_what_cannot_be_a_password_is_never_right(self, password: str) -> None:
+        stored = await hasher().hash("")
+
+        assert not (await hasher().verify(password, stored)).ok
+
+    async def test_an_unknown_account_costs_as_much(self) -> None:
+        slow = PasswordHasher(memory_kib=19456, rounds=4, parallelism=1, workers=1)
+        stored = await slow.hash("secret words")
+        await slow.verify("warm up", None)
+
+        async def cost(known: str | None) -> float:
+            start = time.perf_counter()
+            await slow.verify("wrong words", known)
+            return time.perf_counter() - start
+
+        known = min([await cost(stored) for _ in range(5)])
+        unknown = min([await cost(None) for _ in range(5)])
+        assert 0.5 < known / unknown < 2
+
+    async def test_the_loop_stays_free_while_hashing(self) -> None:
+        slow = PasswordHasher(memory_kib=19456, rounds=2, parallelism=1, workers=2)
+        work = [asyncio.create_task(slow.hash("secret words")) for _ in range(20)]
+        beats = 0
+        while not all(task.done() for task in work):
+            await asyncio.sleep(0.001)
+            beats += 1
+
+        assert beats > 20
+        assert len({await task for task in work}) == 20
+
+
+class TestOpaqueTokens:
+    def test_tokens_are_random_and_long(self) -> None:
+        assert len({new_token() for _ in range(100)}) == 100
+        assert len(new_token()) == 43
+
+    def test_the_hash_does_not_show_the_token(self) -> None:
+        token = new_token()
+
+        assert token not in token_hash(token)
+        assert len(token_hash(token)) == 64
+
+    def test_a_successor_can_be_made_again_but_only_with_all_it_is_made_of(self) -> None:
+        one = successor("token", salt="salt", secret=b"secret")
+
+        assert one == successor("token", salt="salt", secret=b"secret")
+        assert len(one) == 43
+        others = {
+            successor("other", salt="salt", secret=b"secret"),
+            successor("token", salt="other", secret=b"secret"),
+            successor("token", salt="salt", secret=b"other"),
+        }
+        assert one not in others
+        assert len(others) == 3
