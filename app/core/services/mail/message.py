@@ -49,7 +49,8 @@ def compose(template: BaseTemplate, data: EmailData, sender: Sender) -> Iterator
         address = deliverable(recipient)
         message = EmailMessage(policy=POLICY if address.isascii() else POLICY.clone(utf8=True))
         message["From"] = Address(display_name=sender.name, addr_spec=sender.address)
-        message["To"] = Address(addr_spec=address)
+        user, _, domain = address.rpartition("@")  # as addr_spec, a user beyond ASCII is refused
+        message["To"] = Address(username=user, domain=domain)
         message["Subject"] = data.subject
         message["Date"] = format_datetime(utcnow())
         message["Message-ID"] = f"<{key}.{moment:%Y%m%d%H%M%S}@{sender.domain}>"
