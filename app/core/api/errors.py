@@ -31,6 +31,8 @@ _CODE_OF = {
     HTTPStatus.UNAUTHORIZED: kinds.AuthenticationError.code,
     HTTPStatus.FORBIDDEN: kinds.PermissionDeniedError.code,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "content_too_large",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "uri_too_long",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range_not_satisfiable",
     HTTPStatus.UNPROCESSABLE_ENTITY: kinds.InvalidInputError.code,
     HTTPStatus.TOO_MANY_REQUESTS: kinds.RateLimitedError.code,
     HTTPStatus.SERVICE_UNAVAILABLE: kinds.UnavailableError.code,
@@ -44,10 +46,10 @@ _SQLITE_OUTAGES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IO
 
 
 class RefusedBody(HTTPException):
-    """A body that must not be read on. An HTTPException, as FastAPI turns others into a 400 while it reads."""
+    """Text in a body that cannot be stored. An HTTPException: FastAPI makes a 400 of others while it reads."""
 
-    def __init__(self, status: HTTPStatus, faults: list[dict[str, object]] | None = None) -> None:
-        super().__init__(status)
+    def __init__(self, faults: list[dict[str, object]]) -> None:
+        super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY)
         self.faults = faults
 
 
@@ -93,9 +95,7 @@ async def _validation_error(request: Request, exc: RequestValidationError) -> Re
 
 
 async def _refused_body(request: Request, exc: RefusedBody) -> Response:
-    if exc.faults:
-        return input_problem(request.scope, exc.faults)
-    return await _http_error(request, exc)
+    return input_problem(request.scope, exc.faults)
 
 
 async def _http_error(request: Request, exc: HTTPException) -> Response:

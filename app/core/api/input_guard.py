@@ -8,6 +8,7 @@ import re
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.api.errors import RefusedBody
@@ -18,6 +19,7 @@ _JSON_ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<unfit>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -27,6 +29,7 @@ class InputGuard:
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
         self.app = app
         self.max_body_size = max_body_size
+        self.refusal = f"A body may have {max_body_size} bytes at most."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,18 +40,17 @@ class InputGuard:
             return
         length, content_type = _body_headers(scope)
         if length > self.max_body_size:
-            too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            await problem(scope, too_large, "content_too_large", too_large.phrase)(scope, receive, send)
+            await problem(scope, _TOO_LARGE, "content_too_large", self.refusal)(scope, receive, send)
             return
-        await self.app(scope, _Body(receive, self.max_body_size, content_type), send)
+        await self.app(scope, _Body(receive, self, content_type), send)
 
 
 class _Body:
     """Reads the body and raises where it must be refused."""
 
-    def __init__(self, receive: Receive, limit: int, content_type: bytes) -> None:
+    def __init__(self, receive: Receive, guard: InputGuard, content_type: bytes) -> None:
         self._receive = receive
-        self._limit = limit
+        self._guard = guard
         self._size = 0
         self._chunks: list[bytes] = []
         self._is_form = content_type.startswith(_FORM)
@@ -62,8 +64,8 @@ class _Body:
 
     def _take(self, chunk: bytes, *, more: bool) -> None:
         self._size += len(chunk)
-        if self._size > self._limit:
-            raise RefusedBody(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        if self._size > self._guard.max_body_size:
+            raise HTTPException(_TOO_LARGE, self._guard.refusal)
         if not self._is_form and not self._is_json:
             return
         self._chunks.append(chunk)
@@ -72,9 +74,9 @@ class _Body:
         body = b"".join(self._chunks)
         self._chunks.clear()
         if self._is_json and not is_storable_json(body):
-            raise RefusedBody(HTTPStatus.UNPROCESSABLE_ENTITY, [_fault(["body"])])
+            raise RefusedBody([_fault(["body"])])
         if self._is_form and (name := unstorable_field(body)) is not None:
-            raise RefusedBody(HTTPStatus.UNPROCESSABLE_ENTITY, [_fault(["body", name])])
+            raise RefusedBody([_fault(["body", name])])
 
 
 def is_storable_json(body: bytes) -> bool:

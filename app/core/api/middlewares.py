@@ -4,7 +4,6 @@ import re
 import time
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.api.errors import EXC_INFO, internal_error, remember
@@ -16,6 +15,9 @@ from app.core.services.log.setup import mark_logged
 
 REQUEST_ID = "X-Request-ID"
 CONVERSATION_ID = "X-Conversation-ID"
+
+_REQUEST_ID = REQUEST_ID.lower().encode()
+_CONVERSATION_ID = CONVERSATION_ID.lower().encode()
 
 CLIENT_GONE = 499
 """What the access log says where the client left before it had its answer (nginx's number)."""
@@ -33,14 +35,14 @@ class CorrelationIds:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        request = _header(scope, b"x-request-id") or new_id()
-        conversation = _header(scope, b"x-conversation-id") or new_id()
+        request = _header(scope, _REQUEST_ID) or new_id()
+        conversation = _header(scope, _CONVERSATION_ID) or new_id()
+
+        ids = [(_REQUEST_ID, request.encode()), (_CONVERSATION_ID, conversation.encode())]
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request
-                headers[CONVERSATION_ID] = conversation
+                message["headers"] = [*message.get("headers", ()), *ids]
             await send(message)
 
         with correlation(request, conversation):

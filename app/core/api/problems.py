@@ -46,10 +46,14 @@ class InputProblem(Problem):
     errors: list[Fault]
 
 
+# RFC 9110's; the standard library changed to them in Python 3.13.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
 def title_of(status: int) -> str:
     """The standard phrase of a status."""
     try:
-        return HTTPStatus(status).phrase
+        return _TITLES.get(status) or HTTPStatus(status).phrase
     except ValueError:
         return "Error"
 
@@ -65,8 +69,7 @@ def problem(
 ) -> Response:
     """The answer for an error of `status`; `extra` adds members and replaces none."""
     scope[PROBLEM_CODE] = code
-    content = {
-        **(extra or {}),
+    content: dict[str, Any] = {
         "type": f"urn:problem-type:{code}",
         "title": title_of(status),
         "status": status,
@@ -75,6 +78,7 @@ def problem(
         "code": code,
         "request_id": request_id(),
     }
+    content = {**content, **(extra or {}), **content}
     response = Response(orjson.dumps(content, default=str), status, headers, MEDIA_TYPE)
     if status == HTTPStatus.UNAUTHORIZED:
         response.headers.setdefault("WWW-Authenticate", "Bearer")

@@ -13,7 +13,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 from app.core.services.log.context import conversation_id, request_id
-from app.core.services.log.redaction import clean, clean_traceback
+from app.core.services.log.redaction import clean, clean_text, clean_traceback
 
 LogFormat = Literal["json", "console"]
 
@@ -50,12 +50,12 @@ def make_lines(level: str, log_format: LogFormat, output: Output, *, colors: boo
 def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dict[str, Any]:
     event, exc_info = given.pop("event"), given.pop("exc_info", None)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line: dict[str, Any] = {"timestamp": now, "level": method, "event": event if isinstance(event, str) else str(event)}
+    line: dict[str, Any] = {"timestamp": now, "level": method, "event": clean_text(str(event))}
     if request := request_id():
         line["request_id"] = request
     if conversation := conversation_id():
         line["conversation_id"] = conversation
-    line = clean({**line, **given})
+    line |= clean({name: value for name, value in given.items() if name not in line})
     if text := _traceback(exc_info):
         line["exception"] = clean_traceback(text)
     return line

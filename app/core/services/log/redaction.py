@@ -30,7 +30,12 @@ _FASTAPI_INPUT = re.compile(r"'input': .*")
 
 def clean(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """The same values without secrets and control characters; every leaf is something JSON knows."""
-    return {clean_text(key): REDACTED if _hides(key, value) else _clean(value, depth) for key, value in values.items()}
+    cleaned = {}
+    for key, value in values.items():
+        name, is_secret = _key(key)
+        hides = is_secret and value is not None and not isinstance(value, bool)
+        cleaned[name] = REDACTED if hides else _clean(value, depth)
+    return cleaned
 
 
 def clean_text(text: str) -> str:
@@ -57,12 +62,9 @@ def _without_secrets(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _is_sensitive(key: str) -> bool:
-    return _SENSITIVE_KEY.search(key) is not None
-
-
-def _hides(key: str, value: Any) -> bool:
-    return value is not None and not isinstance(value, bool) and _is_sensitive(key)
+def _key(key: str) -> tuple[str, bool]:
+    """The key as it may be shown, and whether its value may not."""
+    return clean_text(key), _SENSITIVE_KEY.search(key) is not None
 
 
 def _clean(value: Any, depth: int) -> Any:
