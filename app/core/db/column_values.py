@@ -52,7 +52,7 @@ def column_value(column: Column[Any]) -> ColumnValue:
     for kind, make in _MAKERS.items():
         if isinstance(type_, kind):
             return make(type_)
-    raise TypeError(f"{column} cannot be filtered by: {type(type_).__name__} is not a type of single values")
+    raise TypeError(f"{column} cannot be filtered by: no text is a single {type(type_).__name__}")
 
 
 def _enum(type_: Enum) -> ColumnValue:

@@ -55,8 +55,7 @@ def sync_url(url: URL) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": 5})
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    Path(url.database or ".").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "connect", _without_foreign_keys)
@@ -111,14 +110,9 @@ def _counters(connection: Connection) -> dict[str, int]:
 
 
 def _restore_counters(connection: Connection, before: dict[str, int]) -> None:
-    now = _counters(connection)
     for name, highest in before.items():
-        values = {"name": name, "seq": highest}
-        if name not in now:
-            exists = "SELECT :name, :seq WHERE EXISTS (SELECT 1 FROM sqlite_master WHERE name = :name)"
-            connection.execute(text(f"INSERT INTO sqlite_sequence (name, seq) {exists}"), values)
-        elif now[name] < highest:
-            connection.execute(text("UPDATE sqlite_sequence SET seq = :seq WHERE name = :name"), values)
+        statement = text("UPDATE sqlite_sequence SET seq = :seq WHERE name = :name AND seq < :seq")
+        connection.execute(statement, {"name": name, "seq": highest})
 
 
 def _render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:

@@ -89,6 +89,16 @@ class Sample(ShopModel):
     }
 
 
+class Shout(sa.TypeDecorator[str]):
+    """A type of the application's own."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return value and value.upper()
+
+
 class CustomerRepository(BaseRepository[Customer]):
     """Customers."""
 

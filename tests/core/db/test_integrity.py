@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -98,6 +99,28 @@ class TestKinds:
         data = [{"email": "x"}, {"email": "y"}, {"email": "x"}]
         await refused(shop, lambda: customers.create_many(db=shop, data=data), UniqueViolation)
         assert await customers.count(db=shop) == 1
+
+    async def test_an_index_over_an_expression(self, shop: AsyncSession, ann: Customer) -> None:
+        await shop.execute(text("CREATE UNIQUE INDEX uq_lower_email ON shop_customers (lower(email))"))
+        constraint = await refused(
+            shop, lambda: customers.create(db=shop, data={"email": "ANN@example.com"}), UniqueViolation
+        )
+        assert constraint == "uq_lower_email"
+
+    async def test_a_rule_of_another_kind(self, shop: AsyncSession, ann: Customer, is_sqlite: bool) -> None:
+        async def write() -> None:
+            with named_violations():
+                await shop.execute(text(statement))
+
+        if is_sqlite:
+            statement = "INSERT INTO shop_customers (id) VALUES ('text')"
+        else:
+            await shop.execute(text("ALTER TABLE shop_customers ADD CONSTRAINT one EXCLUDE (points WITH =)"))
+            statement = (
+                "INSERT INTO shop_customers (email, points, created_at, updated_at) VALUES ('x', 0, now(), now())"
+            )
+        constraint = await refused(shop, write, IntegrityViolation)
+        assert constraint == (None if is_sqlite else "one")
 
     async def test_a_table_of_other_metadata_has_no_constraint_name_on_sqlite(
         self, shop: AsyncSession, ann: Customer, is_sqlite: bool

@@ -10,10 +10,12 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from sqlalchemy import Column, DateTime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.api.list_params import ListParamsBuilder
 from app.core.db import FilterParam, ListParams, SortParam
+from app.core.db.column_values import column_value
 from app.core.exceptions import InvalidInputError
 from tests.core.db.models import Sample, SampleRepository
 
@@ -373,5 +375,9 @@ class TestDeclaration:
         class Filter(FilterParam):
             field: Literal["extra"]
 
-        with pytest.raises(TypeError, match="JSON is not a type of single values"):
+        with pytest.raises(TypeError, match="no text is a single JSON"):
             ListParamsBuilder(SampleListParams, SampleSortParam, Filter)
+
+    def test_a_column_of_naive_moments_cannot_be_filtered_by(self) -> None:
+        with pytest.raises(TypeError, match="use UtcDateTime"):
+            column_value(Column("seen_at", DateTime()))
