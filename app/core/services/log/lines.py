@@ -55,7 +55,7 @@ def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dic
         line["request_id"] = request
     if conversation := conversation_id():
         line["conversation_id"] = conversation
-    line |= clean({name: value for name, value in given.items() if name not in line})
+    line |= clean({f"{name}_" if name in line else name: value for name, value in given.items()})
     if text := _traceback(exc_info):
         line["exception"] = clean_traceback(text)
     return line

@@ -29,7 +29,7 @@ def mark_logged(exc: BaseException) -> None:
     exc.__dict__[_LOGGED] = True
 
 
-class _Forward(logging.Handler):
+class Forward(logging.Handler):
     """Sends a record of the standard library the same way as our own lines."""
 
     def __init__(self, lines: FilteringBoundLogger) -> None:
@@ -48,9 +48,9 @@ def _route_standard_library(lines: FilteringBoundLogger, level: str) -> None:
     root = logging.getLogger()
     for handler in root.handlers[:]:
         # by exact type: test runners attach subclasses of their own
-        if type(handler) in (_Forward, logging.StreamHandler):
+        if type(handler) in (Forward, logging.StreamHandler):
             root.removeHandler(handler)
-    root.addHandler(_Forward(lines))
+    root.addHandler(Forward(lines))
     root.setLevel(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "taskiq"):
         logging.getLogger(name).handlers.clear()
