@@ -35,9 +35,11 @@ oauth2_scheme = OAuth2PasswordBearer(
 )
 
 
-async def auth_config() -> AuthConfig:
-    """The module's settings; what a test overrides to vary them. Async, as a sync one would cost a thread."""
-    return get_auth_config()
+async def auth_config(request: Request) -> AuthConfig:
+    """The module's settings, or what `app.dependency_overrides[get_auth_config]` says instead."""
+    # Asked for directly: as a dependency, a plain function costs a trip through the thread pool.
+    config: AuthConfig = request.app.dependency_overrides.get(get_auth_config, get_auth_config)()
+    return config
 
 
 Config = Annotated[AuthConfig, Depends(auth_config)]

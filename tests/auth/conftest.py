@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from app.auth.config import AuthConfig
-from app.auth.deps import auth_config
-from app.core.configs import AppConfig, get_settings
+from app.auth.config import AuthConfig, get_auth_config
+from app.core.configs import get_settings
 
 
 @pytest.fixture
@@ -17,24 +16,20 @@ def configure(app: FastAPI) -> Iterator[Callable[..., AuthConfig]]:
 
     def use(**values: Any) -> AuthConfig:
         config = AuthConfig(**values)
-
-        async def configured() -> AuthConfig:
-            return config
-
-        app.dependency_overrides[auth_config] = configured
+        app.dependency_overrides[get_auth_config] = lambda: config
         return config
 
     yield use
-    app.dependency_overrides.pop(auth_config, None)
+    app.dependency_overrides.pop(get_auth_config, None)
 
 
 @pytest.fixture
-def limited(app: FastAPI) -> Iterator[None]:
-    """Rate limits count, as outside tests."""
+def limit(app: FastAPI) -> Iterator[Callable[[], None]]:
+    """Make rate limits count from now on, as outside tests."""
+    settings = get_settings().model_copy(update={"RATE_LIMITER_ENABLED": True})
 
-    async def settings() -> AppConfig:
-        return get_settings().model_copy(update={"RATE_LIMITER_ENABLED": True})
+    def start() -> None:
+        app.dependency_overrides[get_settings] = lambda: settings
 
-    app.dependency_overrides[get_settings] = settings
-    yield
+    yield start
     app.dependency_overrides.pop(get_settings, None)

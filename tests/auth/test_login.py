@@ -89,13 +89,12 @@ class TestRefusal:
         attempts = [
             form(user, "wrong password"),
             form(user, "x" * 4000),
-            form(user, "nul\0nul"),
             form(disabled),
             form(deleted),
             {"username": "nobody@example.com", "password": PASSWORD},
             {"username": "nobody", "password": PASSWORD},
             {"username": "no@body@example", "password": PASSWORD},
-            {"username": "nul\0nul", "password": PASSWORD},
+            {"username": "no body", "password": PASSWORD},
         ]
 
         answers = [await client.post(URL, data=attempt) for attempt in attempts]
@@ -134,7 +133,15 @@ class TestRefusal:
         assert 0.6 < known / unknown < 1.7
 
     @pytest.mark.parametrize(
-        "data", [{}, {"username": "bob"}, {"password": "x"}, {"username": "", "password": "x"}], ids=str
+        "data",
+        [
+            {},
+            {"username": "bob"},
+            {"password": "x"},
+            {"username": "", "password": "x"},
+            {"username": "a\0b", "password": "x"},
+        ],
+        ids=str,
     )
     async def test_a_form_without_its_fields_is_a_422(
         self, db: AsyncSession, client: httpx.AsyncClient, data: dict[str, str]
@@ -147,8 +154,9 @@ class TestRefusal:
 
 class TestLimit:
     async def test_the_sixth_attempt_in_a_minute_is_a_429(
-        self, db: AsyncSession, client: httpx.AsyncClient, limited: None
+        self, db: AsyncSession, client: httpx.AsyncClient, limit: Callable[[], None]
     ) -> None:
+        limit()
         data = {"username": "nobody", "password": PASSWORD}
 
         codes = [(await client.post(URL, data=data)).status_code for _ in range(6)]

@@ -260,8 +260,11 @@ class TestPassword:
         assert (await client.post(f"{URL}/password", json=body)).status_code == 422
         await login_user(client, user)
 
-    async def test_guessing_is_limited(self, db: AsyncSession, client: httpx.AsyncClient, limited: None) -> None:
+    async def test_guessing_is_limited(
+        self, db: AsyncSession, client: httpx.AsyncClient, limit: Callable[[], None]
+    ) -> None:
         await login_user(client, await UserFactory.create())
+        limit()
         body = {"current_password": "wrong password", "new_password": "another good one"}
 
         codes = [(await client.post(f"{URL}/password", json=body)).status_code for _ in range(11)]

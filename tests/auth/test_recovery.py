@@ -107,7 +107,8 @@ class TestRestore:
     ) -> None:
         assert (await client.post(RESTORE, json=body)).status_code == 422
 
-    async def test_it_is_limited(self, db: AsyncSession, client: httpx.AsyncClient, limited: None) -> None:
+    async def test_it_is_limited(self, db: AsyncSession, client: httpx.AsyncClient, limit: Callable[[], None]) -> None:
+        limit()
         codes = [(await client.post(RESTORE, json={"email": "a@example.com"})).status_code for _ in range(6)]
 
         assert codes == [202] * 5 + [429]

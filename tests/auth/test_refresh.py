@@ -151,7 +151,8 @@ class TestInput:
         assert answer.headers["Cache-Control"] == "no-store"
 
     @pytest.mark.parametrize(
-        "body", [{}, {"refresh_token": ""}, {"refresh_token": None}, {"refresh_token": 1}, {"refresh_token": "x" * 4097}]
+        "body",
+        [{}, {"refresh_token": ""}, {"refresh_token": None}, {"refresh_token": 1}, {"refresh_token": "x" * 4097}],
     )
     async def test_what_cannot_be_a_token_is_a_422(
         self, db: AsyncSession, client: httpx.AsyncClient, body: dict[str, Any]

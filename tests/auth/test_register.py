@@ -121,7 +121,7 @@ class TestInput:
             ({"email": "x" * 300 + "@example.com"}, "email"),
             ({"email": "bob@localhost"}, "email"),
             ({"email": 5}, "email"),
-            ({"username": "ab"}, "username"),
+            ({"username": "qq"}, "username"),
             ({"username": "a" * 33}, "username"),
             ({"username": "bob@example.com"}, "username"),
             ({"username": "bob\n"}, "username"),
@@ -129,7 +129,6 @@ class TestInput:
             ({"username": None}, "username"),
             ({"password": "1234567"}, "password"),
             ({"password": "x" * 129}, "password"),
-            ({"password": "secret\0secret"}, "password"),
             ({"password": ["x" * 10]}, "password"),
             ({"is_superuser": True}, "is_superuser"),
             ({"id": 1}, "id"),
@@ -147,6 +146,9 @@ class TestInput:
         assert PASSWORD not in answer.text
         value = next(iter(changes.values()))
         assert not (isinstance(value, str) and value in answer.text)
+
+    async def test_nul_in_a_password_is_refused(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        assert (await client.post(URL, json=body(password="secret\0secret"))).status_code == 422
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"email": "\\ud800@example.com"}'])
     async def test_broken_bodies_are_refused(self, db: AsyncSession, client: httpx.AsyncClient, content: bytes) -> None:

@@ -85,15 +85,14 @@ class TestPasswords:
         assert "t=2" in verified.new_hash
         assert (await hasher(rounds=2).verify("secret words", verified.new_hash)).new_hash is None
 
-    @pytest.mark.parametrize("password", ["", "x" * 10_000, "a\0b", "secret words"])
+    @pytest.mark.parametrize("password", ["", "x" * 10_000, "secret words"])
     async def test_no_account_is_never_right(self, password: str) -> None:
         assert await hasher().verify(password, None) == (False, None)
 
-    @pytest.mark.parametrize("password", ["x" * 129, "a\0b"])
-    async def test_what_cannot_be_a_password_is_never_right(self, password: str) -> None:
+    async def test_what_is_too_long_is_never_right(self) -> None:
         stored = await hasher().hash("")
 
-        assert not (await hasher().verify(password, stored)).ok
+        assert not (await hasher().verify("x" * 129, stored)).ok
 
     async def test_an_unknown_account_costs_as_much(self) -> None:
         slow = PasswordHasher(memory_kib=19456, rounds=4, parallelism=1, workers=1)

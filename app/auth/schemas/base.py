@@ -17,20 +17,12 @@ def _email(value: str) -> str:
         raise PydanticCustomError("email", "Value is not a valid e-mail address") from None
 
 
-def _password(value: SecretStr) -> SecretStr:
-    if "\0" in value.get_secret_value():
-        raise PydanticCustomError("password", "Value must not contain NUL")
-    return value
-
-
 Email: TypeAlias = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_email)]
 Username: TypeAlias = Annotated[
     str, Field(min_length=USERNAME_MIN, max_length=USERNAME_MAX, pattern=USERNAME_PATTERN, examples=["bob"])
 ]
 # Length is the only rule (NIST SP 800-63B section 5.1.1.2, OWASP ASVS 2.1): composition rules make passwords worse.
-NewPassword: TypeAlias = Annotated[
-    SecretStr, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH), AfterValidator(_password)
-]
+NewPassword: TypeAlias = Annotated[SecretStr, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
 GivenPassword: TypeAlias = Annotated[SecretStr, Field(max_length=MAX_LENGTH)]
 Token: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 

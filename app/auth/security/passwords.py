@@ -48,7 +48,7 @@ class PasswordHasher:
         return await self._run(self._verify, password, stored)
 
     def _verify(self, password: str, stored: str | None) -> Verified:
-        if len(password) > MAX_LENGTH or "\0" in password:
+        if len(password) > MAX_LENGTH:
             password, stored = "", None
         ok, new_hash = self._context.verify_and_update(_stable(password), stored or self._dummy)
         return Verified(ok, new_hash) if ok and stored else Verified(ok=False)
