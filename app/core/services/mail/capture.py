@@ -20,7 +20,9 @@ class CaptureMailService(MailServiceBase):
 
     async def _hand_over(self, mail: OutgoingMail) -> None:
         path = self._folder / f"{mail.key}.eml"
-        await asyncio.to_thread(_write, path, mail.message.as_bytes())
+        # Plain line ends: who looks for a link in the file must not get a carriage return with it.
+        content = mail.message.as_bytes(policy=mail.message.policy.clone(linesep="\n"))
+        await asyncio.to_thread(_write, path, content)
         logger.info("mail captured", recipient=mail.recipient, file=str(path))
 
 

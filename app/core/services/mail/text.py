@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 _PARAGRAPHS = frozenset({"blockquote", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "pre", "table", "ul"})
 _LINES = frozenset({"article", "dd", "div", "dt", "footer", "header", "hr", "li", "main", "section", "tr"})
 _UNSEEN = frozenset({"head", "script", "style", "template", "title"})
+_BULLET = "- "
 
 
 def html_to_text(html: str) -> str:
@@ -20,50 +21,61 @@ class _TextParser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._parts: list[str] = []
+        self._breaks = 0
         self._unseen = 0
         self._links: list[tuple[str, int]] = []
 
     def text(self) -> str:
-        """The lines, without doubled blanks; never more than one empty line in a row."""
-        lines = (re.sub(r"[ \t\f\r]+", " ", line).strip() for line in "".join(self._parts).split("\n"))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+        """The lines, without doubled blanks."""
+        lines = (re.sub(" +", " ", line).strip() for line in "".join(self._parts).split("\n"))
+        return "\n".join(lines).strip() + "\n"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         if tag in _UNSEEN:
             self._unseen += 1
         elif tag == "br":
-            self._parts.append("\n")
+            self._breaks += 1
         elif tag == "img":
-            self._parts.append(values.get("alt") or "")
+            self._write(values.get("alt") or "")
         elif tag == "a":
             self._links.append((values.get("href") or "", len(self._parts)))
         elif tag in ("td", "th"):
-            self._parts.append(" ")
-        elif tag in _PARAGRAPHS | _LINES:
+            self._write(" ")
+        else:
             self._break(tag)
-            self._parts.append({"li": "- ", "hr": "---\n"}.get(tag, ""))
+            self._write({"li": _BULLET, "hr": "---"}.get(tag, ""))
+            if tag == "hr":
+                self._break(tag)
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _UNSEEN:
             self._unseen = max(0, self._unseen - 1)
         elif tag == "a" and self._links:
             self._end_link(*self._links.pop())
-        elif tag in _PARAGRAPHS | _LINES:
+        else:
             self._break(tag)
 
     def handle_data(self, data: str) -> None:
         if not self._unseen:
-            self._parts.append(re.sub(r"\s+", " ", data))
+            self._write(re.sub(r"\s+", " ", data))
+
+    def _write(self, text: str) -> None:
+        if self._breaks:
+            text = text.lstrip()
+            if text and self._parts:
+                self._parts.append("\n" * self._breaks)
+        if text:
+            self._parts.append(text)
+            self._breaks = 0
+
+    def _break(self, tag: str) -> None:
+        if self._parts[-1:] == [_BULLET]:
+            return  # a paragraph in a list item stays on the item's line
+        self._breaks = max(self._breaks, 2 if tag in _PARAGRAPHS else 1 if tag in _LINES else 0)
 
     def _end_link(self, address: str, start: int) -> None:
         label = " ".join("".join(self._parts[start:]).split())
         shown = address.removeprefix("mailto:")
-        if not shown or shown.startswith("#") or label == shown:
-            return
-        # A blank before the bracket's end would break the address for those who click it.
-        self._parts.append(f" ({shown})" if label else shown)
-
-    def _break(self, tag: str) -> None:
-        if self._parts and self._parts[-1] != "- ":  # a paragraph in a list item stays on its line
-            self._parts.append("\n\n" if tag in _PARAGRAPHS else "\n")
+        if shown and not shown.startswith("#") and label != shown:
+            self._write(f" ({shown})" if label else shown)
