@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import factory
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,7 +29,7 @@ def _current_session() -> AsyncSession:
     return _session
 
 
-class AsyncSQLAlchemyModelFactory(factory.Factory, Generic[T]):  # type: ignore[misc]  # factory-boy has no types
+class AsyncSQLAlchemyModelFactory(factory.Factory[T]):
     """Base of the factories: `await UserFactory.create(...)`, `await UserFactory.create_batch(3)`.
 
     What is created is committed, so that requests see it (under `db` into a transaction that is rolled back).
@@ -45,14 +45,14 @@ class AsyncSQLAlchemyModelFactory(factory.Factory, Generic[T]):  # type: ignore[
         return instance
 
     @classmethod
-    async def create(cls, **kwargs: Any) -> T:
+    async def create(cls, **kwargs: Any) -> T:  # type: ignore[override]  # asynchronous here
         """Store and give back one instance."""
         instance: T = super().create(**kwargs)
         await _current_session().commit()
         return instance
 
     @classmethod
-    async def create_batch(cls, size: int, **kwargs: Any) -> list[T]:
+    async def create_batch(cls, size: int, **kwargs: Any) -> list[T]:  # type: ignore[override]  # as above
         """Store and give back `size` instances."""
         instances: list[T] = [super(AsyncSQLAlchemyModelFactory, cls).create(**kwargs) for _ in range(size)]
         await _current_session().commit()
