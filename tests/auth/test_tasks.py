@@ -1,0 +1,59 @@
+"""What runs after a commit, or by the clock."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import httpx
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.models import AuthSession, OneTimeToken, RefreshToken, UserStatus
+from app.auth.tasks import PurgeExpired, SendEmailChange
+from app.core.db import session_scope
+from app.core.deps import queue_service
+from tests.factories.user import UserFactory
+from tests.utils import CapturedMail, freeze, login_user
+
+Drain = Callable[[], Awaitable[int]]
+
+
+async def counts(db: AsyncSession) -> list[int | None]:
+    return [
+        await db.scalar(select(func.count()).select_from(model)) for model in (AuthSession, RefreshToken, OneTimeToken)
+    ]
+
+
+class TestPurge:
+    async def test_what_is_over_is_removed(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        user = await UserFactory.create()
+        with freeze(timedelta(days=-31)):
+            await login_user(client, user)
+            await client.post("/api/v1/auth/restore-password", json={"email": user.email})
+            await drain()
+        await login_user(client, user)
+        assert await counts(db) == [2, 2, 1]
+
+        await PurgeExpired().run()
+
+        assert await counts(db) == [1, 1, 0]
+        assert (await client.get("/api/v1/profile")).status_code == 200
+
+    async def test_it_runs_by_the_clock(self) -> None:
+        assert PurgeExpired.__schedule__ == "17 3 * * *"
+
+
+class TestEmailChange:
+    async def test_an_account_that_ended_meanwhile_gets_no_link(
+        self, db: AsyncSession, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        user = await UserFactory.create(status_id=UserStatus.DISABLED)
+        async with session_scope():
+            queue = await queue_service()
+            await queue.push(task=SendEmailChange, data={"user_id": user.id, "email": "new@example.com"})
+
+        await drain()
+
+        assert captured_mail.messages() == []
+        assert await counts(db) == [0, 0, 0]
