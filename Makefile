@@ -1,0 +1,88 @@
+# Everything a developer types. `make` alone lists it. Nothing is installed outside .venv.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# The first interpreter that is new enough; PYTHON=... chooses another.
+SUITABLE := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run dev demo test check format migrate coverage clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.development ## install everything into .venv; the other commands do it when needed
+
+run: $(VENV)/.runtime ## serve the API; HOST and PORT choose where
+	@exec $(BIN)/kit run
+
+dev: $(VENV)/.development ## serve the API and start again when the code changes
+	@exec $(BIN)/kit run --reload
+
+demo: $(VENV)/.runtime ## walk every call of the README against a server of its own
+	@exec $(BIN)/kit demo
+
+test: $(VENV)/.development ## test on SQLite, and on PostgreSQL and Redis where they are given; ARGS goes to pytest
+	@TEST_BACKEND=embedded $(BIN)/pytest $(ARGS)
+	@if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=served $(BIN)/pytest $(ARGS) && \
+		echo 'Tested twice: embedded (SQLite, in-process stores) and served (PostgreSQL, Redis).'; \
+	else \
+		echo 'Tested embedded (SQLite, in-process stores). Skipped served (PostgreSQL, Redis): to test it too, set'; \
+		echo '  TEST_DATABASE_URL=postgresql://user:password@host/kit_tests TEST_REDIS_URL=redis://host:6379/0'; \
+		echo 'The user must be allowed to create databases; none but those the tests make is touched.'; \
+	fi
+
+check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, OpenAPI document
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/architecture tests/contract/test_locked.py tests/contract/test_settings_sample.py
+	$(BIN)/kit openapi --check
+
+format: $(VENV)/.development ## repair what can be repaired, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+migrate: $(VENV)/.runtime ## bring the database up to date
+	@exec $(BIN)/kit migrate
+
+coverage: $(VENV)/.development ## test with branch coverage, and fail below the limit in pyproject.toml
+	@$(BIN)/coverage erase
+	@TEST_BACKEND=embedded $(BIN)/coverage run -m pytest $(ARGS)
+	@if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=served $(BIN)/coverage run -m pytest $(ARGS); \
+	else \
+		echo 'Measured embedded only: without TEST_DATABASE_URL and TEST_REDIS_URL the code for PostgreSQL and Redis counts as missed.'; \
+	fi
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+clean: ## remove .venv and everything generated; var/ and .env stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* htmlcov build dist *.egg-info
+	find app tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.runtime: requirements.txt pyproject.toml
+	@$(call install,requirements.txt)
+	@touch $@
+
+$(VENV)/.development: requirements-dev.txt pyproject.toml
+	@$(call install,requirements-dev.txt)
+	@touch $(VENV)/.runtime $@
+
+# $(1) is the file of requirements. What pip says counts only when it fails.
+define install
+	$(PYTHON) $(SUITABLE) 2>/dev/null || { \
+		echo 'Python 3.11 or newer is needed; $(PYTHON) is' "$$($(PYTHON) --version 2>&1 || true)." \
+			'Name another one: make PYTHON=/path/to/python3' >&2; exit 1; }; \
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
+		echo 'The environment could not be made; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }; \
+	echo 'Installing $(1) into $(VENV), once ...'; \
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endef

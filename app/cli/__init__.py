@@ -1,0 +1,20 @@
+"""The `kit` command. Each command imports what it needs when it runs, so that `kit --help` answers at once."""
+
+import typer
+
+from app.cli import demo, migrate, openapi, run
+
+app = typer.Typer(
+    name="kit",
+    help="Run and look after this service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run.run, migrate.migrate, demo.demo, openapi.openapi):
+    app.command()(command)
+
+
+def main() -> None:
+    """Where the `kit` script starts."""
+    app()

@@ -1,0 +1,82 @@
+"""`kit demo`."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from app.cli.console import fail, load_settings
+from app.cli.readme import BASE_URL, bash_blocks
+from app.cli.run import answers, listen
+
+START_SECONDS = 60.0
+WALK_SECONDS = 120.0
+
+# An answer outside 2xx is a failed command, and a failed command ends the walk.
+_PROLOGUE = """
+set -euo pipefail
+curl() { command curl --silent --show-error --fail-with-body "$@"; }
+"""
+
+
+def demo() -> None:
+    """Start a server of its own, walk every call of the README with its answers, and stop it."""
+    load_settings()
+    from app.core.configs import PROJECT_ROOT, BaseConfig
+
+    names = {name for config in BaseConfig.known for name in config.model_fields}
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    with tempfile.TemporaryDirectory(prefix="kit-demo-") as folder:
+        environment |= {"VAR_DIR": f"{folder}/var", "ENV_FILE": os.devnull}
+        if error := walk(PROJECT_ROOT / "README.md", Path(folder), environment):
+            fail(error)
+    typer.secho("Every call of the README works.", fg=typer.colors.GREEN)
+
+
+def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None:
+    """Run the blocks of `page` in `folder` against a server started with `environment`; why it failed, or None."""
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    script = _PROLOGUE + "\n".join(_shown(block) for block in bash_blocks(page))
+    script = script.replace(BASE_URL, f"http://127.0.0.1:{port}")
+    with _server(folder, {**environment, "HOST": "127.0.0.1", "PORT": str(port)}) as server:
+        if not _started(server, port):
+            return f"The server did not start:\n{(folder / 'server.log').read_text()}"
+        command = ["bash", "-c", script]
+        done = subprocess.run(command, cwd=folder, timeout=WALK_SECONDS, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    return f"A call failed with exit code {done.returncode}." if done.returncode else None
+
+
+def _shown(block: str) -> str:
+    """`block`, printed before it runs."""
+    prompt = typer.style("$ ", fg=typer.colors.BLUE) if sys.stdout.isatty() else "$ "
+    shown = prompt + block.rstrip().replace("\n", "\n  ")
+    return f"cat <<'KIT_BLOCK'\n\n{shown}\nKIT_BLOCK\n{block}\necho"
+
+
+@contextmanager
+def _server(folder: Path, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    with (folder / "server.log").open("wb") as log:
+        command = [sys.executable, "-m", "app.cli", "run"]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+    try:
+        yield server
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def _started(server: "subprocess.Popen[bytes]", port: int) -> bool:
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up and server.poll() is None:
+        if answers("127.0.0.1", port):
+            return True
+        time.sleep(0.05)
+    return False

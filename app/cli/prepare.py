@@ -1,0 +1,35 @@
+"""What must be done before the service answers: tables, and what modules need to be there."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from app.cli.console import database_errors
+
+if TYPE_CHECKING:
+    from app.core.configs import AppConfig
+
+
+def migrate_database(settings: "AppConfig") -> None:
+    """Bring the tables up to date."""
+    # Of all that Alembic says only which revision runs is news.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    logging.getLogger("alembic.runtime.migration").addFilter(lambda record: record.msg.startswith("Running"))
+    from app.core.db.migrate import upgrade
+
+    with database_errors(settings):
+        upgrade()
+
+
+def bootstrap_modules(settings: "AppConfig") -> list[str]:
+    """Let every module make what must be there before the first request; the lines to show once."""
+    with database_errors(settings):
+        return asyncio.run(_bootstrap(settings))
+
+
+async def _bootstrap(settings: "AppConfig") -> list[str]:
+    from app.core.modules import parts
+    from app.core.runtime import open_runtime
+
+    async with open_runtime(settings, run_jobs=False):
+        return [line for part in parts("bootstrap") for line in await part.bootstrap()]

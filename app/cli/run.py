@@ -1,0 +1,119 @@
+"""`kit run`."""
+
+import errno
+import http.client
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.console import fail, load_settings
+from app.cli.prepare import bootstrap_modules, migrate_database
+
+if TYPE_CHECKING:
+    from app.core.configs import AppConfig
+
+ANNOUNCE_SECONDS = 60.0
+
+
+def run(
+    reload: Annotated[bool, typer.Option("--reload", help="Start again whenever the code changes.")] = False,
+) -> None:
+    """Migrate, make the first admin, and serve the API."""
+    settings = load_settings()
+    listener = listen(settings.HOST, settings.PORT)
+    from app.core.services.log import configure_logging
+
+    configure_logging(settings)
+    migrate_database(settings)
+    news = bootstrap_modules(settings)
+    threading.Thread(target=_announce, args=(settings, listener, news), daemon=True).start()
+    try:
+        _serve(settings, listener, reload)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; ends the program where the address cannot be had.
+
+    It listens from here on, so that a second start sees the port in use before it touches the database.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            other = port % 65535 + 1
+            fail(f"Port {port} on {host} is in use. Stop what uses it, or choose another: PORT={other} make run")
+        fail(f"Cannot listen on {host} port {port}: {exc.strerror}. Check HOST and PORT.")
+    listener.set_inheritable(True)
+    return listener
+
+
+def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None:
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload, Multiprocess
+
+    from app.core.configs import PROJECT_ROOT
+
+    config = uvicorn.Config(
+        "app.main:app",
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # the application writes its own
+        proxy_headers=False,  # uvicorn's default believes 127.0.0.1; TRUSTED_PROXIES decides
+        server_header=False,
+        timeout_graceful_shutdown=settings.SHUTDOWN_GRACE_SECONDS,
+        workers=1 if reload else settings.WEB_CONCURRENCY,
+        reload=reload,
+        reload_dirs=[str(PROJECT_ROOT / "app")] if reload else None,
+    )
+    server = uvicorn.Server(config)
+    if reload:
+        ChangeReload(config, target=server.run, sockets=[listener]).run()
+    elif config.workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+    else:
+        server.run(sockets=[listener])
+
+
+def _announce(settings: "AppConfig", listener: socket.socket, news: list[str]) -> None:
+    """Say where everything is as soon as the service really answers."""
+    host, port = listener.getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+    give_up = time.monotonic() + ANNOUNCE_SECONDS
+    while not answers(reachable, port):
+        if time.monotonic() > give_up:
+            return
+        time.sleep(0.05)
+    # Elsewhere the standard output belongs to the log.
+    typer.echo("\n".join(_welcome(settings, reachable, port, news)), err=not settings.is_relaxed)
+
+
+def answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _welcome(settings: "AppConfig", host: str, port: int, news: list[str]) -> list[str]:
+    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    title = f"{settings.PROJECT_NAME} is running ({settings.ENVIRONMENT})"
+    lines = ["", typer.style(title, fg=typer.colors.GREEN, bold=True), f"  API    {base}{settings.API_V1_STR}"]
+    if settings.docs_enabled:
+        lines.append(f"  Docs   {base}/docs")
+    if settings.SMTP_HOST is None:
+        lines.append(f"  Mail   {settings.mail_dir} (captured; SMTP_HOST sends it)")
+    lines += [typer.style(f"  {line}", fg=typer.colors.YELLOW) for line in news]
+    return [*lines, "  Stop with Ctrl-C.", ""]
