@@ -105,8 +105,9 @@ async def _http_error(request: Request, exc: HTTPException) -> Response:
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # The router names the methods of the first route that fits the path only.
         headers["Allow"] = ", ".join(allowed_methods(request.app, request.scope))
-    detail = exc.detail if isinstance(exc.detail, str) else title_of(exc.status_code)
-    return problem(request.scope, exc.status_code, _code_of(exc.status_code), detail, headers=headers)
+    detail = exc.detail if isinstance(exc.detail, str) else ""
+    title = title_of(exc.status_code)
+    return problem(request.scope, exc.status_code, _code_of(exc.status_code), detail or title, headers=headers)
 
 
 async def _database_error(request: Request, exc: Exception) -> Response:

@@ -1,0 +1,67 @@
+"""One request by hand, for what no client library does: leaving early, sending in pieces."""
+
+import asyncio
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+
+class Exchange:
+    """What one request sends and gets. After the `sent` messages the client stays silent, or leaves if `leaves`."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        sent: list[Message] | None = None,
+        leaves: bool = False,
+    ) -> None:
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"token=hunter2",
+            "root_path": "",
+            "scheme": "http",
+            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+            "client": ("192.0.2.1", 50000),
+            "server": ("test", 80),
+            "state": {},
+        }
+        self.received: list[Message] = []
+        self._sent = [{"type": "http.request", "body": b"", "more_body": False}] if sent is None else list(sent)
+        self._leaves = leaves
+
+    async def run(self, app: ASGIApp) -> None:
+        """Send the request and read the whole answer."""
+        await app(self.scope, self._receive, self._send)
+
+    @property
+    def status(self) -> int | None:
+        """The status that came, if any."""
+        return next((m["status"] for m in self.received if m["type"] == "http.response.start"), None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last piece came."""
+        return any(m["type"] == "http.response.body" and not m.get("more_body") for m in self.received)
+
+    @property
+    def body(self) -> bytes:
+        """What came so far."""
+        return b"".join(m.get("body", b"") for m in self.received if m["type"] == "http.response.body")
+
+    async def _receive(self) -> Message:
+        if self._sent:
+            return self._sent.pop(0)
+        if not self._leaves:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        self.received.append(message)
