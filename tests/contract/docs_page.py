@@ -1,0 +1,81 @@
+"""Runs the Python snippets of one page of the docs, in order, in one namespace, against a started application.
+
+A program of its own, as snippets define tables, tasks and listeners that no other test should meet.
+Beside plain Python a snippet may `await` and use `client` (a superuser is logged in), `app`, `db`, `drain`
+and `captured_mail`. Tables it defines are made at once, a `router` it defines is included at once.
+A snippet after `<!-- not run -->` is left out; it must still be valid Python.
+"""
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from app.core.db import BaseModel
+from app.core.runtime import runtime
+from app.main import create_app
+from tests.factories.async_alchemy_factory import use_session
+from tests.factories.user import UserFactory
+from tests.utils import CapturedMail, login_user
+
+_SNIPPET = re.compile(r"(?P<skip><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def snippets(page: Path) -> Iterator[tuple[int, str, bool]]:
+    """Line number, code and whether to run it, of every Python snippet of `page`."""
+    text = page.read_text()
+    for found in _SNIPPET.finditer(text):
+        yield text.count("\n", 0, found.start("code")) + 1, found["code"], found["skip"] is None
+
+
+async def run_page(page: Path) -> int:
+    """Run the snippets of `page`; how many there were."""
+    app = create_app(run_jobs=False)
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        runtime().database.session() as db,
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        with use_session(db):
+            await login_user(client, await UserFactory.create(is_superuser=True))
+            module = types.ModuleType("page")
+            sys.modules["page"] = module  # pydantic and SQLAlchemy look annotations up there
+            vars(module).update(
+                app=app,
+                client=client,
+                db=db,
+                drain=runtime().runner.drain,
+                captured_mail=CapturedMail(runtime().settings.mail_dir),
+            )
+            count = 0
+            for line, code, wanted in snippets(page):
+                compiled = compile("\n" * (line - 1) + code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                if wanted:
+                    await _run(compiled, vars(module), app)
+                    count += 1
+            return count
+
+
+async def _run(code: types.CodeType, namespace: dict[str, Any], app: FastAPI) -> None:
+    included = namespace.get("router")
+    result = eval(code, namespace)
+    if inspect.isawaitable(result):
+        await result
+    async with runtime().database.engine.begin() as connection:
+        await connection.run_sync(BaseModel.metadata.create_all)
+    router = namespace.get("router")
+    if router is not None and router is not included:
+        app.include_router(router, prefix="/api/v1")
+
+
+if __name__ == "__main__":
+    print(asyncio.run(run_page(Path(sys.argv[1]))))

@@ -1,0 +1,70 @@
+"""What is declared, what is locked and what pip installs are the same."""
+
+import hashlib
+import json
+import re
+import tomllib
+from typing import Any
+
+import pytest
+
+from app.core.configs import PROJECT_ROOT
+
+_REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^ ]+)", re.MULTILINE)
+_HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
+_PROJECT_KEYS = ("requires-python", "dependencies", "optional-dependencies")
+_POETRY_KEYS = ("dependencies", "source", "extras", "dev-dependencies", "group")
+
+LOCK = tomllib.loads((PROJECT_ROOT / "poetry.lock").read_text())
+ADVICE = "poetry lock && poetry export, as docs/deployment.md says"
+
+
+def content_hash(pyproject: dict[str, Any]) -> str:
+    """The fingerprint of the declared dependencies, computed as Poetry does."""
+    poetry = pyproject["tool"]["poetry"]
+    relevant = {
+        "project": {key: pyproject["project"][key] for key in _PROJECT_KEYS if key in pyproject["project"]},
+        "tool": {"poetry": {key: poetry[key] for key in _POETRY_KEYS if key in poetry}},
+    }
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
+
+
+def exported(name: str) -> dict[str, tuple[str, set[str]]]:
+    """Version and hashes of every requirement of a file, by name."""
+    found = {}
+    for entry in re.split(r"\n(?=[^\s#])", (PROJECT_ROOT / name).read_text()):
+        if match := _REQUIREMENT.match(entry):
+            found[match["name"].lower()] = (match["version"], set(_HASH.findall(entry)))
+    return found
+
+
+def locked(*groups: str) -> dict[str, tuple[str, set[str]]]:
+    """Version and hashes of every locked package of `groups`, by name."""
+    return {
+        package["name"].lower(): (package["version"], {file["hash"] for file in package["files"]})
+        for package in LOCK["package"]
+        if set(package["groups"]) & set(groups)
+    }
+
+
+class TestLock:
+    def test_it_belongs_to_what_is_declared(self) -> None:
+        pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
+        assert content_hash(pyproject) == LOCK["metadata"]["content-hash"], f"poetry.lock is behind: {ADVICE}"
+
+    def test_a_changed_dependency_is_noticed(self) -> None:
+        pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
+        pyproject["project"]["dependencies"].append("requests (>=2)")
+        assert content_hash(pyproject) != LOCK["metadata"]["content-hash"]
+
+
+class TestRequirements:
+    @pytest.mark.parametrize(
+        ("name", "groups"),
+        [("requirements.txt", ("main", "build")), ("requirements-dev.txt", ("main", "build", "dev"))],
+    )
+    def test_they_are_exported_from_the_lock(self, name: str, groups: tuple[str, ...]) -> None:
+        assert exported(name) == locked(*groups), f"{name} is behind: {ADVICE}"
+
+    def test_every_requirement_is_pinned_by_hash(self) -> None:
+        assert all(hashes for _, hashes in exported("requirements-dev.txt").values())

@@ -1,0 +1,40 @@
+"""`.sample.env` and docs/configuration.md name every setting, and nothing else."""
+
+import re
+
+import pytest
+from dotenv import dotenv_values
+
+from app.core.configs import PROJECT_ROOT, BaseConfig
+from app.core.modules import parts
+
+list(parts("config"))
+CONFIGS = [config for config in BaseConfig.known if config.__module__.startswith("app.")]
+NAMES = {name for config in CONFIGS for name in config.model_fields}
+SAMPLE = dotenv_values(PROJECT_ROOT / ".sample.env")
+
+
+class TestSample:
+    def test_it_names_every_setting_and_nothing_else(self) -> None:
+        assert set(SAMPLE) == NAMES
+
+    @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+    def test_every_value_is_the_default(self, config: type[BaseConfig]) -> None:
+        for name, field in config.model_fields.items():
+            default = field.get_default()
+            if SAMPLE[name]:
+                read = config.__pydantic_validator__.validate_assignment(config.model_construct(), name, SAMPLE[name])
+                assert getattr(read, name) == default, name
+            else:
+                assert default in (None, []), f"{name} has the default {default!r}"
+
+    def test_every_setting_that_explains_itself_badly_has_a_comment_above_its_group(self) -> None:
+        text = (PROJECT_ROOT / ".sample.env").read_text()
+        assert not re.search(r"[ \t]$", text, re.MULTILINE)
+
+
+class TestPage:
+    def test_it_lists_every_setting(self) -> None:
+        page = (PROJECT_ROOT / "docs" / "configuration.md").read_text()
+        listed = re.findall(r"^\| `([A-Z0-9_]+)` \|", page, re.MULTILINE)
+        assert sorted(listed) == sorted(NAMES)
