@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import demo, migrate, openapi, run
+from app.cli import demo, migrate, openapi, ready, run
 
 app = typer.Typer(
     name="kit",
@@ -11,7 +11,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, migrate.migrate, demo.demo, openapi.openapi):
+for command in (run.run, migrate.migrate, ready.ready, demo.demo, openapi.openapi):
     app.command()(command)
 
 

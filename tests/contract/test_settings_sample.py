@@ -28,10 +28,6 @@ class TestSample:
             else:
                 assert default in (None, []), f"{name} has the default {default!r}"
 
-    def test_every_setting_that_explains_itself_badly_has_a_comment_above_its_group(self) -> None:
-        text = (PROJECT_ROOT / ".sample.env").read_text()
-        assert not re.search(r"[ \t]$", text, re.MULTILINE)
-
 
 class TestPage:
     def test_it_lists_every_setting(self) -> None:
