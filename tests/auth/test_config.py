@@ -1,6 +1,7 @@
 """The module's settings: what stops a start, and which keys can be used."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -61,15 +62,16 @@ class TestProblems:
             {"JWT_SECRET_KEY": "short"},
             {"JWT_SECRET_KEY": STRONG, "JWT_PREVIOUS_SECRET_KEY": "short"},
             {"JWT_SECRET_KEY": STRONG, "JWT_ALGORITHM": "RS256"},
+            {"JWT_SECRET_KEY": None, "JWT_ALGORITHM": "RS256"},
             {"JWT_SECRET_KEY": STRONG, "JWT_ALGORITHM": "none"},
             {"JWT_SECRET_KEY": STRONG, "FIRST_USER_PASSWORD": "short"},
             {"JWT_SECRET_KEY": STRONG, "FIRST_USER_EMAIL": "nobody"},
             {"JWT_SECRET_KEY": STRONG, "FIRST_USER_USERNAME": "a@b"},
         ],
     )
-    def test_what_cannot_work_stops_development_too(self, values: dict[str, str]) -> None:
+    def test_what_cannot_work_stops_development_too(self, values: dict[str, Any]) -> None:
         with pytest.raises(ValidationError) as caught:
-            AuthConfig(**values)  # type: ignore[arg-type]  # wrong on purpose
+            AuthConfig(**values)
         assert STRONG not in str(caught.value)
 
 
@@ -80,7 +82,7 @@ class TestKeys:
             "ES256": pem(ec.generate_private_key(ec.SECP256R1())).replace("\n", "\\n"),
         }
         for algorithm, key in keys.items():
-            tokens = AuthConfig(JWT_SECRET_KEY=key, JWT_ALGORITHM=algorithm).access_tokens  # type: ignore[arg-type]
+            tokens = AuthConfig(JWT_SECRET_KEY=key, JWT_ALGORITHM=algorithm).access_tokens
             token, _ = tokens.issue(user_id=1, session_id=2, session_ends=datetime.now(UTC) + timedelta(days=1))
             assert tokens.read(token).sub == "1"
 

@@ -82,7 +82,10 @@ class TestFirstUser:
 
     @pytest.mark.parametrize(
         ("values", "setting"),
-        [({"email": "ADMIN@example.com"}, "FIRST_USER_EMAIL"), ({"username": "Admin"}, "FIRST_USER_USERNAME")],
+        [
+            ({"email": "ADMIN@example.com"}, "FIRST_USER_EMAIL"),
+            ({"username": "Admin", "email": "ann@example.com"}, "FIRST_USER_USERNAME"),
+        ],
     )
     async def test_somebody_elses_account_is_not_taken_over(
         self, db: AsyncSession, values: dict[str, str], setting: str

@@ -7,12 +7,12 @@ import httpx
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.models import AuthSession, OneTimeToken, RefreshToken, UserStatus
+from app.auth.models import AuthSession, OneTimeToken, RefreshToken, User, UserStatus
 from app.auth.tasks import PurgeExpired, SendEmailChange
 from app.core.db import session_scope
 from app.core.deps import queue_service
 from tests.factories.user import UserFactory
-from tests.utils import CapturedMail, freeze, login_user
+from tests.utils import PASSWORD, CapturedMail, freeze, login_user
 
 Drain = Callable[[], Awaitable[int]]
 
@@ -42,6 +42,21 @@ class TestPurge:
 
     async def test_it_runs_by_the_clock(self) -> None:
         assert PurgeExpired.__schedule__ == "17 3 * * *"
+
+
+class TestWelcome:
+    async def test_an_account_deleted_meanwhile_is_not_greeted(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        body = {"email": "ann@example.com", "username": "ann", "password": PASSWORD}
+        user_id = (await client.post("/api/v1/auth/register", json=body)).json()["data"]["id"]
+        user = await db.get_one(User, user_id)
+        user.deleted_at = user.created_at
+        await db.commit()
+
+        await drain()
+
+        assert captured_mail.messages() == []
 
 
 class TestEmailChange:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.exceptions import EmailTaken, UsernameTaken
+from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
 from app.auth.models import AuthSession, User, UserStatus
 from app.auth.schemas.users import UserDTO
 from app.auth.security.identity import email_key, is_username, username_key
@@ -20,6 +20,13 @@ class UserRepository(BaseRepository[User]):
     """Reads and writes accounts; a taken address or name is EmailTaken or UsernameTaken."""
 
     model = User
+
+    async def require(self, *, db: AsyncSession, id: int, for_update: bool = False) -> User:  # noqa: A002  as in `get`
+        """The account; UserNotFound where there is none (any more)."""
+        user = await self.get(db=db, for_update=for_update, id=id)
+        if user is None:
+            raise UserNotFound
+        return user
 
     async def find_by_email(self, *, db: AsyncSession, email: str) -> User | None:
         """The account of an address, in whichever spelling."""

@@ -2,7 +2,6 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.exceptions import UserNotFound
 from app.auth.models import EndReason, User
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
@@ -69,10 +68,7 @@ class ProfileService:
         if changes.email is not None and changes.current_password is not None:
             password = changes.current_password.get_secret_value()
             return await self.credentials.confirm(user_id, db=db, password=password)
-        user = await self.users.get(db=db, for_update=True, id=user_id)
-        if user is None:
-            raise UserNotFound
-        return user
+        return await self.users.require(db=db, id=user_id, for_update=True)
 
     async def _change_email(self, user: User, email: str, *, db: AsyncSession) -> None:
         await self.accounts.tell_old_address(user, email)

@@ -6,8 +6,7 @@ from typing import TypeAlias
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import UserCreated
-from app.auth.exceptions import UserNotFound
-from app.auth.models import EndReason, User, UserStatus
+from app.auth.models import EndReason, UserStatus
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.users import UserCreate, UserDTO, UserListParams, UserRead, UserUpdate
@@ -47,7 +46,7 @@ class UserService:
 
     async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
         """One account; UserNotFound otherwise."""
-        return UserDTO.model_validate(await self._row(user_id, db=db))
+        return UserDTO.model_validate(await self.users.require(db=db, id=user_id))
 
     async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserRead]:
         """One page of the accounts."""
@@ -68,7 +67,7 @@ class UserService:
         self, user_id: int, changes: UserUpdate, *, db: AsyncSession, actor: UserDTO, may_grant: Policy
     ) -> UserDTO:
         """Change an account. A new address is unverified unless the change says otherwise."""
-        user = await self._row(user_id, db=db, for_update=True)
+        user = await self.users.require(db=db, id=user_id, for_update=True)
         values = changes.model_dump(exclude_unset=True)
         if values.get("is_superuser", user.is_superuser) != user.is_superuser:
             await may_grant(actor)
@@ -86,11 +85,5 @@ class UserService:
 
     async def delete(self, user_id: int, *, db: AsyncSession) -> None:
         """Delete an account."""
-        await self.accounts.delete(await self._row(user_id, db=db, for_update=True), db=db)
+        await self.accounts.delete(await self.users.require(db=db, id=user_id, for_update=True), db=db)
         await self.users.commit(db=db)
-
-    async def _row(self, user_id: int, *, db: AsyncSession, for_update: bool = False) -> User:
-        user = await self.users.get(db=db, for_update=for_update, id=user_id)
-        if user is None:
-            raise UserNotFound
-        return user
