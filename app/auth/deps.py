@@ -28,11 +28,8 @@ from app.core.exceptions import AuthenticationError
 
 MAX_ID = 2**63 - 1
 
-oauth2_scheme = OAuth2PasswordBearer(
-    tokenUrl=f"{app_config.API_V1_STR}/auth/login",
-    refreshUrl=f"{app_config.API_V1_STR}/auth/refresh-token",
-    auto_error=False,
-)
+# No refreshUrl: RFC 6749 refreshes by form, ours is a JSON body.
+oauth2_scheme = OAuth2PasswordBearer(tokenUrl=f"{app_config.API_V1_STR}/auth/login", auto_error=False)
 
 
 async def auth_config(request: Request) -> AuthConfig:

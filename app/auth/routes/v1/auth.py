@@ -34,7 +34,10 @@ async def no_store(response: HTTPResponse) -> None:
 @router.post(
     "/register",
     status_code=status.HTTP_201_CREATED,
-    responses={202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"}},
+    responses={
+        201: {"model": Response[UserRead]},
+        202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"},
+    },
     dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
 )
 async def register(
