@@ -1,4 +1,4 @@
-"""Administration of accounts, and its policies."""
+"""Administration of accounts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,16 +9,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth import UserDTO
-from app.auth.config import AuthConfig
-from app.auth.deps import account_service, credential_service, user_service
-from app.auth.exceptions import ActionNotAllowed
 from app.auth.models import AuthSession, User, UserStatus
-from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
-from app.auth.schemas.users import UserCreate, UserUpdate
-from app.auth.services.users import UserService
 from app.core.db import Database
-from app.core.deps import events_service, mail_service, queue_service
 from tests.auth.mails import text_of
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail, login_user
@@ -33,14 +25,6 @@ async def admin(db: AsyncSession, client: httpx.AsyncClient) -> User:
     user = await UserFactory.create(username="admin", is_superuser=True)
     await login_user(client, user)
     return user
-
-
-@pytest.fixture
-async def service(db: AsyncSession) -> UserService:
-    """The service as a request gets it."""
-    credentials = await credential_service(AuthConfig())
-    events, queue = await events_service(), await queue_service()
-    return await user_service(credentials, await account_service(events, await mail_service()), events, queue)
 
 
 def new_user(**changes: Any) -> dict[str, Any]:
@@ -295,49 +279,3 @@ class TestLastSuperuser:
 
         assert sorted(answer.is_success for answer in answers) == [False, True]
         assert all(answer.status_code < 500 for answer in answers)
-
-
-def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:
-    values = {"id": user_id, "email": "a@example.com", "username": "abc", "status_id": 1, "is_verified": True}
-    moments = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
-    return UserDTO.model_validate({**values, **moments, "is_superuser": is_superuser})
-
-
-class TestPolicies:
-    """As plain calls; as dependencies of routes they are tested above."""
-
-    async def test_a_superuser_may_everything(self) -> None:
-        admin = dto(1, is_superuser=True)
-
-        await can_list_users(admin)
-        await can_read_user(admin, 2)
-        await can_write_users(admin)
-        await can_grant_superuser(admin)
-
-    async def test_others_may_read_themselves(self) -> None:
-        await can_read_user(dto(2), 2)
-        for question in (can_list_users(dto(2)), can_read_user(dto(2), 3), can_write_users(dto(2))):
-            with pytest.raises(ActionNotAllowed):
-                await question
-
-    async def test_the_service_asks_before_it_makes_or_unmakes_a_superuser(
-        self, db: AsyncSession, service: UserService
-    ) -> None:
-        """Whoever may write accounts, and is no superuser, must not become one that way."""
-        clerk, admin = dto(2), await UserFactory.create(is_superuser=True)
-        data = UserCreate(**new_user(is_superuser=True))
-        with pytest.raises(ActionNotAllowed):
-            await service.create(data, db=db, actor=clerk, may_grant=can_grant_superuser)
-        with pytest.raises(ActionNotAllowed):
-            await service.update(
-                admin.id, UserUpdate(is_superuser=False), db=db, actor=clerk, may_grant=can_grant_superuser
-            )
-
-        renamed = await service.update(
-            admin.id,
-            UserUpdate(username="boss", is_superuser=True),
-            db=db,
-            actor=clerk,
-            may_grant=can_grant_superuser,
-        )
-        assert renamed.username == "boss"
