@@ -1,6 +1,7 @@
 """`kit demo`."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,9 +21,9 @@ START_SECONDS = 60.0
 WALK_SECONDS = 120.0
 
 # An answer outside 2xx is a failed command, and a failed command ends the walk.
-_PROLOGUE = """
+_PROLOGUE = r"""
 set -euo pipefail
-curl() { command curl --silent --show-error --fail-with-body "$@"; }
+curl() { command curl --silent --show-error --fail-with-body --write-out '%{stderr}\n  HTTP %{http_code}\n' "$@"; }
 """
 
 
@@ -34,14 +35,19 @@ def demo() -> None:
     names = {name for config in BaseConfig.known for name in config.model_fields}
     environment = {key: value for key, value in os.environ.items() if key not in names}
     with tempfile.TemporaryDirectory(prefix="kit-demo-") as folder:
+        password = secrets.token_urlsafe(12)
         environment |= {"VAR_DIR": f"{folder}/var", "ENV_FILE": os.devnull}
+        environment |= {"FIRST_USER_PASSWORD": password, "ADMIN_PASSWORD": password}
         if error := walk(PROJECT_ROOT / "README.md", Path(folder), environment):
             fail(error)
     typer.secho("Every call of the README works.", fg=typer.colors.GREEN)
 
 
 def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None:
-    """Run the blocks of `page` in `folder` against a server started with `environment`; why it failed, or None."""
+    """Run the blocks of `page` in `folder` against a server started with `environment`; why it failed, or None.
+
+    The blocks find captured mail under `var/` and the first admin's password in ADMIN_PASSWORD.
+    """
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     script = _PROLOGUE + "\n".join(_shown(block) for block in bash_blocks(page))
@@ -50,7 +56,15 @@ def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None
         if not _started(server, port):
             return f"The server did not start:\n{(folder / 'server.log').read_text()}"
         command = ["bash", "-c", script]
-        done = subprocess.run(command, cwd=folder, timeout=WALK_SECONDS, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+        done = subprocess.run(  # noqa: S603  the README's commands
+            command,
+            cwd=folder,
+            env=environment,
+            timeout=WALK_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
     return f"A call failed with exit code {done.returncode}." if done.returncode else None
 
 
@@ -58,7 +72,7 @@ def _shown(block: str) -> str:
     """`block`, printed before it runs."""
     prompt = typer.style("$ ", fg=typer.colors.BLUE) if sys.stdout.isatty() else "$ "
     shown = prompt + block.rstrip().replace("\n", "\n  ")
-    return f"cat <<'KIT_BLOCK'\n\n{shown}\nKIT_BLOCK\n{block}\necho"
+    return f"cat <<'KIT_BLOCK'\n\n{shown}\nKIT_BLOCK\n{block}"
 
 
 @contextmanager

@@ -11,4 +11,4 @@ BASE_URL = "http://127.0.0.1:8000"
 
 def bash_blocks(page: Path) -> list[str]:
     """The blocks of `page` marked `bash`, in order. What is only shown is marked otherwise."""
-    return _BLOCK.findall(page.read_text())
+    return _BLOCK.findall(page.read_text(encoding="utf-8"))
