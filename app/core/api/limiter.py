@@ -77,7 +77,7 @@ class ConfigurableRateLimiter(RateLimiter):
             raise RateLimitedError(retry_after=max(1, math.ceil((decision.retry_after_ms or rate.interval) / 1000)))
 
 
-class _Stores:
+class Stores:
     """Redis while it answers, this process while it does not."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _Stores:
         return await _admit(limit.get(item), item)
 
 
-_stores = _Stores()
+_stores = Stores()
 
 
 async def _admit(bucket: Any, item: RateItem) -> Decision:

@@ -34,7 +34,7 @@ class Exchange:
             "state": {},
         }
         self.received: list[Message] = []
-        self._sent = [{"type": "http.request", "body": b"", "more_body": False}] if sent is None else list(sent)
+        self.unsent = [{"type": "http.request", "body": b"", "more_body": False}] if sent is None else list(sent)
         self._leaves = leaves
 
     async def run(self, app: ASGIApp) -> None:
@@ -57,8 +57,8 @@ class Exchange:
         return b"".join(m.get("body", b"") for m in self.received if m["type"] == "http.response.body")
 
     async def _receive(self) -> Message:
-        if self._sent:
-            return self._sent.pop(0)
+        if self.unsent:
+            return self.unsent.pop(0)
         if not self._leaves:
             await asyncio.Event().wait()
         return {"type": "http.disconnect"}

@@ -1,0 +1,164 @@
+"""Input that is too large, or that no text column can hold."""
+
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Body, FastAPI, Form, Request
+
+from tests.core.api.asgi import Exchange
+from tests.core.api.conftest import Serve, make_app
+from tests.core.api.test_errors import check
+
+JSON = {"content-type": "application/json"}
+
+router = APIRouter(prefix="/t")
+ran: list[str] = []
+
+
+@router.post("/json")
+async def read_json(value: Annotated[Any, Body()]) -> Any:
+    return value
+
+
+@router.post("/form")
+async def read_form(name: Annotated[str, Form()]) -> str:
+    return name
+
+
+@router.post("/raw")
+async def read_raw(request: Request) -> int:
+    return len(await request.body())
+
+
+@router.post("/none")
+async def read_nothing() -> None:
+    ran.append("none")
+
+
+@router.get("/text/{text}")
+async def read_text(text: str, q: str = "") -> str:
+    return text + q
+
+
+@pytest.fixture
+async def http(serve: Serve) -> httpx.AsyncClient:
+    return await serve(router, MAX_BODY_SIZE=1000)
+
+
+async def post(http: httpx.AsyncClient, content: bytes) -> httpx.Response:
+    return await http.post("/t/json", content=content, headers=JSON)
+
+
+class TestSize:
+    async def test_up_to_the_limit_is_fine(self, http: httpx.AsyncClient) -> None:
+        assert (await http.post("/t/raw", content=b"x" * 1000)).json() == 1000
+
+    @pytest.mark.parametrize("path", ["/t/raw", "/t/json", "/t/form", "/nowhere"])
+    async def test_an_announced_body_beyond_it_is_refused(self, http: httpx.AsyncClient, path: str) -> None:
+        body = check(await http.post(path, content=b"x" * 1001), 413, "content_too_large")
+        assert body["detail"] == "A body may have 1000 bytes at most."
+
+    async def test_before_anything_happens(self, http: httpx.AsyncClient) -> None:
+        ran.clear()
+        assert (await http.post("/t/none", content=b"x" * 1001)).status_code == 413
+        assert ran == []
+
+    @pytest.mark.parametrize(
+        ("path", "content_type"),
+        [
+            ("/t/raw", "application/octet-stream"),
+            ("/t/json", "application/json"),
+            ("/t/form", "application/x-www-form-urlencoded"),
+            ("/t/form", "multipart/form-data; boundary=x"),
+        ],
+    )
+    async def test_a_body_in_pieces_is_refused_as_soon_as_it_is_beyond(
+        self, app: FastAPI, path: str, content_type: str
+    ) -> None:
+        opening = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n' if "multipart" in content_type else b""
+        pieces = [
+            {"type": "http.request", "body": piece, "more_body": True} for piece in (opening, *[b"x" * 400] * 100)
+        ]
+        exchange = Exchange(path, method="POST", headers={"content-type": content_type}, sent=[*pieces])
+        await exchange.run(make_app(router, MAX_BODY_SIZE=1000))
+        assert exchange.status == 413
+        assert b'"content_too_large"' in exchange.body
+        assert len(exchange.unsent) >= 97
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            rb'{"a": "x\u0000y"}',
+            rb'{"a\u0000": 1}',
+            rb'["\ud800"]',
+            rb'["\uDBFF tail"]',
+            rb'["\udc00"]',
+            rb'["\udc00\ud800"]',
+            rb'["\ud800\ud800"]',
+            rb'["\\\u0000"]',
+            b'["\xed\xa0\x80"]',
+            b'["\xff"]',
+            b'["\x00"]',
+            '["x"]'.encode("utf-16"),
+            '["x"]'.encode("utf-16-le"),
+        ],
+    )
+    async def test_json_that_cannot_be_stored(self, http: httpx.AsyncClient, content: bytes) -> None:
+        body = check(await post(http, content), 422, "invalid_input")
+        assert body["errors"] == [
+            {"loc": ["body"], "msg": "Text must be UTF-8 without NUL characters", "type": "string_unicode"}
+        ]
+
+    @pytest.mark.parametrize(
+        ("content", "value"),
+        [
+            (rb'["\ud83c\udf89"]', ["🎉"]),
+            (rb'["\uD83C\uDF89\u00e9"]', ["🎉é"]),
+            (rb'["\\u0000 \\ud800"]', [r"\u0000 \ud800"]),
+            ('["é🎉"]'.encode(), ["é🎉"]),
+        ],
+    )
+    async def test_json_that_only_looks_like_it(self, http: httpx.AsyncClient, content: bytes, value: Any) -> None:
+        answer = await post(http, content)
+        assert (answer.status_code, answer.json()) == (200, value)
+
+    async def test_in_pieces_too(self, app: FastAPI) -> None:
+        pieces = [rb'["\u0', rb'000"]']
+        sent: list[Any] = [
+            {"type": "http.request", "body": piece, "more_body": number == 0} for number, piece in enumerate(pieces)
+        ]
+        exchange = Exchange("/t/json", method="POST", headers=JSON, sent=sent)
+        await exchange.run(make_app(router))
+        assert exchange.status == 422
+
+    @pytest.mark.parametrize("media_type", ["application/problem+json", "APPLICATION/JSON; charset=utf-8"])
+    async def test_however_json_is_called(self, http: httpx.AsyncClient, media_type: str) -> None:
+        answer = await http.post("/t/json", content=rb'["\u0000"]', headers={"content-type": media_type})
+        check(answer, 422, "invalid_input")
+
+    @pytest.mark.parametrize("content", [b"name=a%00b", b"x=1&name=%ff", b"name=%ed%a0%80", b"name=\xff"])
+    async def test_forms(self, http: httpx.AsyncClient, content: bytes) -> None:
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        body = check(await http.post("/t/form", content=content, headers=headers), 422, "invalid_input")
+        assert body["errors"][0]["loc"] == ["body", "name"]
+
+    async def test_other_bodies_may_hold_anything(self, http: httpx.AsyncClient) -> None:
+        assert (await http.post("/t/raw", content=b"\x00\xff")).json() == 2
+
+    @pytest.mark.parametrize("query", ["q=%00", "a=1&q=%ff", "q=%ED%A0%80", "q=%c3"])
+    async def test_queries_name_the_parameter(self, http: httpx.AsyncClient, query: str) -> None:
+        body = check(await http.get(f"/t/text/x?{query}"), 422, "invalid_input")
+        assert body["errors"][0]["loc"] == ["query", "q"]
+
+    async def test_names_of_parameters_count_too(self, http: httpx.AsyncClient) -> None:
+        check(await http.get("/t/text/x?a%00b=1"), 422, "invalid_input")
+
+    async def test_paths(self, http: httpx.AsyncClient) -> None:
+        body = check(await http.get("/t/text/a%00b"), 422, "invalid_input")
+        assert body["errors"][0]["loc"] == ["path"]
+
+    async def test_other_languages_pass(self, http: httpx.AsyncClient) -> None:
+        assert (await http.get("/t/text/é", params={"q": "日 +&"})).json() == "é日 +&"

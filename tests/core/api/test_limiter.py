@@ -1,0 +1,222 @@
+"""Limits: exact under concurrency, apart for each client and route, fine without Redis."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request
+from pyrate_limiter import Rate
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.core.api import ConfigurableRateLimiter
+from app.core.api.limiter import REDIS_PAUSE, Stores, client_address
+from app.core.api.limiter_windows import SlidingWindow, Windows, windows
+from app.core.runtime import runtime
+from tests.core.api.conftest import Serve
+from tests.core.api.test_errors import check
+from tests.core.log.capture import captured_log
+
+
+def limited(path: str, *limits: ConfigurableRateLimiter, router: APIRouter | None = None) -> APIRouter:
+    """A router with one route that has the limits."""
+    router = router or APIRouter(prefix="/t")
+
+    @router.get(path, dependencies=[Depends(limit) for limit in limits])
+    async def endpoint() -> str:
+        return "served"
+
+    # nothing else has this name: neither an earlier test nor an earlier run counts
+    endpoint.__qualname__ = f"endpoint-{uuid4()}"
+    return router
+
+
+async def statuses(http: httpx.AsyncClient, path: str, times: int) -> list[int]:
+    return [(await http.get(path)).status_code for _ in range(times)]
+
+
+class TestLimit:
+    async def test_the_next_call_is_a_429_that_says_when(self, serve: Serve) -> None:
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=3, seconds=60)), RATE_LIMITER_ENABLED=True)
+        assert await statuses(http, "/t/x", 3) == [200, 200, 200]
+        answer = await http.get("/t/x")
+        check(answer, 429, "rate_limited")
+        assert 55 <= int(answer.headers["retry-after"]) <= 60
+
+    async def test_sixty_at_once_admit_three(self, serve: Serve) -> None:
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=3, seconds=60)), RATE_LIMITER_ENABLED=True)
+        answers = await asyncio.gather(*(http.get("/t/x") for _ in range(60)))
+        assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 57}
+
+    async def test_calls_pass_again_when_the_window_has_passed(self, serve: Serve) -> None:
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=2, seconds=0.4)), RATE_LIMITER_ENABLED=True)
+        begun = time.monotonic()
+        assert await statuses(http, "/t/x", 3) == [200, 200, 429]
+        while (await http.get("/t/x")).status_code == 429:
+            assert time.monotonic() < begun + 5
+            await asyncio.sleep(0.02)
+        assert time.monotonic() - begun >= 0.39
+
+    async def test_off_means_off(self, serve: Serve) -> None:
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=1)), RATE_LIMITER_ENABLED=False)
+        assert await statuses(http, "/t/x", 5) == [200] * 5
+
+    @pytest.mark.parametrize(("times", "seconds"), [(0, 60), (-1, 60), (1, 0)])
+    def test_a_limit_of_nothing_is_refused(self, times: int, seconds: int) -> None:
+        with pytest.raises(ValueError, match="at least one call"):
+            ConfigurableRateLimiter(times=times, seconds=seconds)
+
+
+class TestScope:
+    async def test_routes_of_a_limited_router_count_apart(self, serve: Serve) -> None:
+        router = APIRouter(prefix="/t", dependencies=[Depends(ConfigurableRateLimiter(times=1))])
+        http = await serve(limited("/b", router=limited("/a", router=router)), RATE_LIMITER_ENABLED=True)
+        assert await statuses(http, "/t/a", 2) == [200, 429]
+        assert await statuses(http, "/t/b", 2) == [200, 429]
+
+    async def test_different_paths_of_one_route_count_together(self, serve: Serve) -> None:
+        http = await serve(limited("/x/{name}", ConfigurableRateLimiter(times=1)), RATE_LIMITER_ENABLED=True)
+        assert [(await http.get(f"/t/x/{name}")).status_code for name in "ab"] == [200, 429]
+
+    async def test_limits_of_one_name_count_together(self, serve: Serve) -> None:
+        name = str(uuid4())
+        router = limited("/a", ConfigurableRateLimiter(times=2, name=name))
+        http = await serve(
+            limited("/b", ConfigurableRateLimiter(times=2, name=name), router=router), RATE_LIMITER_ENABLED=True
+        )
+        assert await statuses(http, "/t/a", 1) + await statuses(http, "/t/b", 2) == [200, 200, 429]
+
+    async def test_a_router_and_a_route_with_one_limit_count_once(self, serve: Serve) -> None:
+        router = APIRouter(prefix="/t", dependencies=[Depends(ConfigurableRateLimiter(times=2))])
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=2), router=router), RATE_LIMITER_ENABLED=True)
+        assert await statuses(http, "/t/x", 3) == [200, 200, 429]
+
+    async def test_of_two_limits_the_stricter_holds(self, serve: Serve) -> None:
+        limits = ConfigurableRateLimiter(times=1, seconds=60), ConfigurableRateLimiter(times=9, seconds=3600)
+        http = await serve(limited("/x", *limits), RATE_LIMITER_ENABLED=True)
+        assert await statuses(http, "/t/x", 2) == [200, 429]
+
+
+class TestClients:
+    async def test_clients_count_apart_and_cannot_claim_to_be_another(self, serve: Serve) -> None:
+        router = limited("/x", ConfigurableRateLimiter(times=1))
+        first = await serve(router, RATE_LIMITER_ENABLED=True)
+        second = await serve(router, client=("192.0.2.2", 1), RATE_LIMITER_ENABLED=True)
+        assert (await first.get("/t/x")).status_code == 200
+        assert (await first.get("/t/x", headers={"X-Forwarded-For": "9.9.9.9"})).status_code == 429
+        assert (await second.get("/t/x")).status_code == 200
+
+    async def test_a_key_of_ones_own(self, serve: Serve) -> None:
+        async def tenant(request: Request) -> str:
+            return request.headers["x-tenant"]
+
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=1, key=tenant)), RATE_LIMITER_ENABLED=True)
+        got = [(await http.get("/t/x", headers={"x-tenant": name})).status_code for name in ("a", "a", "b")]
+        assert got == [200, 429, 200]
+
+    @pytest.mark.parametrize(
+        ("host", "identity"),
+        [
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("unix-socket", "unix-socket"),
+            ("x" * 500, "x" * 64),
+        ],
+    )
+    async def test_addresses(self, host: str, identity: str) -> None:
+        assert await client_address(Request({"type": "http", "client": (host, 1)})) == identity
+
+    async def test_no_address_at_all(self) -> None:
+        assert await client_address(Request({"type": "http", "client": None})) == "unknown"
+
+
+class TestWindows:
+    def test_memory_is_bounded(self) -> None:
+        limit = Windows(Rate(1, 60_000), max_keys=10)
+        for number in range(1000):
+            limit.get(limit.wrap_item(f"client-{number}"))
+        assert len(limit) == 10
+
+    def test_idle_windows_are_dropped(self) -> None:
+        limit = Windows(Rate(1, 1000))
+        item = limit.wrap_item("idle")
+        limit.get(item)
+        later = limit.wrap_item("busy")
+        later.timestamp = item.timestamp + 1001
+        limit.get(later)
+        assert len(limit) == 1
+
+    def test_what_can_never_fit_is_refused_without_a_wait(self) -> None:
+        rate = Rate(2, 1000)
+        state, decision = SlidingWindow().step([rate], (), 0, 3)
+        assert (state, decision.allowed, decision.retry_after_ms) == ((), False, None)
+
+
+@pytest.fixture
+def redis(app: FastAPI) -> Iterator[Redis]:
+    """The Redis of this run."""
+    found = runtime().redis
+    if found is None:
+        pytest.skip("needs Redis")
+    yield found
+    runtime().redis = found
+
+
+class TestRedis:
+    async def test_windows_are_kept_there_and_expire(self, serve: Serve, redis: Redis) -> None:
+        name = str(uuid4())
+        http = await serve(
+            limited("/x", ConfigurableRateLimiter(times=2, seconds=30, name=name)), RATE_LIMITER_ENABLED=True
+        )
+        assert await statuses(http, "/t/x", 3) == [200, 200, 429]
+        prefix = runtime().settings.REDIS_KEY_PREFIX
+        keys = [key async for key in redis.scan_iter(f"{prefix}limit:{name}*", count=1000)]
+        assert len(keys) == 1
+        assert 0 < await redis.pttl(keys[0]) <= 30_000
+
+    async def test_two_processes_share_them(self, redis: Redis) -> None:
+        name = f"kit-test-{uuid4()}"
+        rate = Rate(3, 60_000)
+        one, other = Windows(rate), Windows(rate)
+        prefix = runtime().settings.REDIS_KEY_PREFIX
+        checks = [limit.shared(limit.wrap_item(name), redis, prefix) for limit in (one, other) for _ in range(30)]
+        decisions = await asyncio.gather(*(bucket.put_decision(one.wrap_item(name)) for bucket in checks))  # type: ignore[arg-type]  # awaitable with an asyncio client
+        assert sum(decision.allowed for decision in decisions) == 3
+
+
+class TestRedisAway:
+    @pytest.fixture
+    def dead_redis(self, app: FastAPI) -> Iterator[None]:
+        """A Redis that nothing listens for."""
+        usual = runtime().redis
+        runtime().redis = Redis(port=1, socket_connect_timeout=0.2, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+        yield
+        runtime().redis = usual
+
+    async def test_each_process_counts_for_itself_and_says_so_once(self, serve: Serve, dead_redis: None) -> None:
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=3)), RATE_LIMITER_ENABLED=True)
+        with captured_log() as lines:
+            begun = time.monotonic()
+            assert await statuses(http, "/t/x", 5) == [200, 200, 200, 429, 429]
+            assert time.monotonic() - begun < 2
+        assert len([line for line in lines.all() if "per process" in line["event"]]) == 1
+
+    async def test_it_is_used_again_when_it_is_back(self, serve: Serve, redis: Redis) -> None:
+        stores = Stores()
+        limit = windows(1, 60_000)
+        with captured_log() as lines:
+            runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
+            await stores.decide(limit, str(uuid4()), runtime().settings.REDIS_KEY_PREFIX)
+            runtime().redis = redis
+            deadline = time.monotonic() + REDIS_PAUSE + 5
+            while not lines.all("limits are shared through Redis again"):
+                assert time.monotonic() < deadline
+                await stores.decide(limit, str(uuid4()), runtime().settings.REDIS_KEY_PREFIX)
+                await asyncio.sleep(0.05)
