@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import psycopg
+from dotenv import dotenv_values
 from psycopg import sql
 from redis import Redis
 from sqlalchemy.engine import URL, make_url
@@ -40,8 +41,10 @@ class Backend(ABC):
         """Remove a copy."""
 
     def environment(self) -> dict[str, str]:
-        """The settings this backend needs, on top of `.test.env`."""
+        """The settings this backend needs, on top of `.test.env`. What else is in the environment must not count."""
         return {
+            **dict.fromkeys(dotenv_values(Path(__file__).parents[1] / ".sample.env"), ""),
+            "ENV_FILE": "",
             "ENVIRONMENT": "testing",
             "VAR_DIR": str(self.folder / "var"),
             "DATABASE_URL": self.template.render_as_string(hide_password=False),

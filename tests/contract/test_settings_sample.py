@@ -30,7 +30,8 @@ class TestSample:
 
 
 class TestPage:
-    def test_it_lists_every_setting(self) -> None:
-        page = (PROJECT_ROOT / "docs" / "configuration.md").read_text()
-        listed = re.findall(r"^\| `([A-Z0-9_]+)` \|", page, re.MULTILINE)
-        assert sorted(listed) == sorted(NAMES)
+    def test_it_lists_every_setting_with_its_default(self) -> None:
+        page = (PROJECT_ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+        listed = re.findall(r"^\| `([A-Z0-9_]+)` \| (?:`(.+?)` )?\|", page, re.MULTILINE)
+        assert dict(listed) == SAMPLE
+        assert len(listed) == len(SAMPLE)
