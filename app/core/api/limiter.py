@@ -78,28 +78,38 @@ class ConfigurableRateLimiter(RateLimiter):
 
 
 class Stores:
-    """Redis while it answers, this process while it does not."""
+    """Redis while it answers, this process while it does not.
+
+    What Redis admits is counted here too, so that a Redis that goes away, or is only slow for some of the
+    calls, does not hand out the limit a second time.
+    """
 
     def __init__(self) -> None:
         self._away = False
         self._ask_again = 0.0
 
     async def decide(self, limit: Windows, key: str, prefix: str) -> Decision:
+        """Whether one more call fits."""
         item, redis = limit.wrap_item(key), runtime().redis
         if redis is not None and time.monotonic() >= self._ask_again:
             try:
                 decision = await _admit(limit.shared(item, redis, f"{prefix}limit:"), item)
             except RedisError as exc:
                 self._ask_again = time.monotonic() + REDIS_PAUSE
-                if not self._away:
-                    self._away = True
-                    logger.warning("limits are counted per process: Redis does not answer", error=str(exc))
+                self._note(exc)
             else:
-                if self._away:
-                    self._away = False
-                    logger.info("limits are shared through Redis again")
-                return decision
+                self._note(None)
+                if not decision.allowed:
+                    return decision
         return await _admit(limit.get(item), item)
+
+    def _note(self, failure: RedisError | None) -> None:
+        """Log a change, and only a change."""
+        if failure and not self._away:
+            logger.warning("limits are counted per process: Redis does not answer", error=str(failure))
+        elif self._away and not failure:
+            logger.info("limits are shared through Redis again")
+        self._away = failure is not None
 
 
 _stores = Stores()
