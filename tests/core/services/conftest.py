@@ -73,7 +73,7 @@ async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
 
 
 class Rollback(Exception):
-    """Ends a unit that is to be rolled back."""
+    """Ends a block that is to fail."""
 
 
 @asynccontextmanager

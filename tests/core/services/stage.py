@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.core.db.session import current_session
@@ -88,6 +88,18 @@ class Say(BaseTask):
     async def run(self, text: str) -> None:
         """Enter."""
         await stage.enter("say", text)
+
+
+@queued
+class Tick(BaseTask):
+    """Enters as `tick` every second while a schedule runs."""
+
+    __task_name__ = "test.tick"
+    __schedule__ = timedelta(seconds=1)
+
+    async def run(self) -> None:
+        """Enter."""
+        await stage.enter("tick", None)
 
 
 class Unqueued(BaseTask):

@@ -56,17 +56,16 @@ class JobRunner:
             return
         self._stopping = True
         self._wake.set()
+        finishing = asyncio.create_task(self._finish(self._loop))
         try:
-            async with asyncio.timeout(grace):
-                await self._loop
-                while self._active:
-                    await asyncio.wait(self._active)
-        except TimeoutError:
-            logger.warning("jobs still running at the end of the grace time are handed back", count=len(self._active))
+            await asyncio.wait({finishing}, timeout=grace)
         finally:  # also when the wait itself is cut short
-            for task in (self._loop, *self._active):
+            if self._active:
+                logger.warning("jobs running at the end of the grace time are handed back", count=len(self._active))
+            tasks = (finishing, self._loop, *self._active)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(self._loop, *self._active, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._loop = None
 
     async def drain(self) -> int:
@@ -85,6 +84,11 @@ class JobRunner:
             free = self._concurrency - len(self._active)
             if not (free and await self._claim(free)):
                 await self._rest()
+
+    async def _finish(self, loop: "asyncio.Task[None]") -> None:
+        await loop
+        while self._active:
+            await asyncio.wait(self._active)
 
     async def _claim(self, free: int) -> bool:
         """Start up to `free` jobs; whether there may be more."""
@@ -120,4 +124,5 @@ class JobRunner:
 
     async def _rest(self) -> None:
         with suppress(TimeoutError):  # time to look again
-            await asyncio.wait_for(self._wake.wait(), self._pause)
+            async with asyncio.timeout(self._pause):
+                await self._wake.wait()

@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from sqlalchemy.exc import IntegrityError
 from taskiq import AsyncBroker, ScheduledTask, ScheduleSource, TaskiqScheduler
 
 from app.core.db.base import utcnow
 from app.core.db.session import store_with
+from app.core.exceptions import UniqueViolation
 from app.core.services.log import logger
 from app.core.services.queue.registry import tasks
 from app.core.services.queue.store import new_job
@@ -48,7 +48,7 @@ class JobScheduler(TaskiqScheduler):
         try:
             async with runtime().database.session_scope() as session:
                 store_with(session, job, partial(runtime().waker, job))
-        except IntegrityError:
+        except UniqueViolation:
             logger.debug("another scheduler was first", task=task.task_name, tick=tick)
         except Exception:
             # An error in here would end in taskiq's background task, where nobody sees it.

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-from app.core.configs import get_settings
 from app.core.db.base import utcnow
 from app.core.services.log import logger
 from app.core.services.queue.interface import BaseTask
@@ -20,5 +19,6 @@ class PurgeJobs(BaseTask):
         """Purge once."""
         from app.core.runtime import runtime
 
-        removed = await runtime().runner.store.purge(utcnow() - timedelta(days=get_settings().JOBS_KEEP_DAYS))
+        kept = timedelta(days=runtime().settings.JOBS_KEEP_DAYS)
+        removed = await runtime().runner.store.purge(utcnow() - kept)
         logger.info("completed jobs purged", count=removed)

@@ -1,0 +1,86 @@
+"""What a process opens, and how it closes."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from app.core.configs import PROJECT_ROOT, AppConfig
+from app.core.db.jobs import Job, JobStatus
+from app.core.db.session import Database
+from app.core.runtime import Runtime, open_runtime, runtime
+from app.core.services.cache import MemoryCacheService, RedisCacheService
+from app.core.services.mail import CaptureMailService, SMTPMailService
+from tests.core.services.conftest import rolled_back, until
+from tests.core.services.stage import CurtainRaised, Play, Stage
+
+Jobs = Callable[[], Awaitable[Sequence[Job]]]
+
+
+@pytest.fixture
+def settings(committed: Database, tmp_path: Path) -> AppConfig:
+    """Of a second application on the test's database, which looks for jobs once a minute."""
+    return AppConfig(
+        DATABASE_URL=SecretStr(committed.engine.url.render_as_string(hide_password=False)),
+        VAR_DIR=tmp_path / "var",
+        JOBS_POLL_SECONDS=60,
+    )
+
+
+async def test_jobs_run_at_once_after_the_commit(settings: AppConfig, scene: Stage) -> None:
+    async with open_runtime(settings, run_jobs=True) as opened:
+        async with opened.database.session_scope():
+            await opened.queue.push(Play, {"number": 1})
+            opened.events.dispatch(CurtainRaised(act=1))
+        await until(lambda: {entry.name for entry in scene.entries} >= {"play", "first", "second", "light"})
+
+
+async def test_closing_waits_for_jobs_and_for_what_was_dispatched_outside_a_unit(
+    settings: AppConfig, jobs: Jobs, scene: Stage
+) -> None:
+    scene.scenes["play"] = lambda: asyncio.sleep(0.2)
+    async with open_runtime(settings, run_jobs=True) as opened:
+        await opened.queue.push(Play, {"number": 1})
+        await until(lambda: scene.values("play") == [1])
+        opened.events.dispatch(CurtainRaised(act=1))
+    found = {job.task: job.status for job in await jobs()}
+    assert found["test.play"] == JobStatus.COMPLETED
+    assert "events.listen" in found
+
+
+async def test_the_schedule_runs_where_the_jobs_run(settings: AppConfig, scene: Stage) -> None:
+    async with open_runtime(settings, run_jobs=True):
+        await until(lambda: len(scene.values("tick")) >= 2)
+    assert all(entry.attempt == 1 for entry in scene.entries)
+
+
+async def test_jobs_wait_where_none_are_run(settings: AppConfig, jobs: Jobs, scene: Stage) -> None:
+    async with open_runtime(settings, run_jobs=False) as opened:
+        await opened.queue.push(Play, {"number": 1})
+        assert not opened.runner.running
+        assert await opened.runner.drain() == 1
+    assert scene.values("play") == [1]
+
+
+async def test_the_runtime_before_is_the_runtime_again(kit: Runtime, settings: AppConfig) -> None:
+    async with rolled_back(open_runtime(settings, run_jobs=True)) as opened:
+        assert runtime() is opened
+    assert runtime() is kit
+
+
+async def test_settings_choose_the_services(kit: Runtime, settings: AppConfig, tmp_path: Path) -> None:
+    assert isinstance(kit.mail, CaptureMailService)
+    assert isinstance(kit.cache, MemoryCacheService if kit.redis is None else RedisCacheService)
+    sending = AppConfig(DATABASE_URL=settings.DATABASE_URL, VAR_DIR=tmp_path, SMTP_HOST="127.0.0.1")
+    async with open_runtime(sending, run_jobs=False) as opened:
+        assert isinstance(opened.mail, SMTPMailService)
+
+
+def test_before_anything_is_open_the_error_says_what_to_do() -> None:
+    code = "from app.core.runtime import runtime; runtime()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert "RuntimeNotOpen: the application is not started: use its lifespan" in done.stderr

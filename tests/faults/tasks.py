@@ -1,0 +1,36 @@
+"""Tasks for processes that get killed; a worker loads this module by name."""
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from app.core.deps import queued
+from app.core.services.queue import BaseTask, current_job
+
+
+@queued
+class Unlucky(BaseTask):
+    """Notes each attempt; all but the last wait to be killed."""
+
+    __task_name__ = "faults.unlucky"
+
+    async def run(self, folder: Path, lucky_attempt: int = 2) -> None:
+        """Write `<attempt>` into `folder`, and `done` in the lucky attempt."""
+        job = current_job()
+        assert job is not None
+        (folder / str(job.attempt)).write_text(str(os.getpid()))
+        if job.attempt < lucky_attempt:
+            await asyncio.sleep(60)
+        (folder / "done").touch()
+
+
+@queued
+class Pulse(BaseTask):
+    """Runs by the clock."""
+
+    __task_name__ = "faults.pulse"
+    __schedule__ = timedelta(seconds=1)
+
+    async def run(self) -> None:
+        """Nothing to do."""
