@@ -83,3 +83,14 @@ async def rolled_back(unit: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
         async with unit as opened:
             yield opened
             raise Rollback
+
+
+def make_runner(kit: Runtime, *, concurrency: int = 10, poll: float = 0.02, lease: float = 60) -> JobRunner:
+    """A runner of the application's jobs, not started."""
+    return JobRunner(lambda: kit.database, concurrency=concurrency, poll=poll, lease=lease)
+
+
+async def change(kit: Runtime, **values: object) -> None:
+    """Write into every row of the table of jobs."""
+    async with kit.database.session_scope() as session:
+        await session.execute(update(Job).values(**values))

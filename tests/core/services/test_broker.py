@@ -18,9 +18,8 @@ from app.core.services.background import Background
 from app.core.services.events import EventsService
 from app.core.services.queue import JobWaker, QueueService, make_broker
 from app.core.services.queue.broker import run_once, wake
-from tests.core.services.conftest import rolled_back, running, until
+from tests.core.services.conftest import make_runner, rolled_back, running, until
 from tests.core.services.stage import CurtainRaised, Play, Stage
-from tests.core.services.test_runner import make_runner
 
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
 

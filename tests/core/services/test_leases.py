@@ -1,0 +1,98 @@
+"""Leases: who may write what became of a job."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db.base import utcnow
+from app.core.db.jobs import Job, JobStatus
+from app.core.db.session import Database
+from app.core.runtime import Runtime
+from app.core.services.queue import PermanentFailure
+from app.core.services.queue.store import JobStore
+from tests.core.services.stage import Play, Say, Stage
+from tests.utils import freeze
+
+Drain = Callable[[], Awaitable[int]]
+Due = Callable[[], Awaitable[None]]
+Jobs = Callable[[], Awaitable[Sequence[Job]]]
+
+
+class TestLease:
+    @pytest.fixture
+    def store(self, kit: Runtime) -> JobStore:
+        return JobStore(lambda: kit.database, timedelta(seconds=60))
+
+    async def test_a_claimed_job_is_not_claimed_twice(self, kit: Runtime, db: AsyncSession, store: JobStore) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        assert len(await store.claim(10)) == 1
+        assert await store.claim(10) == []
+
+    async def test_a_lease_that_ended_is_taken_over_and_the_first_run_writes_nothing(
+        self, kit: Runtime, db: AsyncSession, store: JobStore, jobs: Jobs
+    ) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        lost = (await store.claim(1))[0]
+        with freeze(timedelta(seconds=61)):
+            taken = (await store.claim(1))[0]
+        assert (lost.id, lost.attempts, taken.attempts) == (taken.id, 1, 2)
+        assert not await store.extend(lost)
+        assert not await store.complete(lost)
+        assert not await store.retry(lost, "late", timedelta())
+        assert not await store.bury(lost, "late")
+        assert not await store.release(lost)
+        assert (await jobs())[0].status == JobStatus.PROCESSING
+        assert await store.complete(taken)
+        assert not await store.complete(taken)
+
+    async def test_an_extended_lease_holds(self, kit: Runtime, db: AsyncSession, store: JobStore) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        job = (await store.claim(1))[0]
+        with freeze(timedelta(seconds=50)):
+            assert await store.extend(job)
+        with freeze(timedelta(seconds=100)):
+            assert await store.claim(1) == []
+
+    async def test_a_job_that_loses_its_process_every_time_is_dead(
+        self, kit: Runtime, db: AsyncSession, store: JobStore, due: Due, jobs: Jobs
+    ) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        for _ in range(Play.max_attempts):
+            assert len(await store.claim(1)) == 1
+            await due()
+        assert await store.claim(1) == []
+        job = (await jobs())[0]
+        assert job.status == JobStatus.DEAD
+        assert job.last_error == "LeaseExpired: the process running it was lost in attempt 3"
+
+    async def test_what_is_handed_back_can_be_claimed_at_once(
+        self, kit: Runtime, db: AsyncSession, store: JobStore
+    ) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        job = (await store.claim(1))[0]
+        assert await store.release(job)
+        again = await store.claim(1)
+        assert [(found.id, found.attempts) for found in again] == [(job.id, 1)]
+
+    async def test_claims_side_by_side_share_no_job(self, kit: Runtime, committed: Database, store: JobStore) -> None:
+        async with kit.database.session_scope():
+            for number in range(30):
+                await kit.queue.push(Play, {"number": number})
+        batches = await asyncio.gather(*(store.claim(7) for _ in range(8)))
+        ids = [job.id for batch in batches for job in batch]
+        assert len(ids) == len(set(ids)) == 30
+
+    async def test_purge_removes_old_completed_jobs_only(
+        self, kit: Runtime, db: AsyncSession, store: JobStore, drain: Drain, jobs: Jobs, scene: Stage
+    ) -> None:
+        scene.fails("play", PermanentFailure("kept for whoever looks"))
+        await kit.queue.push(Play, {"number": 1})
+        await kit.queue.push(Say, {"text": "old"})
+        await drain()
+        await kit.queue.push(Say, {"text": "waiting"})
+        assert await store.purge(utcnow() - timedelta(days=1)) == 0
+        assert await store.purge(utcnow()) == 1
+        assert [job.status for job in await jobs()] == [JobStatus.DEAD, JobStatus.PENDING]
