@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
+from typing import NoReturn
 
 from taskiq import TaskiqEvents, TaskiqState
 
@@ -16,7 +17,7 @@ from app.core.services.log import configure_logging
 from app.core.services.queue import JobScheduler, make_broker
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     """End with one line; taskiq would start a worker again and again."""
     process = multiprocessing.current_process()
     if process.name in ("MainProcess", "worker-0"):
