@@ -40,9 +40,10 @@ def served_settings() -> Iterator[dict[str, str]]:
 
 
 def kit(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Run a `kit` command to its end with these variables alone on top of PATH."""
+    """Run a `kit` command to its end with these settings alone."""
     command = [sys.executable, "-m", "app.cli", *arguments]
-    variables = {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, **settings}
+    kept = {key: value for key, value in os.environ.items() if key == "PATH" or key.startswith("COVERAGE_")}
+    variables = {**kept, "ENV_FILE": os.devnull, **settings}
     return subprocess.run(
         command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False
     )

@@ -25,6 +25,6 @@ def openapi(
         path.write_text(document)
         typer.echo(f"{path} is written.")
     elif not path.exists() or path.read_text() != document:
-        fail("docs/openapi.json is not what the code says. If the change is meant: kit openapi")
+        fail("docs/openapi.json is not what the code says. If the change is meant: .venv/bin/kit openapi")
     else:
         typer.echo("docs/openapi.json is what the code says.")

@@ -1,0 +1,55 @@
+"""The other `kit` commands."""
+
+from pathlib import Path
+
+from app.core.configs import PROJECT_ROOT
+from tests.processes import kit
+
+
+class TestMigrate:
+    def test_it_brings_the_database_up_to_date_and_can_be_repeated(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            done = kit("migrate", VAR_DIR=str(tmp_path))
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == f"sqlite+aiosqlite:///{tmp_path}/app.db is up to date.\n"
+
+    def test_it_hides_the_password(self, tmp_path: Path) -> None:
+        url = f"sqlite+aiosqlite://ann:hidden@/{tmp_path}/app.db"
+        done = kit("migrate", DATABASE_URL=url, VAR_DIR=str(tmp_path))
+        assert "hidden" not in done.stdout + done.stderr
+
+
+class TestReady:
+    def test_what_answers_is_ready(self, tmp_path: Path) -> None:
+        done = kit("ready", VAR_DIR=str(tmp_path))
+        assert (done.returncode, done.stdout) == (0, "Everything answers.\n")
+
+    def test_what_does_not_answer_is_named(self, tmp_path: Path) -> None:
+        done = kit("ready", VAR_DIR=str(tmp_path), REDIS_URL="redis://127.0.0.1:1/0")
+        assert done.returncode == 1
+        assert "Does not answer: redis." in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+class TestOpenapi:
+    def test_the_committed_document_is_what_the_code_says(self, tmp_path: Path) -> None:
+        done = kit("openapi", "--check", VAR_DIR=str(tmp_path), PROJECT_NAME="")
+        assert done.returncode == 0, done.stderr
+
+    def test_a_difference_is_noticed(self, tmp_path: Path) -> None:
+        done = kit("openapi", "--check", VAR_DIR=str(tmp_path), PROJECT_NAME="Another")
+        assert done.returncode == 1
+        assert done.stderr == (
+            "docs/openapi.json is not what the code says. If the change is meant: .venv/bin/kit openapi\n"
+        )
+
+    def test_writing_again_changes_nothing(self, tmp_path: Path) -> None:
+        path = PROJECT_ROOT / "docs" / "openapi.json"
+        before = path.read_bytes()
+        assert kit("openapi", VAR_DIR=str(tmp_path)).returncode == 0
+        assert path.read_bytes() == before
+
+
+def test_without_a_command_they_are_listed() -> None:
+    done = kit()
+    assert all(name in done.stdout + done.stderr for name in ("run", "migrate", "ready", "demo", "openapi"))

@@ -1,0 +1,163 @@
+"""`kit run`: one line where it cannot start, and everything one needs to know where it can."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.cli.run import answers, listen
+from tests.processes import environment, kit, started, wait_for
+
+KIT = (sys.executable, "-m", "app.cli")
+
+
+def free_port() -> int:
+    with listen("127.0.0.1", 0) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def service(folder: Path, *arguments: str, **settings: str) -> Iterator[tuple["subprocess.Popen[bytes]", int, Path]]:
+    """A service that answers: its process, its port and the file of its output."""
+    port, log = free_port(), folder / "out.log"
+    env = environment(folder, PORT=str(port), **settings)
+    with started(*KIT, "run", *arguments, env=env, log=log) as process:
+        wait_for(lambda: answers("127.0.0.1", port) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        wait_for(lambda: "Stop with Ctrl-C" in log.read_text())
+        yield process, port, log
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one line a refused start says, to people alone."""
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "\x1b" not in line
+    return line
+
+
+class TestRefusal:
+    def test_a_port_in_use(self, tmp_path: Path) -> None:
+        with listen("127.0.0.1", 0) as taken:
+            port = taken.getsockname()[1]
+            line = refused(kit("run", PORT=str(port), VAR_DIR=str(tmp_path / "var")))
+        assert line.startswith(f"Port {port} on 127.0.0.1 is in use.")
+        assert f"PORT={port + 1} make run" in line
+        assert not (tmp_path / "var" / "app.db").exists()
+
+    def test_an_address_that_is_not_ours(self, tmp_path: Path) -> None:
+        line = refused(kit("run", HOST="192.0.2.1", PORT=str(free_port()), VAR_DIR=str(tmp_path)))
+        assert line.startswith("Cannot listen on 192.0.2.1 port ")
+
+    @pytest.mark.parametrize("command", ["run", "migrate"])
+    def test_a_database_that_does_not_answer(self, tmp_path: Path, command: str) -> None:
+        url = "postgresql://ann:hidden@127.0.0.1:1/kit"
+        line = refused(kit(command, PORT=str(free_port()), DATABASE_URL=url, VAR_DIR=str(tmp_path)))
+        assert line.startswith("The database postgresql+psycopg://ann:***@127.0.0.1:1/kit cannot be used: ")
+        assert "refused" in line
+        assert "hidden" not in line
+
+    def test_a_folder_for_data_that_cannot_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        line = refused(kit("run", PORT=str(free_port()), VAR_DIR=str(tmp_path / "file" / "var")))
+        assert "cannot be used: " in line
+
+    def test_a_setting_that_is_no_number(self, tmp_path: Path) -> None:
+        line = refused(kit("run", PORT="eighty", VAR_DIR=str(tmp_path)))
+        assert line.startswith("The settings cannot be used: PORT: Input should be a valid integer")
+        assert "eighty" not in line
+
+    def test_a_module_s_setting(self, tmp_path: Path) -> None:
+        line = refused(kit("migrate", FIRST_USER_PASSWORD="short", VAR_DIR=str(tmp_path)))
+        assert line == "The settings cannot be used: FIRST_USER_PASSWORD must have 8 to 128 characters"
+
+    def test_settings_unfit_for_production_are_all_named(self, tmp_path: Path) -> None:
+        done = kit("run", ENVIRONMENT="production", SECRET_KEY="changeme", WEB_CONCURRENCY="2", VAR_DIR=str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, "")
+        first, *faults = done.stderr.splitlines()
+        assert first == "The settings are not fit for production:"
+        named = {fault.removeprefix("  - ").split()[0] for fault in faults}
+        assert {"SECRET_KEY", "JWT_SECRET_KEY", "REDIS_URL", "DATABASE_URL"} <= named
+        assert "changeme" not in done.stderr
+
+    def test_a_module_that_is_not_there(self, tmp_path: Path) -> None:
+        assert "app.nowhere" in refused(kit("run", MODULES="app.nowhere", VAR_DIR=str(tmp_path)))
+
+
+class TestStart:
+    def test_it_says_where_everything_is_and_the_password_once(self, tmp_path: Path) -> None:
+        with service(tmp_path) as (process, port, log):
+            text = log.read_text()
+            assert f"http://127.0.0.1:{port}/api/v1\n" in text
+            assert f"http://127.0.0.1:{port}/docs\n" in text
+            assert str(tmp_path / "var" / "mail") in text
+            assert text.count("Password:") == 1
+            assert "\x1b" not in text
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
+                assert json.load(answer)["data"]["checks"] == {"database": "ok"}
+                assert "server" not in answer.headers
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
+
+        with service(tmp_path) as (_, _, log):
+            assert "Password:" not in log.read_text()
+
+    def test_secrets_made_for_local_are_their_owner_s_alone(self, tmp_path: Path) -> None:
+        with service(tmp_path) as (_, port, _):
+            form = b"username=nobody&password=nothing"
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/auth/login", data=form)
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(request)
+        made = list((tmp_path / "var" / "secrets").iterdir())
+        assert made
+        assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+
+    def test_several_server_processes_share_the_port(self, tmp_path: Path) -> None:
+        with service(tmp_path, WEB_CONCURRENCY="2") as (process, port, _):
+            assert all(answers("127.0.0.1", port) for _ in range(10))
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
+        assert not answers("127.0.0.1", port)
+
+    def test_it_can_watch_the_code(self, tmp_path: Path) -> None:
+        with service(tmp_path, "--reload") as (process, port, _):
+            assert answers("127.0.0.1", port)
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)
+        assert not answers("127.0.0.1", port)
+
+    @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+    def test_it_listens_where_it_is_told(self, tmp_path: Path) -> None:
+        port, log = free_port(), tmp_path / "out.log"
+        env = environment(tmp_path, HOST="::", PORT=str(port))
+        with started(*KIT, "run", env=env, log=log):
+            wait_for(lambda: f"http://[::1]:{port}/docs" in log.read_text())
+
+
+def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path) -> None:
+    secrets = {"SECRET_KEY": os.urandom(24).hex(), "JWT_SECRET_KEY": os.urandom(24).hex()}
+    env = environment(tmp_path, ENVIRONMENT="production", PORT=str(free_port()), **secrets)
+    output, errors = tmp_path / "out", tmp_path / "err"
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen([*KIT, "run"], env=env, stdout=out, stderr=err)
+        try:
+            wait_for(lambda: "Stop with Ctrl-C" in errors.read_text())
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    assert [json.loads(line)["event"] for line in output.read_text().splitlines()]
+    said = errors.read_text()
+    assert "There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD." in said
+    assert "/docs" not in said
