@@ -50,6 +50,15 @@ class TestOpenapi:
         assert path.read_bytes() == before
 
 
+class TestDemo:
+    def test_it_walks_on_data_of_its_own(self) -> None:
+        """The database that is set here would not answer: the demo does not ask it."""
+        done = kit("demo", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.endswith("Every call of the README works.\n")
+        assert "\x1b" not in done.stdout
+
+
 def test_without_a_command_they_are_listed() -> None:
     done = kit()
     assert all(name in done.stdout + done.stderr for name in ("run", "migrate", "ready", "demo", "openapi"))
