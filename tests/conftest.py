@@ -119,6 +119,3 @@ def captured_mail(app: FastAPI) -> CapturedMail:
     mails = CapturedMail(runtime().settings.mail_dir)
     mails.clear()
     return mails
-
-    """What the started application holds open."""
-    return runtime()
