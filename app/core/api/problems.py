@@ -1,5 +1,6 @@
 """Error answers: RFC 9457 problem details, `application/problem+json`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -14,7 +15,7 @@ from app.core.services.log import request_id
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FAULTS = 50
-_MAX_NAME = 64
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 PROBLEM_CODE = "kit.problem_code"
 """Where the scope keeps the code of the answer, for the access log."""
@@ -105,8 +106,8 @@ def _shown(fault: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(part: str) -> str:
-    """Names of unknown fields are the caller's: short, and fit for UTF-8."""
-    return part[:_MAX_NAME].encode(errors="replace").decode()
+    """The names of unknown fields are the caller's input: shown only where they could be names."""
+    return part if _NAME.fullmatch(part) else "?"
 
 
 def _message(fault: Mapping[str, Any]) -> str:
