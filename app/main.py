@@ -82,7 +82,15 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
             allow_credentials=settings.CORS_ALLOW_CREDENTIALS,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type", REQUEST_ID, CONVERSATION_ID],
-            expose_headers=[REQUEST_ID, CONVERSATION_ID, "X-Total-Count", "Link", "Retry-After"],
+            expose_headers=[
+                REQUEST_ID,
+                CONVERSATION_ID,
+                "X-Total-Count",
+                "Link",
+                "Retry-After",
+                "RateLimit",
+                "RateLimit-Policy",
+            ],
         )
     app.add_middleware(SecurityHeaders, hsts=not settings.is_relaxed)
     app.add_middleware(AccessLog, templates=RouteTemplates(app))

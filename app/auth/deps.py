@@ -22,6 +22,7 @@ from app.auth.services.recovery import RecoveryService
 from app.auth.services.registration import RegistrationService
 from app.auth.services.sessions import Client, SessionService
 from app.auth.services.users import UserService
+from app.core.api.identity import remember_principal
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService
 from app.core.exceptions import AuthenticationError
@@ -49,7 +50,9 @@ class Caller(NamedTuple):
     session_id: int
 
 
-async def current_caller(db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]) -> Caller:
+async def current_caller(
+    request: Request, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]
+) -> Caller:
     """Whose access token this is. Its session and its user are read in one statement: both must be alive."""
     if token is None:
         raise AuthenticationError
@@ -58,6 +61,7 @@ async def current_caller(db: DBSession, config: Config, token: Annotated[str | N
     user = await UserRepository().principal(db=db, user_id=int(claims.sub), session_id=session_id)
     if user is None:
         raise InvalidAccessToken
+    remember_principal(request, f"user:{user.id}")
     return Caller(user, session_id)
 
 

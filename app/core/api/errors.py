@@ -9,7 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.status import WS_1008_POLICY_VIOLATION, WS_1013_TRY_AGAIN_LATER
 from starlette.types import Scope
+from starlette.websockets import WebSocket, WebSocketState
 
 from app.core import exceptions as kinds
 from app.core.api.problems import input_problem, problem, title_of
@@ -56,7 +58,7 @@ class RefusedBody(HTTPException):
 def add_error_handlers(app: FastAPI) -> None:
     """Render every error of `app` as a problem."""
     app.exception_handlers |= {
-        kinds.AppError: _app_error,
+        kinds.AppError: _app_error,  # type: ignore[dict-item]  # called for websockets too, and may answer nothing
         RequestValidationError: _validation_error,
         HTTPException: _http_error,
         RefusedBody: _refused_body,
@@ -78,7 +80,13 @@ def remember(scope: Scope, exc: Exception) -> None:
     scope[EXC_INFO] = (type(exc), exc, exc.__traceback__)
 
 
-async def _app_error(request: Request, exc: kinds.AppError) -> Response:
+async def _app_error(request: Request | WebSocket, exc: kinds.AppError) -> Response | None:
+    if isinstance(request, WebSocket) and request.application_state is not WebSocketState.CONNECTING:
+        # Too late for an answer; before it was accepted, a websocket gets the problem as any request does.
+        if request.application_state is WebSocketState.CONNECTED:
+            again = isinstance(exc, kinds.RateLimitedError | kinds.UnavailableError)
+            await request.close(WS_1013_TRY_AGAIN_LATER if again else WS_1008_POLICY_VIOLATION, exc.code)
+        return None
     status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
     if isinstance(exc, kinds.InvalidInputError):
         return input_problem(request.scope, exc.errors, code=exc.code, detail=exc.detail)

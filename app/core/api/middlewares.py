@@ -7,6 +7,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.api.errors import EXC_INFO, internal_error, remember
+from app.core.api.limit_fields import limit_fields
 from app.core.api.problems import PROBLEM_CODE
 from app.core.api.routes import RouteTemplates
 from app.core.services.log import correlation, logger
@@ -131,7 +132,7 @@ class _Exchange:
 
 
 class SecurityHeaders:
-    """Adds the headers that keep browsers careful, where the answer has not set its own."""
+    """Adds the headers that keep browsers careful, where the answer has not set its own, and what limits are left."""
 
     def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self.app = app
@@ -154,7 +155,11 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
                 names = {name for name, _ in given}
-                message["headers"] = given + [header for header in self.headers if header[0] not in names]
+                message["headers"] = [
+                    *given,
+                    *(header for header in self.headers if header[0] not in names),
+                    *limit_fields(scope),
+                ]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

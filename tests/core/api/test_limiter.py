@@ -15,7 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.core.api import ConfigurableRateLimiter
-from app.core.api.limiter import REDIS_PAUSE, Stores, client_address
+from app.core.api.identity import client_address
+from app.core.api.limiter_stores import REDIS_PAUSE, Stores
 from app.core.api.limiter_windows import SlidingWindow, Windows, windows
 from app.core.runtime import runtime
 from tests.core.api.conftest import Serve
@@ -188,12 +189,10 @@ class TestRedis:
         settings = runtime().settings
         # patient, unlike the service's own: this is about the window, not about time-outs
         patient = Redis.from_url(str(settings.redis_url), socket_timeout=10)
-        checks = [
-            limit.shared(limit.wrap_item(name), patient, settings.REDIS_KEY_PREFIX)
-            for limit in (one, other)
-            for _ in range(30)
-        ]
-        decisions = await asyncio.gather(*(bucket.put_decision(one.wrap_item(name)) for bucket in checks))  # type: ignore[arg-type]  # awaitable with an asyncio client
+        item, prefix = one.wrap_item(name), settings.REDIS_KEY_PREFIX
+        decisions = await asyncio.gather(
+            *(limit.admit_shared(item, patient, prefix) for limit in (one, other) for _ in range(30))
+        )
         await patient.aclose()
         assert sum(decision.allowed for decision in decisions) == 3
 

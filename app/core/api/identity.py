@@ -1,0 +1,32 @@
+"""Who a request counts for: the verified caller where there is one, the client's address otherwise."""
+
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from fastapi.requests import HTTPConnection
+
+_PRINCIPAL = "kit.principal"
+
+
+def remember_principal(connection: HTTPConnection, principal: str) -> None:
+    """Say who the caller is, once that is proven: `user:7`, `api-key:3`. Never from a token nobody has checked."""
+    connection.scope[_PRINCIPAL] = principal
+
+
+async def client_identity(connection: HTTPConnection) -> str:
+    """The caller as proven so far, or the address where nobody is."""
+    principal: str | None = connection.scope.get(_PRINCIPAL)
+    return principal or await client_address(connection)
+
+
+async def client_address(connection: HTTPConnection) -> str:
+    """The caller's address; an IPv6 caller is its /64, which is what one customer is given."""
+    host = connection.client.host if connection.client else "unknown"
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:64]
+    if not isinstance(address, IPv6Address):
+        return host
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ip_network((int(address), 64), strict=False))

@@ -1,0 +1,70 @@
+"""Where limits are counted: in Redis while it answers, in this process while it does not."""
+
+import asyncio
+import time
+
+from pyrate_limiter import RateItem
+from redis.exceptions import RedisError
+
+from app.core.api.limiter_windows import Verdict, Windows
+from app.core.runtime import runtime
+from app.core.services.log import logger
+
+REDIS_PATIENCE = 0.2
+"""For how many seconds one call waits for Redis, connecting and waiting for a free connection included."""
+
+REDIS_PAUSE = 1.0
+"""For how many seconds Redis is not asked again after it did not answer."""
+
+
+class Stores:
+    """Redis while it answers, this process while it does not.
+
+    What Redis admits is counted here too, so that a Redis that goes away, or is only slow for some of the
+    calls, does not hand out the limit a second time.
+    """
+
+    def __init__(self) -> None:
+        self._away = False
+        self._failed_at = float("-inf")
+        self._ask_again = float("-inf")
+
+    async def decide(self, limit: Windows, key: str, prefix: str) -> Verdict:
+        """Whether one more call fits."""
+        item = limit.wrap_item(key)
+        shared = await self._ask_redis(limit, item, f"{prefix}limit:")
+        if shared is not None and not shared.allowed:
+            return shared
+        own = limit.admit(item)
+        # The clocks differ by the way to Redis: at the edge of a window, what Redis says counts.
+        return own if shared is None or self._failed_within(limit.rate.interval / 1000) else shared
+
+    async def _ask_redis(self, limit: Windows, item: RateItem, prefix: str) -> Verdict | None:
+        redis, now = runtime().redis, time.monotonic()
+        if redis is None or now < self._ask_again:
+            return None
+        if self._away:
+            self._ask_again = now + REDIS_PAUSE  # one call finds out for all
+        try:
+            async with asyncio.timeout(REDIS_PATIENCE):
+                verdict = await limit.admit_shared(item, redis, prefix)
+        except (RedisError, OSError) as exc:
+            self._failed_at = time.monotonic()
+            self._ask_again = self._failed_at + REDIS_PAUSE
+            self._note(exc)
+            return None
+        self._ask_again = float("-inf")
+        self._note(None)
+        return verdict
+
+    def _failed_within(self, seconds: float) -> bool:
+        return time.monotonic() - self._failed_at < seconds
+
+    def _note(self, failure: Exception | None) -> None:
+        """Log a change, and only a change."""
+        if failure and not self._away:
+            error = str(failure) or type(failure).__name__
+            logger.warning("limits are counted per process: Redis does not answer", error=error)
+        elif self._away and not failure:
+            logger.info("limits are shared through Redis again")
+        self._away = failure is not None
