@@ -50,7 +50,7 @@ class UserService:
 
     async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserRead]:
         """One page of the accounts."""
-        return (await self.users.get_list(db=db, params=params)).map(UserRead.model_validate)
+        return await self.users.get_list(db=db, params=params, into=UserRead)
 
     async def create(self, data: UserCreate, *, db: AsyncSession, actor: UserDTO, may_grant: Policy) -> UserDTO:
         """A new account; EmailTaken or UsernameTaken."""

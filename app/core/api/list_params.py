@@ -1,8 +1,10 @@
 """List queries from the URL: `sort=id:desc,username:asc&filters=id:[1,2],username:bob&page=1&per_page=20`."""
 
 import inspect
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -10,22 +12,17 @@ from fastapi import Query, Request
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from app.core.db import FilterParam, ListParams, SortOrder, SortParam
-from app.core.db.column_values import ColumnValue, column_value
+from app.core.api import list_docs
+from app.core.api.list_grammar import Sort, fault, read_filters, read_sorts
+from app.core.configs import get_settings
+from app.core.db import Cursor, CursorSeal, FilterParam, ListParams, SortOrder, SortParam
+from app.core.db.column_values import type_value
+from app.core.db.keyset import can_be_key
 from app.core.db.list_params import DEFAULT_PER_PAGE, MAX_PAGE, MAX_PER_PAGE
-from app.core.exceptions import InvalidInputError
-
-MAX_SORTS = 5
-MAX_FILTERS = 10
-MAX_VALUES = 100
 
 P = TypeVar("P", bound=ListParams)
 
-# A filter is `field:value` or `field:[value,...]`; a backslash takes the character after it as it stands.
-_FILTER = re.compile(
-    r"(?P<field>[^:,]+):(?:\[(?P<list>(?:\\.|[^\\\]])*)\]|(?P<value>(?!\[)(?:\\.|[^\\,])+))(?=,|\Z)", re.DOTALL
-)
-_PIECE = re.compile(r"\\.|,|[^\\,]+", re.DOTALL)
+_PARAMETERS = ("sort", "filters", "page", "per_page", "cursor")
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -39,100 +36,103 @@ def _plain_integer(value: Any) -> Any:
 class ListParamsBuilder(Generic[P]):
     """A dependency that reads a list query into `params`, refusing everything `sort` and `filters` do not declare.
 
-    What they declare is checked against the model's columns here, once, so a mistake stops the start. A query
-    that does not fit is an InvalidInputError that names the parameter.
+    What they declare is checked against the model's columns and the virtual fields here, once, so a mistake stops
+    the start. A query that does not fit is an InvalidInputError that names the parameter.
     """
 
     def __init__(self, params: type[P], sort: type[SortParam], filters: type[FilterParam]) -> None:
         self._params, self._sort, self._filter = params, sort, filters
         columns = params.model.__mapper__.columns
-        self._sorts = _fields(sort, columns.keys())
-        self._values = {name: column_value(columns[name]) for name in _fields(filters, columns.keys())}
+        if clash := params.virtual.keys() & set(columns.keys()):
+            raise TypeError(f"{params.__name__}.virtual names columns: {', '.join(sorted(clash))}")
+        types = {name: column.type for name, column in columns.items()} | dict(params.virtual)
+        self._sorts = _fields(sort, types)
+        self._values = {name: type_value(name, types[name]) for name in _fields(filters, types)}
+        self._narrow_lookups()
+        # The type is part of a cursor's scope: an old cursor must not bring a text to a column that now is a number.
+        self._keys = {
+            name: f"{params.model.__tablename__}.{name} {columns[name].type!r}"
+            for name in ("id", *self._sorts)
+            if name in columns and can_be_key(columns[name])
+        }
         self.__signature__ = self._signature()
 
-    async def __call__(self, request: Request, sort: str | None, filters: str | None, page: int, per_page: int) -> P:
+    async def __call__(
+        self, request: Request, *, sort: str | None, filters: str | None, page: int, per_page: int, cursor: str | None
+    ) -> P:
         """Read the query of `request`."""
         _check_characters(request)
+        sorts = [] if sort is None else list(read_sorts(sort, self._sorts))
+        conditions = [] if filters is None else read_filters(filters, self._values)
         return self._params(
-            sort=() if sort is None else tuple(self._read_sorts(sort)),
-            filters=() if filters is None else tuple(self._read_filters(filters)),
+            sort=tuple(self._sort(field=item.field, order=item.order) for item in sorts),
+            filters=tuple(self._filter(field=item.field, value=item.value, lookup=item.lookup) for item in conditions),
             page=page,
             per_page=per_page,
+            cursor=None if cursor is None else self._read_cursor(request, cursor, sorts, filters),
         )
+
+    def _read_cursor(self, request: Request, text: str, sorts: list[Sort], filters: str | None) -> Cursor:
+        if "page" in request.query_params:
+            raise fault("page", "page_with_cursor", "a cursor stands for the page: give one of the two")
+        field, order = self._key_of(sorts)
+        # Asked for directly: as a dependency, a plain function costs a trip through the thread pool.
+        settings = request.app.dependency_overrides.get(get_settings, get_settings)()
+        scope = json.dumps([self._keys[field], order, filters])
+        seal = CursorSeal(settings.secret_key.get_secret_value().encode(), scope)
+        try:
+            return Cursor(seal, seal.read(text) if text else None)
+        except ValueError as exc:
+            raise fault("cursor", "invalid_cursor", "not a cursor of a list with this sort and these filters") from exc
+
+    def _key_of(self, sorts: list[Sort]) -> tuple[str, SortOrder]:
+        if len(sorts) > 1:
+            raise fault("sort", "too_many", "with a cursor at most one sort is allowed")
+        field, order = sorts[0] if sorts else ("id", SortOrder.ASC)
+        if field not in self._keys:
+            known = ", ".join(self._keys)
+            raise fault(
+                "sort", "unfit_for_cursor", f"with a cursor the list cannot be sorted by {field}, but by {known}"
+            )
+        return field, order
+
+    def _narrow_lookups(self) -> None:
+        """Drop what the filter's `lookup` does not allow."""
+        annotation = self._filter.model_fields["lookup"].annotation
+        if get_origin(annotation) is Literal:
+            allowed = frozenset(get_args(annotation))
+            self._values = {
+                name: replace(value, lookups=value.lookups & allowed) for name, value in self._values.items()
+            }
 
     def _signature(self) -> inspect.Signature:
         """What FastAPI reads and documents: the parameters of `__call__` with this list's own fields."""
-        sorts = (
-            f"Sorts in their order, `field:asc` or `field:desc` (`asc` may be left out), at most {MAX_SORTS}. "
-            f"Fields: {_names(self._sorts)}."
-        )
-        filters = (
-            f"Filters that all must fit, `field:value` or `field:[value,value]`, at most {MAX_FILTERS} "
-            f"with {MAX_VALUES} values. A comma inside a value is written `\\,`, a backslash `\\\\`. "
-            f"Fields: {_names(self._values)}."
-        )
         number = BeforeValidator(_plain_integer)
+        sort, filters = list_docs.of_sort(self._sorts), list_docs.of_filters(self._values)
+        cursor = list_docs.of_cursor([name for name in self._sorts if name in self._keys])
         declared: dict[str, tuple[Any, Any]] = {
             "request": (Request, inspect.Parameter.empty),
-            "sort": (Annotated[str | None, Query(description=sorts)], None),
-            "filters": (Annotated[str | None, Query(description=filters)], None),
-            "page": (Annotated[int, Query(ge=1, le=MAX_PAGE), number], 1),
+            "sort": (Annotated[str | None, Query(description=sort.text, examples=sort.examples)], None),
+            "filters": (Annotated[str | None, Query(description=filters.text, examples=filters.examples)], None),
+            "page": (Annotated[int, Query(ge=1, le=MAX_PAGE, description=list_docs.PAGE), number], 1),
             "per_page": (Annotated[int, Query(ge=1, le=MAX_PER_PAGE), number], DEFAULT_PER_PAGE),
+            "cursor": (Annotated[str | None, Query(description=cursor)], None),
         }
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Signature(
             [inspect.Parameter(name, kind, annotation=hint, default=value) for name, (hint, value) in declared.items()]
         )
 
-    def _read_sorts(self, text: str) -> Iterable[SortParam]:
-        items = text.split(",")
-        if len(items) > MAX_SORTS:
-            raise _fault("sort", "too_many", f"at most {MAX_SORTS} sorts are allowed")
-        seen: set[str] = set()
-        for item in items:
-            field, colon, order = item.partition(":")
-            _check_field("sort", field, self._sorts, seen)
-            if colon and order not in list(SortOrder):
-                raise _fault("sort", "unknown_direction", f"{field}: the direction is asc or desc")
-            yield self._sort(field=field, order=SortOrder(order or SortOrder.ASC))
 
-    def _read_filters(self, text: str) -> Iterable[FilterParam]:
-        seen: set[str] = set()
-        values_left, position = MAX_VALUES, 0
-        while position <= len(text):
-            found = _FILTER.match(text, position)
-            if found is None:
-                raise _fault("filters", "invalid_syntax", "expected field:value or field:[value,...], comma between")
-            if len(seen) == MAX_FILTERS:
-                raise _fault("filters", "too_many", f"at most {MAX_FILTERS} filters are allowed")
-            field = found["field"]
-            _check_field("filters", field, self._values, seen)
-            texts = _split(found["value"] if found["list"] is None else found["list"], found["list"] is not None)
-            values_left -= len(texts)
-            if values_left < 0:
-                raise _fault("filters", "too_many", f"at most {MAX_VALUES} values are allowed")
-            values = tuple(_convert(field, self._values[field], value) for value in texts)
-            yield self._filter(field=field, value=values[0] if found["list"] is None else values)
-            position = found.end() + 1
-
-
-def _fields(param: type[SortParam] | type[FilterParam], columns: Iterable[str]) -> tuple[str, ...]:
-    """The names in the Literal of `param.field`; anything that is no column is a TypeError."""
+def _fields(param: type[SortParam] | type[FilterParam], known: Iterable[str]) -> tuple[str, ...]:
+    """The names in the Literal of `param.field`; anything that is neither column nor virtual is a TypeError."""
     annotation = param.model_fields["field"].annotation
     if get_origin(annotation) is not Literal:
         raise TypeError(f'{param.__name__}.field must be a Literal of column names, as Literal["id"]')
     names = get_args(annotation)
-    if unknown := set(names) - set(columns):
+    if unknown := set(names) - set(known):
         raise TypeError(f"{param.__name__}.field names no column: {', '.join(sorted(unknown))}")
     return names
-
-
-def _names(fields: Iterable[str]) -> str:
-    return ", ".join(f"`{field}`" for field in fields)
-
-
-def _fault(parameter: str, kind: str, message: str) -> InvalidInputError:
-    return InvalidInputError(errors=[{"loc": ["query", parameter], "msg": message, "type": kind}])
 
 
 def _check_characters(request: Request) -> None:
@@ -143,40 +143,10 @@ def _check_characters(request: Request) -> None:
     raw = request.scope["query_string"].decode("latin-1")
     seen = set()
     for name, value in parse_qsl(raw, keep_blank_values=True, errors="surrogateescape"):
-        if name not in ("sort", "filters", "page", "per_page"):
+        if name not in _PARAMETERS:
             continue
         if name in seen:
-            raise _fault(name, "repeated", "the parameter is given more than once")
+            raise fault(name, "repeated", "the parameter is given more than once")
         if _UNFIT.search(value):
-            raise _fault(name, "invalid_characters", "the text holds characters that are not allowed")
+            raise fault(name, "invalid_characters", "the text holds characters that are not allowed")
         seen.add(name)
-
-
-def _check_field(parameter: str, field: str, known: Iterable[str], seen: set[str]) -> None:
-    if not field:
-        raise _fault(parameter, "empty_item", "an item is empty")
-    if field not in known:
-        raise _fault(parameter, "unknown_field", f"a field is unknown; known are {', '.join(known)}")
-    if field in seen:
-        raise _fault(parameter, "duplicate_field", f"{field} is given more than once")
-    seen.add(field)
-
-
-def _split(text: str, is_list: bool) -> list[str]:
-    """The values in `text`, without their backslashes."""
-    values = [""]
-    for piece in _PIECE.findall(text):
-        if piece == "," and is_list:
-            values.append("")
-        else:
-            values[-1] += piece[1:] if piece.startswith("\\") else piece
-    return values
-
-
-def _convert(field: str, value: ColumnValue, text: str) -> Any:
-    if not text:
-        raise _fault("filters", "empty_item", f"{field}: a value is empty")
-    try:
-        return value.convert(text)
-    except ValueError as exc:
-        raise _fault("filters", "invalid_value", f"{field}: {exc}") from exc

@@ -1,5 +1,6 @@
 """The envelope of every successful answer: `{"data": ..., "meta": {...}}`."""
 
+from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -31,10 +32,18 @@ class Pagination(BaseModel):
     per_page: int
 
 
-class PageMeta(BaseModel):
-    """What a list says about itself."""
+class CursorPagination(BaseModel):
+    """Where the walk goes on; null where there is no further row on that side."""
 
-    pagination: Pagination
+    per_page: int
+    next_cursor: str | None
+    prev_cursor: str | None
+
+
+class PageMeta(BaseModel):
+    """What a list says about itself: the page of a number, or that of a cursor."""
+
+    pagination: Pagination | CursorPagination
 
 
 class PaginatedResponse(BaseModel, Generic[T]):
@@ -45,10 +54,18 @@ class PaginatedResponse(BaseModel, Generic[T]):
 
     @classmethod
     def of(cls, result: PaginatedResult[T], request: Request, response: HttpResponse) -> Self:
-        """The answer for `result`; sets `X-Total-Count` and `Link` (RFC 8288) on `response`."""
-        response.headers["X-Total-Count"] = str(result.total)
-        response.headers["Link"] = page_links(request, result.page, last=max(1, -(-result.total // result.per_page)))
-        pagination = Pagination(total=result.total, page=result.page, per_page=result.per_page)
+        """The answer for `result`; sets `Link` (RFC 8288) on `response`, and `X-Total-Count` where it was counted."""
+        pagination: Pagination | CursorPagination
+        if result.cursors is not None:
+            ahead, back = result.cursors.next, result.cursors.prev
+            links = cursor_links(request, ahead, back)
+            pagination = CursorPagination(per_page=result.per_page, next_cursor=ahead, prev_cursor=back)
+        else:
+            total, page = result.total or 0, result.page or 1
+            links = page_links(request, page, last=max(1, -(-total // result.per_page)))
+            pagination = Pagination(total=total, page=page, per_page=result.per_page)
+            response.headers["X-Total-Count"] = str(total)
+        response.headers["Link"] = links
         return cls(data=list(result.items), meta=PageMeta(pagination=pagination))
 
 
@@ -59,8 +76,18 @@ def page_links(request: Request, page: int, last: int) -> str:
         pages["prev"] = min(page - 1, last)
     if page < last:
         pages["next"] = page + 1
+    return _links(request, "page", pages)
+
+
+def cursor_links(request: Request, ahead: str | None, back: str | None) -> str:
+    """The `Link` header of a page of a walk: the same with another `cursor`."""
+    cursors = {"first": "", "next": ahead, "prev": back}
+    return _links(request, "cursor", {rel: cursor for rel, cursor in cursors.items() if cursor is not None})
+
+
+def _links(request: Request, parameter: str, values: Mapping[str, str | int]) -> str:
     path = quote(request.url.path)
-    query = [pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != "page"]
+    query = [pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != parameter]
     return ", ".join(
-        f'<{path}?{urlencode([*query, ("page", number)])}>; rel="{rel}"' for rel, number in sorted(pages.items())
+        f'<{path}?{urlencode([*query, (parameter, value)])}>; rel="{rel}"' for rel, value in sorted(values.items())
     )

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, live_unique, utcnow
+from app.core.db.cursors import Cursor, CursorSeal
 from app.core.db.integrity import named_violations
-from app.core.db.list_params import FilterParam, ListParams, PaginatedResult, SortOrder, SortParam
+from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
 from app.core.db.repository import BaseRepository
 from app.core.db.session import Database, current_session, on_commit, store_with
 
@@ -25,9 +26,12 @@ __all__ = [
     "BIGINT",
     "BaseModel",
     "BaseRepository",
+    "Cursor",
+    "CursorSeal",
     "Database",
     "FilterParam",
     "ListParams",
+    "Lookup",
     "PaginatedResult",
     "SoftDeleteMixin",
     "SortOrder",

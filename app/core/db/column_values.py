@@ -25,6 +25,14 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import UtcDateTime
+from app.core.db.list_params import Lookup
+
+MAX_PART = 100
+"""Characters of the text that `ilike` looks for; SQLite refuses long patterns."""
+
+_EQUALITY = frozenset({Lookup.EQ, Lookup.NE, Lookup.NULL})
+_ORDER = _EQUALITY | {Lookup.LT, Lookup.LTE, Lookup.GT, Lookup.GTE}
+_TEXT = _ORDER | {Lookup.ILIKE}
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class ColumnValue:
 
     expected: str
     adapter: TypeAdapter[Any]
+    example: str
+    lookups: frozenset[Lookup] = _EQUALITY
     # What pydantic would take beyond the obvious: 1_000, +1, a time stamp for a date, "on" for true.
     pattern: re.Pattern[str] | None = None
 
@@ -45,29 +55,38 @@ class ColumnValue:
                 pass  # its message may quote the text
         raise ValueError(f"expected {self.expected}")
 
+    def compared_by(self, lookup: Lookup) -> "ColumnValue":
+        """How the text of that comparison becomes its value."""
+        return _OF_LOOKUPS.get(lookup, self)
+
 
 def column_value(column: Column[Any]) -> ColumnValue:
     """How text becomes a value of `column`; a type that cannot be compared with text is a TypeError."""
-    type_ = column.type.impl_instance if isinstance(column.type, UtcDateTime) else column.type
+    return type_value(str(column), column.type)
+
+
+def type_value(name: str, type_: TypeEngine[Any]) -> ColumnValue:
+    """How text becomes a value of `type_`, the type of the field `name`; TypeError as above."""
+    type_ = type_.impl_instance if isinstance(type_, UtcDateTime) else type_
     for kind, make in _MAKERS.items():
         if isinstance(type_, kind):
             return make(type_)
-    raise TypeError(f"{column} cannot be filtered by: no text is a single {type(type_).__name__}")
+    raise TypeError(f"{name} cannot be filtered by: no text is a single {type(type_).__name__}")
 
 
 def _enum(type_: Enum) -> ColumnValue:
     if type_.enum_class is None:
         names: Any = Literal[tuple(type_.enums)]
-        return ColumnValue(f"one of {', '.join(type_.enums)}", TypeAdapter(names))
-    values = ", ".join(str(member.value) for member in type_.enum_class)
-    return ColumnValue(f"one of {values}", TypeAdapter(type_.enum_class))
+        return ColumnValue(f"one of {', '.join(type_.enums)}", TypeAdapter(names), type_.enums[0])
+    values = [str(member.value) for member in type_.enum_class]
+    return ColumnValue(f"one of {', '.join(values)}", TypeAdapter(type_.enum_class), values[0])
 
 
 def _integer(type_: Integer) -> ColumnValue:
     bits = 63 if isinstance(type_, BigInteger) else 15 if isinstance(type_, SmallInteger) else 31
     low, high = -(2**bits), 2**bits - 1
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=low, le=high)])
-    return ColumnValue(f"an integer from {low} to {high}", adapter, re.compile(r"-?[0-9]{1,19}"))
+    return ColumnValue(f"an integer from {low} to {high}", adapter, "1", _ORDER, re.compile(r"-?[0-9]{1,19}"))
 
 
 def _number(type_: Numeric[Any] | Float[Any]) -> ColumnValue:
@@ -75,15 +94,18 @@ def _number(type_: Numeric[Any] | Float[Any]) -> ColumnValue:
     if type_.asdecimal and type_.precision is not None:
         digits, places = type_.precision, type_.scale or 0
         bounded: Any = Annotated[type_.python_type, Field(max_digits=digits, decimal_places=places)]
-        return ColumnValue(f"a number of at most {digits} digits", TypeAdapter(bounded), plain)
-    return ColumnValue("a number", TypeAdapter(type_.python_type), plain)
+        return ColumnValue(f"a number of at most {digits} digits", TypeAdapter(bounded), "1", _ORDER, plain)
+    return ColumnValue("a number", TypeAdapter(type_.python_type), "1", _ORDER, plain)
 
 
 def _moment(type_: DateTime) -> ColumnValue:
     if not type_.timezone:
         raise TypeError("a column of moments without a time zone cannot be filtered by: use UtcDateTime")
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[AwareDatetime, AfterValidator(_in_utc)])
-    return ColumnValue("a date and time with its zone, as 2026-01-31T12:00:00Z", adapter, re.compile(r"[0-9]{4}-.*"))
+    example = "2026-01-31T12:00:00Z"
+    return ColumnValue(
+        f"a date and time with its zone, as {example}", adapter, example, _ORDER, re.compile("[0-9]{4}-.*")
+    )
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -95,20 +117,32 @@ def _in_utc(value: datetime) -> datetime:
 
 def _uuid(type_: Uuid[Any]) -> ColumnValue:
     python_type: Any = UUID if type_.as_uuid else Annotated[UUID, AfterValidator(str)]
-    return ColumnValue("a UUID", TypeAdapter(python_type))
+    return ColumnValue("a UUID", TypeAdapter(python_type), "6fa459ea-ee8a-4ca4-894e-db77e160355e")
+
+
+def _date(type_: Date) -> ColumnValue:
+    day = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+    return ColumnValue("a date, as 2026-01-31", TypeAdapter(type_.python_type), "2026-01-31", _ORDER, day)
+
+
+_FLAG = ColumnValue("true or false", TypeAdapter(bool), "true", pattern=re.compile("true|false"))
+_PART = Annotated[str, Field(max_length=MAX_PART)]
+
+_OF_LOOKUPS = {
+    Lookup.NULL: _FLAG,
+    Lookup.ILIKE: ColumnValue(f"text of at most {MAX_PART} characters", TypeAdapter(_PART), "a"),
+}
 
 
 # Looked up in this order: an Enum is a String, a BigInteger an Integer.
 _MAKERS: dict[type[TypeEngine[Any]], Callable[[Any], ColumnValue]] = {
     Enum: _enum,
-    Boolean: lambda _: ColumnValue("true or false", TypeAdapter(bool), re.compile("true|false")),
+    Boolean: lambda _: _FLAG,
     Integer: _integer,
     Numeric: _number,
     Float: _number,
-    String: lambda _: ColumnValue("text", TypeAdapter(str)),
+    String: lambda _: ColumnValue("text", TypeAdapter(str), "a", _TEXT),
     DateTime: _moment,
-    Date: lambda type_: ColumnValue(
-        "a date, as 2026-01-31", TypeAdapter(type_.python_type), re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-    ),
+    Date: _date,
     Uuid: _uuid,
 }

@@ -1,14 +1,17 @@
 """What a list can be asked for: sorts, filters and a page; and its answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, InstanceOf
+from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import BaseModel
+from app.core.db.cursors import Cursor
 
 MAX_PAGE = 1_000_000
 MAX_PER_PAGE = 100
@@ -25,6 +28,19 @@ class SortOrder(StrEnum):
     DESC = "desc"
 
 
+class Lookup(StrEnum):
+    """How a filter compares. All but `EQ` are a suffix of the field in a query: `price__gte:10`."""
+
+    EQ = "eq"
+    NE = "ne"
+    LT = "lt"
+    LTE = "lte"
+    GT = "gt"
+    GTE = "gte"
+    ILIKE = "ilike"
+    NULL = "null"
+
+
 class SortParam(PydanticModel):
     """One sort. A subclass narrows `field` to the columns that may be asked for."""
 
@@ -35,12 +51,17 @@ class SortParam(PydanticModel):
 
 
 class FilterParam(PydanticModel):
-    """One filter: equality, or one of several where `value` is a tuple. A subclass narrows `field`."""
+    """One filter: equality, or one of several where `value` is a tuple. A subclass narrows `field`.
+
+    `NE` is the opposite, so it finds NULL too. `ILIKE` is a part of the text in either case, `NULL` whether there
+    is no value.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     field: str
     value: Any
+    lookup: Lookup = Lookup.EQ
 
 
 class ListParams(PydanticModel):
@@ -60,28 +81,43 @@ class ListParams(PydanticModel):
         @router.get("/users")
         async def list_users(params: Annotated[UserListParams, Depends(list_params)], ...): ...
 
-    Sorts apply in their order, filters all together; `id` breaks ties.
+    Sorts apply in their order, filters all together; `id` breaks ties. With a `cursor` the page is the one it
+    stands for instead of number `page`, and nothing is counted.
+
+    `virtual` gives the types of fields that are no column; the repository's `list_field` says what they stand for.
     """
 
     model_config = ConfigDict(frozen=True)
 
     model: ClassVar[type[BaseModel]]
+    virtual: ClassVar[Mapping[str, TypeEngine[Any]]] = MappingProxyType({})
 
     sort: tuple[SortParam, ...] = ()
     filters: tuple[FilterParam, ...] = ()
     page: int = Field(default=1, ge=1, le=MAX_PAGE)
     per_page: int = Field(default=DEFAULT_PER_PAGE, ge=1, le=MAX_PER_PAGE)
+    cursor: InstanceOf[Cursor] | None = None
+
+
+@dataclass(frozen=True)
+class Cursors:
+    """The cursors of the pages around one; None where there is no row on that side."""
+
+    next: str | None
+    prev: str | None
 
 
 @dataclass(frozen=True)
 class PaginatedResult(Generic[T]):
-    """One page of a list and the size of the whole."""
+    """One page of a list: the one of a number and the size of the whole, or the one of a cursor and its neighbours."""
 
     items: Sequence[T]
-    total: int
-    page: int
+    total: int | None
+    page: int | None
     per_page: int
+    cursors: Cursors | None = None
 
     def map(self, convert: Callable[[T], R]) -> "PaginatedResult[R]":
         """The same page with every item converted."""
-        return PaginatedResult([convert(item) for item in self.items], self.total, self.page, self.per_page)
+        items = [convert(item) for item in self.items]
+        return PaginatedResult(items, self.total, self.page, self.per_page, self.cursors)

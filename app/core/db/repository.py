@@ -1,19 +1,24 @@
 """The only place of SQL: a repository per model, every query built on one base statement."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from functools import lru_cache
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from pydantic import BaseModel as PydanticModel
+from pydantic import TypeAdapter
 from sqlalchemy import Column, ColumnElement, CursorResult, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import UpdateBase
 
 from app.core.db.base import BaseModel, SoftDeleteMixin, utcnow
+from app.core.db.conditions import condition, ordering
 from app.core.db.integrity import named_violations
-from app.core.db.list_params import ListParams, PaginatedResult, SortOrder
+from app.core.db.keyset import Keyset
+from app.core.db.list_params import FilterParam, ListParams, PaginatedResult, SortOrder
 from app.core.exceptions import NotFoundError
 
 M = TypeVar("M", bound=BaseModel)
+S = TypeVar("S", bound=PydanticModel)
 
 Data: TypeAlias = Mapping[str, Any] | PydanticModel
 """Column values: a mapping, or a schema of which what was set counts (a None that was set is NULL)."""
@@ -54,13 +59,38 @@ class BaseRepository(Generic[M]):
             statement = statement.with_for_update(of=self.model).execution_options(populate_existing=True)
         return (await db.scalars(statement)).one_or_none()
 
-    async def get_list(self, *, db: AsyncSession, params: ListParams, **filters: Any) -> PaginatedResult[M]:
-        """The page that `params` asks for, and the total: two statements."""
-        asked = [self._condition(item.field, item.value) for item in params.filters]
-        statement = self._fitting(filters).where(*asked)
-        page = statement.order_by(*self._ordering(params)).limit(params.per_page)
-        rows = await db.scalars(page.offset((params.page - 1) * params.per_page))
-        return PaginatedResult(rows.all(), await self._count(db, statement), params.page, params.per_page)
+    @overload
+    async def get_list(
+        self, *, db: AsyncSession, params: ListParams, into: type[S], **filters: Any
+    ) -> PaginatedResult[S]: ...
+
+    @overload
+    async def get_list(self, *, db: AsyncSession, params: ListParams, **filters: Any) -> PaginatedResult[M]: ...
+
+    async def get_list(
+        self, *, db: AsyncSession, params: ListParams, into: type[S] | None = None, **filters: Any
+    ) -> PaginatedResult[M] | PaginatedResult[S]:
+        """The page that `params` asks for and the total, two statements; with a cursor one, and no total.
+
+        Rows are entities, or `into` a schema of which only the columns it has are read.
+        """
+        found = self._fitting(filters).where(*(self.list_condition(item) for item in params.filters))
+        shown = found if into is None else found.with_only_columns(*self._columns_of(into), maintain_column_froms=True)
+        if params.cursor is not None:
+            walk = Keyset(self.model, params, params.cursor)
+            around, cursors = walk.cut((await db.execute(walk.page(shown.add_columns(*walk.columns)))).all())
+            return PaginatedResult(_items(around, into), None, None, params.per_page, cursors)
+        page = shown.order_by(*self._ordering(params)).limit(params.per_page)
+        rows = (await db.execute(page.offset((params.page - 1) * params.per_page))).all()
+        return PaginatedResult(_items(rows, into), await self._count(db, found), params.page, params.per_page)
+
+    def list_field(self, name: str) -> ColumnElement[Any]:
+        """What a field of a list stands for: its column. Override it for the `virtual` fields of the params."""
+        return self._column(name)
+
+    def list_condition(self, item: FilterParam) -> ColumnElement[bool]:
+        """What a filter of a list asks. Override it for a field that is no single expression."""
+        return condition(self.list_field(item.field), item.value, item.lookup)
 
     async def exists(self, *, db: AsyncSession, **filters: Any) -> bool:
         """Whether any row fits."""
@@ -153,14 +183,8 @@ class BaseRepository(Generic[M]):
             raise TypeError(f"{self.model.__name__} has no column {name}")
         return column
 
-    def _condition(self, name: str, value: Any) -> ColumnElement[bool]:
-        column = self._column(name)
-        if isinstance(value, list | tuple | set | frozenset):
-            return column.in_(value)
-        return column.is_(None) if value is None else column == value
-
     def _fitting(self, filters: Mapping[str, Any], *, with_deleted: bool = False) -> Select[M]:
-        conditions = [self._condition(name, value) for name, value in filters.items()]
+        conditions = [condition(self._column(name), value) for name, value in filters.items()]
         return self.base_statement(with_deleted=with_deleted).where(*conditions)
 
     def _ids(self, statement: Select[M]) -> Select[int]:
@@ -175,8 +199,10 @@ class BaseRepository(Generic[M]):
         asked = [(item.field, item.order) for item in params.sort]
         if "id" not in [field for field, _ in asked]:
             asked.append(("id", SortOrder.ASC))
-        columns = [(self._column(field), order) for field, order in asked]
-        return [column.desc() if order is SortOrder.DESC else column.asc() for column, order in columns]
+        return [ordering(self.list_field(field), order) for field, order in asked]
+
+    def _columns_of(self, schema: type[PydanticModel]) -> list[ColumnElement[Any]]:
+        return [self.list_field(name).label(name) for name in schema.model_fields]
 
     def _new(self, data: Data) -> M:
         return self.model.from_dict(_values(data))
@@ -200,3 +226,17 @@ class BaseRepository(Generic[M]):
 
 def _values(data: Data) -> Mapping[str, Any]:
     return data.model_dump(exclude_unset=True) if isinstance(data, PydanticModel) else data
+
+
+def _items(rows: Iterable[Any], into: type[S] | None) -> list[Any]:
+    """The first column of every row, an entity, or the columns as `into`."""
+    if into is None:
+        return [row[0] for row in rows]
+    names = tuple(into.model_fields)
+    # By the fields' names, an alias is for the API; not strictly, a keyset has columns of its own at the end.
+    return _adapter(into).validate_python([dict(zip(names, row, strict=False)) for row in rows], by_name=True)
+
+
+@lru_cache
+def _adapter(schema: type[S]) -> TypeAdapter[list[S]]:
+    return TypeAdapter(list[schema])  # type: ignore[valid-type]  # known when it runs only

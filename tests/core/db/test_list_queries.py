@@ -255,7 +255,34 @@ MALFORMED = (
             "__class__:1",
             "metadata:1",
             "ID:1",
-            "id__gte:1",
+            "id__eq:1",
+            "id__:1",
+            "__gte:1",
+            "unknown__gte:1",
+            "id__GTE:1",
+            "id__gte__lt:1",
+            "id__like:1",
+            "id__ilike:1",
+            "flag__gte:true",
+            "size__lt:large",
+            "color__ilike:r",
+            "key__gt:00000000-0000-0000-0000-000000000001",
+            "id__gte:[1]",
+            "id__gte:[1,2]",
+            "id__gte:one",
+            "id__gte:",
+            "id__gte:1,id__gte:2",
+            "id__lt:9223372036854775808",
+            "small__ne:32768",
+            "small__ne:[1,32768]",
+            "id__null:1",
+            "id__null:TRUE",
+            "id__null:null",
+            "id__null:[true]",
+            "text__ilike:[a]",
+            "text__ilike:" + "a" * 101,
+            "text__ilike:%00",
+            "seen_at__lt:2026-01-31",
             "id:one",
             "id:1.0",
             "id:1e3",
@@ -317,6 +344,8 @@ MALFORMED = (
             "id:[" + ",".join(["1"] * 101) + "]",
             "id:[" + ",".join(["1"] * 60) + "],small:[" + ",".join(["1"] * 41) + "]",
             "id:1,text:a,small:1,number:1,big:1,flag:true,price:1,ratio:1,born:2000-01-01,size:small,color:red",
+            "id:1,id__ne:2,id__lt:3,id__lte:3,id__gt:0,id__gte:0,id__null:false,text:a,small:1,number:1,big:1",
+            "id:[" + ",".join(["1"] * 60) + "],id__ne:[" + ",".join(["1"] * 41) + "]",
         ]
     ]
     + [
@@ -354,7 +383,7 @@ class TestDeclaration:
     def test_the_fields_are_documented(self) -> None:
         operation: dict[str, Any] = make_app(AsyncSession()).openapi()["paths"]["/samples"]["get"]
         parameters = {item["name"]: item for item in operation["parameters"]}
-        assert set(parameters) == {"sort", "filters", "page", "per_page"}
+        assert set(parameters) == {"sort", "filters", "page", "per_page", "cursor"}
         assert "`id`, `text`, `small`, `number`, `big`, `seen_at`" in parameters["sort"]["description"]
         assert "`size`" in parameters["filters"]["description"]
         assert parameters["per_page"]["schema"]["maximum"] == 100
