@@ -65,3 +65,40 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         self.received.append(message)
+
+
+class WebSocketExchange:
+    """One websocket: connects, sends `texts`, leaves."""
+
+    def __init__(self, path: str, *, client: str, texts: list[str]) -> None:
+        self.scope: dict[str, Any] = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "ws",
+            "headers": [],
+            "client": (client, 50000),
+            "server": ("test", 80),
+            "subprotocols": [],
+            "state": {},
+            "extensions": {"websocket.http.response": {}},
+        }
+        self.received: list[dict[str, Any]] = []
+        self._unsent: list[Message] = [
+            {"type": "websocket.connect"},
+            *({"type": "websocket.receive", "text": text} for text in texts),
+        ]
+
+    async def run(self, app: ASGIApp) -> None:
+        """Say everything and read every message that comes."""
+        await app(self.scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        return self._unsent.pop(0) if self._unsent else {"type": "websocket.disconnect", "code": 1000}
+
+    async def _send(self, message: Message) -> None:
+        self.received.append(dict(message))
