@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test check format migrate coverage clean
+.PHONY: help setup run dev demo test fuzz bench check format migrate coverage clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,20 @@ test: $(VENV)/.development ## test on SQLite, and on PostgreSQL and Redis where 
 		echo '  TEST_DATABASE_URL=postgresql://user:password@host/kit_tests TEST_REDIS_URL=redis://host:6379/0'; \
 		echo 'The user must be allowed to create databases; none but those the tests make is touched.'; \
 	fi
+
+FUZZ_EXAMPLES ?= 10000
+
+fuzz: $(VENV)/.development ## try 10,000 hostile list queries and bodies and all of the API document; FUZZ_SEED=... replays
+	@seed="$${FUZZ_SEED:-$$(date +%s)}"; echo "FUZZ_SEED=$$seed"; export FUZZ_SEED="$$seed" FUZZ_EXAMPLES=$(FUZZ_EXAMPLES); \
+	TEST_BACKEND=embedded $(BIN)/pytest -q tests/fuzz $(ARGS) || exit; \
+	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=served $(BIN)/pytest -q tests/fuzz $(ARGS); \
+	else \
+		echo 'Fuzzed embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add PostgreSQL and Redis.'; \
+	fi
+
+bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS='--json' for programs
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, OpenAPI document
 	$(BIN)/ruff check .
@@ -64,7 +78,7 @@ coverage: $(VENV)/.development ## test with branch coverage, and fail below the 
 	@$(BIN)/coverage report
 
 clean: ## remove .venv and everything generated; var/ and .env stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* htmlcov build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis .coverage .coverage.* htmlcov build dist *.egg-info
 	find app tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.runtime: requirements.txt pyproject.toml

@@ -17,7 +17,7 @@ OWN = {*FIELDS, "false", "32767", "-32768", str(2**63 - 1), str(-(2**63)), "filt
 """What the errors of this list say by themselves: its fields, and the bounds of its columns."""
 
 SLOWEST = 20
-"""How many times the median a query may take."""
+"""How many times the median of those that are understood any query may take."""
 
 
 async def test_list_queries(app: FastAPI, committed: Database, client: httpx.AsyncClient, progress: Progress) -> None:
@@ -28,6 +28,7 @@ async def test_list_queries(app: FastAPI, committed: Database, client: httpx.Asy
     found: list[str] = []
     statuses: dict[int, int] = {}
     times: dict[bytes, float] = {}
+    usual: list[float] = []
 
     async def ask(query: bytes) -> Answer:
         return await send(app, "GET", PATH, query=query, headers=headers)
@@ -37,6 +38,8 @@ async def test_list_queries(app: FastAPI, committed: Database, client: httpx.Asy
         answer = await ask(query)
         statuses[answer.status] = statuses.get(answer.status, 0) + 1
         times[query] = answer.seconds
+        if answer.status == 200:
+            usual.append(answer.seconds)
         found += [f"{query[:500]!r}: {fault}" for fault in faults(answer, pieces(query, OWN), PATH)]
 
     assert not found, "\n".join([*found[:20], REPLAY])
@@ -44,7 +47,7 @@ async def test_list_queries(app: FastAPI, committed: Database, client: httpx.Asy
     assert statuses[200] > EXAMPLES / 50, f"hardly a query was understood; {REPLAY}"
 
     # The machine may have been busy with something else: what seemed slow is asked again.
-    median = statistics.median(times.values())
+    median = statistics.median(usual)
     for query in sorted(times, key=times.__getitem__, reverse=True)[:10]:
         times[query] = min([times[query], *[(await ask(query)).seconds for _ in range(3)]])
     slowest = max(times, key=times.__getitem__)

@@ -19,12 +19,19 @@ _JSON_ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<unfit>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+# What is, or is percent-encoded, NUL or no ASCII: without any of it, a form need not be decoded to be known as text.
+_SUSPECT = re.compile(rb"%(?:00|[89a-fA-F])|[\0\x80-\xff]")
 _TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+_TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
 _FORM = b"application/x-www-form-urlencoded"
 
 
+MAX_QUERY_SIZE = 64 * 1024
+_LONG_QUERY = f"A query may have {MAX_QUERY_SIZE} bytes at most."
+
+
 class InputGuard:
-    """Limits bodies to `max_body_size` bytes, announced or not, and refuses text that cannot be stored."""
+    """Limits queries, and bodies to `max_body_size` bytes, announced or not; refuses text that cannot be stored."""
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
         self.app = app
@@ -34,6 +41,9 @@ class InputGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if len(scope["query_string"]) > MAX_QUERY_SIZE:
+            await problem(scope, _TOO_LONG, "uri_too_long", _LONG_QUERY)(scope, receive, send)
             return
         if place := _unfit_address(scope):
             await input_problem(scope, [_fault(place)])(scope, receive, send)
@@ -88,7 +98,7 @@ def is_storable_json(body: bytes) -> bool:
 
 def unstorable_field(encoded: bytes) -> str | None:
     """The name of the first field of an encoded query or form that is not valid UTF-8 without NUL."""
-    if b"%" not in encoded and encoded.isascii() and b"\0" not in encoded:
+    if not _SUSPECT.search(encoded):
         return None
     for field in encoded.split(b"&"):
         if not _is_text(unquote_to_bytes(field)):

@@ -48,7 +48,7 @@ class InputProblem(Problem):
 
 
 # RFC 9110's; the standard library changed to them in Python 3.13.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+_TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 
 
 def title_of(status: int) -> str:

@@ -51,6 +51,16 @@ async def post(http: httpx.AsyncClient, content: bytes) -> httpx.Response:
 
 
 class TestSize:
+    async def test_a_query_that_is_too_long(self, serve: Serve) -> None:
+        application = make_app(router)
+        fits, too_long = Exchange("/t/text/a"), Exchange("/t/text/a")
+        fits.scope["query_string"] = b"q=" + b"x" * (64 * 1024 - 2)
+        too_long.scope["query_string"] = b"q=" + b"x" * (64 * 1024 - 1)
+        await fits.run(application)
+        await too_long.run(application)
+        assert (fits.status, too_long.status) == (200, 414)
+        assert b'"code":"uri_too_long"' in too_long.body
+
     async def test_up_to_the_limit_is_fine(self, http: httpx.AsyncClient) -> None:
         assert (await http.post("/t/raw", content=b"x" * 1000)).json() == 1000
 
