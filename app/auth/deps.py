@@ -155,10 +155,15 @@ async def recovery_service(credentials: Credentials, queue: QueueService) -> Rec
     )
 
 
-async def account_service(events: EventsService, mail: MailService) -> AccountService:
+async def account_service(config: Config, events: EventsService, mail: MailService) -> AccountService:
     """The rules for changing an account."""
     return AccountService(
-        users=UserRepository(), sessions=SessionRepository(), events=events, mail=mail, links=Links(get_settings())
+        users=UserRepository(),
+        sessions=SessionRepository(),
+        events=events,
+        mail=mail,
+        links=Links(get_settings()),
+        verification_required=config.verification_required,
     )
 
 

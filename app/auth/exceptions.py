@@ -77,7 +77,7 @@ class LastSuperuser(ConflictError):
     """Without this account nobody could administer the service."""
 
     code = "last_superuser"
-    default_detail = "The last active superuser cannot be deleted, disabled or demoted."
+    default_detail = "The last active superuser cannot be deleted, disabled, demoted or made unverified."
 
 
 class WrongPassword(InvalidInputError):

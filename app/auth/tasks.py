@@ -9,6 +9,7 @@ from app.auth.services.mails import AccountMailService
 from app.core.configs import get_settings
 from app.core.db import session_scope
 from app.core.deps import mail_service, queued
+from app.core.services.mail import MailTask
 from app.core.services.queue import BaseTask
 
 
@@ -24,7 +25,7 @@ async def account_mails() -> AccountMailService:
 
 
 @queued
-class SendPasswordReset(BaseTask):
+class SendPasswordReset(MailTask):
     """Mail a link for a new password. Without a user it does nothing: an unknown address queues it too."""
 
     __task_name__ = "auth.send_password_reset"
@@ -35,7 +36,7 @@ class SendPasswordReset(BaseTask):
 
 
 @queued
-class SendVerification(BaseTask):
+class SendVerification(MailTask):
     """Mail a link that verifies the account's address. Without a user it does nothing, as above."""
 
     __task_name__ = "auth.send_verification"
@@ -46,7 +47,7 @@ class SendVerification(BaseTask):
 
 
 @queued
-class SendEmailChange(BaseTask):
+class SendEmailChange(MailTask):
     """Mail a link to a new address that makes it the account's."""
 
     __task_name__ = "auth.send_email_change"

@@ -18,9 +18,10 @@ from tests.utils import PASSWORD
 @pytest.fixture
 async def service(db: AsyncSession) -> UserService:
     """The service as a request gets it."""
-    credentials = await credential_service(AuthConfig())
+    config = AuthConfig()
     events, queue = await events_service(), await queue_service()
-    return await user_service(credentials, await account_service(events, await mail_service()), events, queue)
+    accounts = await account_service(config, events, await mail_service())
+    return await user_service(await credential_service(config), accounts, events, queue)
 
 
 def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:

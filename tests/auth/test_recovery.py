@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.models import OneTimeToken, User, UserStatus
+from app.auth.models import OneTimeToken, Purpose, User, UserStatus
 from app.auth.repositories.users import UserRepository
+from app.auth.security.opaque_tokens import new_token, token_hash
 from app.core.db import Database, utcnow
 from app.core.db.jobs import Job
 from tests.auth.mails import text_of
@@ -269,3 +270,25 @@ class TestVerify:
         assert len({answer.content for answer in answers}) == 1
         await drain()
         assert [mail["To"] for mail in captured_mail.messages()] == [waiting.email]
+
+    async def test_of_several_new_addresses_at_once_one_succeeds(
+        self, committed: Database, client: httpx.AsyncClient
+    ) -> None:
+        """Each link makes the others useless, so they must not wait for one another."""
+        user = await UserFactory.create()
+        tokens = [new_token() for _ in range(8)]
+        async with committed.session_scope() as session:
+            session.add_all(
+                OneTimeToken(
+                    user_id=user.id,
+                    purpose=Purpose.CHANGE_EMAIL,
+                    token_hash=token_hash(token),
+                    email=f"{number}@new.example.com",
+                    expires_at=utcnow() + timedelta(hours=1),
+                )
+                for number, token in enumerate(tokens)
+            )
+
+        answers = await asyncio.gather(*(client.post(VERIFY, json={"token": token}) for token in tokens * 2))
+
+        assert sorted(answer.status_code for answer in answers) == [204] + [422] * 15

@@ -118,6 +118,7 @@ class TestInput:
             ({"email": "nobody"}, "email"),
             ({"email": "Bob <bob@example.com>"}, "email"),
             ({"email": "a@b.example.com\r\nBcc: c@example.com"}, "email"),
+            ({"email": "=?utf-8?q?=0D=0ABcc=3Ac?=@example.com"}, "email"),
             ({"email": "x" * 300 + "@example.com"}, "email"),
             ({"email": "bob@localhost"}, "email"),
             ({"email": 5}, "email"),

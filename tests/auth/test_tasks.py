@@ -4,13 +4,17 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import httpx
+import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import AuthSession, OneTimeToken, RefreshToken, User, UserStatus
-from app.auth.tasks import PurgeExpired, SendEmailChange
+from app.auth.tasks import PurgeExpired, SendEmailChange, SendPasswordReset, SendVerification
 from app.core.db import session_scope
 from app.core.deps import queue_service
+from app.core.services.events import Listen
+from app.core.services.queue import BaseTask
+from app.core.services.queue.execution import backoff
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail, freeze, login_user
 
@@ -57,6 +61,13 @@ class TestWelcome:
         await drain()
 
         assert captured_mail.messages() == []
+
+
+class TestPatience:
+    @pytest.mark.parametrize("task", [SendPasswordReset, SendVerification, SendEmailChange, Listen])
+    def test_a_mail_server_may_be_away_for_hours(self, task: type[BaseTask]) -> None:
+        waited = sum((backoff(task, attempt) for attempt in range(1, task.max_attempts)), timedelta())
+        assert waited > timedelta(hours=8)
 
 
 class TestEmailChange:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.config import AuthConfig
 from app.auth.models import AuthSession, User, UserStatus
 from app.core.db import Database
 from tests.auth.mails import text_of
@@ -16,6 +17,7 @@ from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail, login_user
 
 URL = "/api/v1/users"
+Configure = Callable[..., AuthConfig]
 Drain = Callable[[], Awaitable[int]]
 
 
@@ -279,3 +281,24 @@ class TestLastSuperuser:
 
         assert sorted(answer.is_success for answer in answers) == [False, True]
         assert all(answer.status_code < 500 for answer in answers)
+
+    @pytest.mark.parametrize(
+        "changes", [{"is_verified": False}, {"email": "mistyped@example.com"}, {"is_superuser": False}, None], ids=str
+    )
+    async def test_counts_as_gone_once_unverified_where_that_closes_accounts(
+        self, admin: User, client: httpx.AsyncClient, configure: Configure, changes: dict[str, Any] | None
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        await UserFactory.create(is_superuser=True, is_verified=False)
+        url = f"{URL}/{admin.id}"
+
+        answer = await (client.delete(url) if changes is None else client.patch(url, json=changes))
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_superuser")
+        assert (await client.get(url)).json()["data"]["email"] == admin.email
+
+    @pytest.mark.parametrize("changes", [{"is_verified": False}, {"email": "mistyped@example.com"}], ids=str)
+    async def test_may_be_unverified_where_that_closes_nothing(
+        self, admin: User, client: httpx.AsyncClient, changes: dict[str, Any]
+    ) -> None:
+        assert (await client.patch(f"{URL}/{admin.id}", json=changes)).status_code == 200

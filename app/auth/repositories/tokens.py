@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import OneTimeToken, Purpose
@@ -14,9 +14,10 @@ class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
 
     model = OneTimeToken
 
-    async def is_live(self, *, db: AsyncSession, token_hash: str, purpose: Purpose) -> bool:
-        """Whether the token could be consumed now."""
-        return bool(await db.scalar(select(exists().where(*self._live(token_hash, [purpose])))))
+    async def owner_id(self, *, db: AsyncSession, token_hash: str, purposes: Collection[Purpose]) -> int | None:
+        """Whose the token is, if it could be consumed now."""
+        statement = select(OneTimeToken.user_id).where(*self._live(token_hash, purposes))
+        return (await db.scalars(statement)).one_or_none()
 
     async def consume(self, *, db: AsyncSession, token_hash: str, purposes: Collection[Purpose]) -> OneTimeToken | None:
         """Use the token up and give it back; None where it is not in force. Of several at once one succeeds."""

@@ -92,9 +92,11 @@ class UserRepository(BaseRepository[User]):
         if db.get_bind().dialect.name == "postgresql":
             await db.execute(text("SELECT pg_advisory_xact_lock(hashtext('auth_users.is_superuser'))"))
 
-    async def active_superusers(self, *, db: AsyncSession) -> Sequence[int]:
+    async def active_superusers(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
         """The ids of those who can administer the service."""
         statement = self.base_statement().where(User.is_superuser, User.status_id == UserStatus.ACTIVE)
+        if only_verified:
+            statement = statement.where(User.is_verified)
         return (await db.scalars(statement.with_only_columns(User.id))).all()
 
 

@@ -32,6 +32,8 @@ def email_key(address: str) -> str:
 
 
 def _parse(address: str) -> ValidatedEmail:
+    if "=?" in address:  # an encoded word (RFC 2047): no mail can be written to it without it being decoded
+        raise ValueError("not a valid e-mail address")
     try:
         return validate_email(address, check_deliverability=False)
     except EmailNotValidError as exc:

@@ -24,12 +24,14 @@ class AccountService:
         events: EventsServiceInterface,
         mail: MailServiceInterface,
         links: Links,
+        verification_required: bool,
     ) -> None:
         self.users = users
         self.sessions = sessions
         self.events = events
         self.mail = mail
         self.links = links
+        self.verification_required = verification_required
 
     async def delete(self, user: User, *, db: AsyncSession) -> None:
         """Mark the account as deleted, end its sessions and tell the listeners."""
@@ -43,7 +45,8 @@ class AccountService:
         if not user.is_superuser:
             return
         await self.users.lock_superusers(db=db)
-        if list(await self.users.active_superusers(db=db)) == [user.id]:
+        left = await self.users.active_superusers(db=db, only_verified=self.verification_required)
+        if list(left) == [user.id]:
             raise LastSuperuser
 
     async def tell_old_address(self, user: User, new_email: str) -> None:

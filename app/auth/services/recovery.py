@@ -49,7 +49,7 @@ class RecoveryService:
         """Set a new password and log the user out everywhere. Whoever has the mail has the address: it is verified."""
         digest = token_hash(data.token)
         # Asked before hashing, which a wrong token should not cost.
-        if not await self.tokens.is_live(db=db, token_hash=digest, purpose=Purpose.RESET_PASSWORD):
+        if await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD]) is None:
             raise InvalidOneTimeToken
         password_hash = await self.credentials.hash(data.new_password.get_secret_value(), db=db)
         _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
@@ -67,9 +67,13 @@ class RecoveryService:
         await self.users.commit(db=db)
 
     async def _consume(self, digest: str, *purposes: Purpose, db: AsyncSession) -> tuple[OneTimeToken, User]:
-        """The token, used up, and its locked account; InvalidOneTimeToken where it must not count."""
-        token = await self.tokens.consume(db=db, token_hash=digest, purposes=purposes)
-        user = await self.users.get(db=db, for_update=True, id=token.user_id) if token else None
+        """The token, used up, and its locked account; InvalidOneTimeToken where it must not count.
+
+        The account is locked first, as everything does that voids its tokens: otherwise each waits for the other.
+        """
+        owner_id = await self.tokens.owner_id(db=db, token_hash=digest, purposes=purposes)
+        user = await self.users.get(db=db, for_update=True, id=owner_id) if owner_id else None
+        token = await self.tokens.consume(db=db, token_hash=digest, purposes=purposes) if user else None
         if token is None or user is None or user.status_id != UserStatus.ACTIVE:
             raise InvalidOneTimeToken
         if token.purpose != Purpose.CHANGE_EMAIL and email_key(token.email) != user.email_key:

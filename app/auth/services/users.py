@@ -1,7 +1,7 @@
 """Administration of accounts."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -71,17 +71,24 @@ class UserService:
         values = changes.model_dump(exclude_unset=True)
         if values.get("is_superuser", user.is_superuser) != user.is_superuser:
             await may_grant(actor)
-        if values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED:
-            await self.accounts.keep_a_superuser(user, db=db)
-        if values.get("email", user.email) != user.email:
-            await self.accounts.tell_old_address(user, values["email"])
+        moves = values.get("email", user.email) != user.email
+        if moves:
             values.setdefault("is_verified", False)
+        if self._closes(values):
+            await self.accounts.keep_a_superuser(user, db=db)
+        if moves:
+            await self.accounts.tell_old_address(user, values["email"])
             await self.queue.push(task=SendVerification, data={"user_id": user.id})
         await self.users.change(db=db, user=user, **values)
         if user.status_id != UserStatus.ACTIVE:
             await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
+
+    def _closes(self, values: Mapping[str, Any]) -> bool:
+        """Whether a superuser with these values could no longer administer the service."""
+        unverified = values.get("is_verified") is False and self.accounts.verification_required
+        return unverified or values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED
 
     async def delete(self, user_id: int, *, db: AsyncSession) -> None:
         """Delete an account."""

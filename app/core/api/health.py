@@ -1,8 +1,8 @@
 """Is the process alive, and can it serve?"""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Literal
+from collections.abc import Coroutine
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -65,7 +65,7 @@ async def health() -> Response[Readiness]:
 
 
 async def _checked() -> dict[str, State]:
-    asked: dict[str, Awaitable[None]] = {"database": _ask_database()}
+    asked: dict[str, Coroutine[Any, Any, None]] = {"database": _ask_database()}
     if runtime().redis is not None:
         asked["redis"] = _ask_redis()
     states = await asyncio.gather(*(_state_of(name, question) for name, question in asked.items()))
@@ -75,13 +75,19 @@ async def _checked() -> dict[str, State]:
     return checks
 
 
-async def _state_of(name: str, question: Awaitable[None]) -> State:
+async def _state_of(name: str, question: Coroutine[Any, Any, None]) -> State:
+    asking = asyncio.create_task(question)
+    asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, also when nobody waits
     try:
-        async with asyncio.timeout(CHECK_SECONDS):
-            await question
+        # Not asyncio.timeout: a driver waits for its server before it lets go of what is cancelled.
+        if not (await asyncio.wait({asking}, timeout=CHECK_SECONDS))[0]:
+            raise TimeoutError(f"no answer within {CHECK_SECONDS:g} s")
+        await asking
     except (SQLAlchemyError, RedisError, OSError) as exc:  # TimeoutError is an OSError
         logger.warning("a part of the service does not answer", part=name, error=f"{type(exc).__name__}: {exc}")
         return "failed"
+    finally:
+        asking.cancel()
     return "ok"
 
 

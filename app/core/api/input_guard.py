@@ -8,6 +8,7 @@ import re
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,6 +52,9 @@ class InputGuard:
         length, content_type = _body_headers(scope)
         if length > self.max_body_size:
             await problem(scope, _TOO_LARGE, "content_too_large", self.refusal)(scope, receive, send)
+            return
+        if _is_foreign_multipart(content_type):
+            await input_problem(scope, [_fault(["header", "content-type"])])(scope, receive, send)
             return
         await self.app(scope, _Body(receive, self, content_type), send)
 
@@ -122,13 +126,21 @@ def _unfit_address(scope: Scope) -> list[str] | None:
 
 
 def _body_headers(scope: Scope) -> tuple[int, bytes]:
-    length, content_type = 0, b""
+    length, content_types = 0, []
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             length = int(value)
         elif name == b"content-type":
-            content_type = value.lower()
-    return length, content_type
+            content_types.append(value.lower())
+    return length, content_types[0] if content_types else b""  # of several, Starlette reads the first too
+
+
+def _is_foreign_multipart(content_type: bytes) -> bool:
+    """Whether the fields would be decoded by another codec than UTF-8: Starlette takes any that Python has."""
+    if b"multipart/" not in content_type:
+        return False
+    _, options = parse_options_header(content_type)
+    return options.get(b"charset", b"utf-8") not in (b"utf-8", b"utf8")
 
 
 def _fault(loc: list[str]) -> dict[str, object]:

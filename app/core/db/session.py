@@ -6,8 +6,10 @@ unit begins IMMEDIATE: the default loses updates silently, and a deferred transa
 upgrades fails at once with 'database is locked'.
 """
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Self, TypeAlias
 
@@ -23,13 +25,16 @@ _current: ContextVar[AsyncSession | None] = ContextVar("current_unit", default=N
 _READ_ONLY = "kit_read_only"
 _ON_COMMIT = "kit_on_commit"
 _LATE_ROWS = "kit_late_rows"
+_ENDED = "kit_ended"
 
 Callback: TypeAlias = Callable[[], None]
 
 
 def current_session() -> AsyncSession | None:
     """The session of the unit of work this code runs in, if any."""
-    return _current.get()
+    session = _current.get()
+    # A task inherits the unit it was started in, and may outlive it.
+    return None if session is None or session.info.get(_ENDED) else session
 
 
 class UnitSession(Session):
@@ -74,17 +79,19 @@ class Database:
     async def session_scope(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
         """A unit of work of its own: commits when the block ends well, rolls back otherwise."""
         session = self.session(read_only=read_only)
-        token = _current.set(session)
+        outer = _current.get()
+        _current.set(session)
         try:
             yield session
-            # A read unit commits too: psycopg drops its prepared statements on an explicit ROLLBACK.
             with named_violations():
-                await session.commit()
+                await _commit(session)
         except BaseException:
             await session.rollback()
             raise
         finally:
-            _current.reset(token)
+            session.info[_ENDED] = True
+            # Not reset(token): a generator left half way is closed in another context.
+            _current.set(outer)
             await session.close()
         if rows := session.info.pop(_LATE_ROWS, None):
             async with self.session_scope() as late:
@@ -117,6 +124,14 @@ def on_commit(session: AsyncSession, callback: Callback) -> None:
     sync = session.sync_session
     within = sync.get_nested_transaction() or sync.get_transaction()
     session.info.setdefault(_ON_COMMIT, []).append((within, callback))
+
+
+async def _commit(session: AsyncSession) -> None:
+    """Commit, and again while the hooks of a commit, or a task beside it, have added to the unit."""
+    # A read unit commits too: psycopg drops its prepared statements on an explicit ROLLBACK.
+    await session.commit()
+    while session.new or session.info.get(_ON_COMMIT):
+        await session.commit()
 
 
 @event.listens_for(UnitSession, "after_commit")
@@ -154,6 +169,7 @@ def create_engine(url: URL, *, pool_size: int = 10, echo: bool = False) -> Async
     engine = create_async_engine(url, **options)
     event.listen(engine.sync_engine, "connect", prepare_sqlite)
     event.listen(engine.sync_engine, "begin", begin_sqlite)
+    event.listen(engine.sync_engine, "invalidate", _release_sqlite)
     return engine
 
 
@@ -165,6 +181,15 @@ def prepare_sqlite(connection: Any, _record: Any) -> None:
     for pragma in ("busy_timeout=15000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _release_sqlite(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    """Roll back before a connection is given up, which is what a cancelled statement leads to.
+
+    Closing it does not end its transaction, and with it SQLite's only write lock, while a cursor is still referred to.
+    """
+    with suppress(asyncio.CancelledError, sqlite3.Error, ValueError):  # a second cancellation; closed already
+        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))
 
 
 def begin_sqlite(connection: Connection) -> None:

@@ -1,7 +1,8 @@
 """Alive, and able to serve."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.core.db.session import Database
 from app.core.runtime import runtime
@@ -39,6 +41,24 @@ def broken_redis(app: FastAPI) -> Iterator[None]:
     runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
     yield
     runtime().redis = usual
+
+
+class Stubborn(Database):
+    """A database whose driver waits for the server before it lets go of a cancelled statement."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self.answers = asyncio.Event()
+        self.gave_up = asyncio.Event()
+
+    @asynccontextmanager
+    async def session_scope(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+        try:
+            await asyncio.Event().wait()
+            yield self.session(read_only=read_only)
+        finally:
+            await self.answers.wait()
+            self.gave_up.set()
 
 
 class TestLive:
@@ -92,3 +112,16 @@ class TestReady:
             await redis.aclose()
             server.close()
         assert body["checks"]["redis"] == "failed"
+
+    async def test_does_not_wait_for_what_is_slow_to_give_up(self, http: httpx.AsyncClient, path: str) -> None:
+        usual = runtime().database
+        runtime().database = stubborn = Stubborn(usual.engine)
+        try:
+            async with asyncio.timeout(10):
+                body = check(await http.get(path), 503, "not_ready")
+            assert not stubborn.gave_up.is_set()
+            stubborn.answers.set()
+            await asyncio.wait_for(stubborn.gave_up.wait(), 5)
+        finally:
+            runtime().database = usual
+        assert body["checks"]["database"] == "failed"

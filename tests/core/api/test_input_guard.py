@@ -155,6 +155,23 @@ class TestText:
         body = check(await http.post("/t/form", content=content, headers=headers), 422, "invalid_input")
         assert body["errors"][0]["loc"] == ["body", "name"]
 
+    async def test_the_first_of_several_content_types_counts(self, http: httpx.AsyncClient) -> None:
+        """It is the one that decides how the body is read."""
+        types = [("content-type", "application/json"), ("content-type", "text/plain")]
+        check(await http.post("/t/json", content=rb'["\ud800"]', headers=types), 422, "invalid_input")
+
+    @pytest.mark.parametrize(
+        ("charset", "status"),
+        [("utf-8", 200), ("UTF8", 200), ("unicode_escape", 422), ('"raw_unicode_escape"', 422), ("utf-16", 422)],
+    )
+    async def test_multipart_text_is_utf_8(self, http: httpx.AsyncClient, charset: str, status: int) -> None:
+        content = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\n\\ud800\r\n--x--\r\n'
+        headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+        answer = await http.post("/t/form", content=content, headers=headers)
+        assert answer.status_code == status
+        if status == 422:
+            assert check(answer, 422, "invalid_input")["errors"][0]["loc"] == ["header", "content-type"]
+
     async def test_other_bodies_may_hold_anything(self, http: httpx.AsyncClient) -> None:
         assert (await http.post("/t/raw", content=b"\x00\xff")).json() == 2
 

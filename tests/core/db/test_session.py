@@ -1,7 +1,9 @@
 """Units of work: what commits, what waits for it, and what a read may not do."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
+from contextvars import Context
 
 import pytest
 from sqlalchemy import text
@@ -64,6 +66,49 @@ class TestUnit:
                 assert current_session() is inner
             assert current_session() is outer
         assert current_session() is None
+
+    async def test_it_is_no_longer_the_current_one_of_a_task_that_outlives_it(self, open_shop: Database) -> None:
+        ended = asyncio.Event()
+
+        async def later() -> bool:
+            await ended.wait()
+            return current_session() is None
+
+        async with open_shop.session_scope():
+            from_write = asyncio.create_task(later())
+        async with open_shop.session_scope(read_only=True):
+            from_read = asyncio.create_task(later())
+        ended.set()
+        assert await from_write
+        assert await from_read
+
+    async def test_a_generator_that_is_left_half_way_ends_it(self, open_shop: Database) -> None:
+        async def addresses() -> AsyncGenerator[str, None]:
+            async with open_shop.session_scope() as db:
+                await customers.create(db=db, data={"email": "ann"})
+                yield "ann"
+
+        generator = addresses()
+        assert await anext(generator) == "ann"
+        # As the event loop closes what a client that went away has left: in a task of its own.
+        await asyncio.get_running_loop().create_task(generator.aclose(), context=Context())
+        assert await names(open_shop) == []
+
+    async def test_cancelled_statements_leave_no_lock(self, open_shop: Database) -> None:
+        async def work() -> None:
+            async with open_shop.session_scope() as db:
+                while True:
+                    await db.execute(text("SELECT 1"))
+
+        tasks = []  # kept: what they hold must not matter
+        for number in range(30):
+            tasks.append(asyncio.create_task(work()))
+            await asyncio.sleep(number * 0.0003)
+            tasks[-1].cancel()
+            await asyncio.wait(tasks[-1:])
+        async with asyncio.timeout(5), open_shop.session_scope() as db:
+            await customers.create(db=db, data={"email": "ann"})
+        assert await names(open_shop) == ["ann"]
 
     async def test_a_commit_within_begins_a_new_transaction(self, open_shop: Database) -> None:
         with suppress(LookupError):
@@ -179,6 +224,13 @@ class TestOnCommit:
                         on_commit(db, lambda: called.append("innermost"))
                     raise LookupError
         assert called == ["outer"]
+
+    async def test_what_it_stores_itself_is_stored(self, open_shop: Database) -> None:
+        stored: list[str] = []
+        async with open_shop.session_scope() as db:
+            await customers.create(db=db, data={"email": "ann"})
+            on_commit(db, lambda: store_with(db, Customer(email="bob"), lambda: stored.append("bob")))
+        assert (await names(open_shop), stored) == (["ann", "bob"], ["bob"])
 
     async def test_a_row_and_its_callback_share_a_fate(self, open_shop: Database) -> None:
         stored: list[str] = []

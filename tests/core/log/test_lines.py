@@ -162,6 +162,12 @@ class TestStandardLibrary:
         assert brought.stream.getvalue() == ""
         assert len(lines.all("up")) == 1
 
+    @pytest.mark.parametrize("name", ["aiosqlite", "python_multipart.multipart"])
+    def test_those_that_would_write_values_and_bytes_are_quiet(self, name: str) -> None:
+        with captured_log(LOG_LEVEL="DEBUG") as lines:
+            logging.getLogger(name).debug("executing %s", ("$argon2id$...",))
+        assert lines.text == ""
+
     def test_their_exceptions_are_shown(self) -> None:
         with captured_log() as lines:
             try:

@@ -149,6 +149,25 @@ class TestFunction:
         with pytest.raises(TypeError, match="secrets look all the same"):
             await owner_of(SecretStr("one"))
 
+    async def test_a_secret_deep_in_an_argument_is_found(self, kit: Runtime) -> None:
+        @dataclass
+        class Lock:
+            keys: list[SecretStr]
+
+        @cached(ttl=60)
+        async def owner_of(locks: dict[str, Lock]) -> int:
+            return 1
+
+        with pytest.raises(TypeError, match="secrets look all the same"):
+            await owner_of({"front": Lock([SecretStr("one")])})
+
+    async def test_text_that_looks_like_a_hidden_secret_is_a_value(self, kit: Runtime, prefix: str) -> None:
+        @cached(ttl=60)
+        async def echo(text: str, of: str) -> str:
+            return text
+
+        assert await echo("*" * 10, prefix) == "*" * 10
+
     async def test_a_dataclass_is_a_value(self, counter: Counter, prefix: str) -> None:
         @dataclass
         class Place:

@@ -22,6 +22,7 @@ Drain = Callable[[], Awaitable[int]]
 Due = Callable[[], Awaitable[None]]
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
 
+ENCODED = "=?utf-8?q?=0D=0ABcc=3Aeve?="
 LINK = "https://theatre.test/tickets#token=abc-DEF_1"
 
 
@@ -89,12 +90,14 @@ class TestSend:
 
 
 class TestHeaders:
-    @pytest.mark.parametrize("subject", ["a\r\nBcc: eve@example.com", "a\nb", "a\rb", "a\x00", ""])
+    @pytest.mark.parametrize("subject", ["a\r\nBcc: eve@example.com", "a\nb", "a\rb", "a\x00", "", ENCODED])
     def test_a_subject_that_would_end_its_line_is_refused(self, subject: str) -> None:
         with pytest.raises(ValidationError):
             to("ada@example.com", subject=subject)
 
-    @pytest.mark.parametrize("address", ["ada@example.com\r\nBcc: eve@example.com", "ada", "a b@example.com"])
+    @pytest.mark.parametrize(
+        "address", ["ada@example.com\r\nBcc: eve@example.com", "ada", "a b@example.com", f"{ENCODED}@example.com"]
+    )
     def test_a_recipient_that_is_no_address_is_refused(self, address: str) -> None:
         with pytest.raises(ValidationError):
             to(address)

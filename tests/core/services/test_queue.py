@@ -1,5 +1,6 @@
 """Pushing tasks: what is stored when, and what is refused."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
-from app.core.exceptions import ConfigError
+from app.core.exceptions import ConfigError, UniqueViolation
 from app.core.runtime import Runtime
 from app.core.services.log.context import correlation
 from app.core.services.queue import BaseTask, TaskDataError
-from app.core.services.queue.registry import TaskRegistry
+from app.core.services.queue.registry import TaskRegistry, tasks
+from app.core.services.queue.store import new_job
 from tests.core.services.conftest import rolled_back, until
 from tests.core.services.stage import Hurry, Play, Say, Stage, Unqueued
 
@@ -61,6 +63,29 @@ class TestPush:
             assert await kit.queue.push(Play, {"number": 1}) is None
             assert await jobs() == []
         assert [job.payload for job in await jobs()] == [{"number": 1}]
+
+    async def test_says_what_the_database_refuses_of_the_unit(self, kit: Runtime, committed: Database) -> None:
+        async with rolled_back(kit.database.session_scope()) as session:
+            session.add_all([new_job(tasks.of(Hurry), {}, dedup_key="same") for _ in range(2)])
+            with pytest.raises(UniqueViolation):
+                await kit.queue.push(Play, {"number": 1})
+
+    async def test_is_stored_by_a_task_that_outlives_the_unit_it_was_started_in(
+        self, kit: Runtime, committed: Database, jobs: Jobs
+    ) -> None:
+        ended = asyncio.Event()
+
+        async def later(number: int) -> None:
+            await ended.wait()
+            await kit.queue.push(Play, {"number": number})
+
+        async with kit.database.session_scope():
+            first = asyncio.create_task(later(1))
+        async with kit.database.session_scope(read_only=True):
+            second = asyncio.create_task(later(2))
+        ended.set()
+        await asyncio.gather(first, second)
+        assert sorted(job.payload["number"] for job in await jobs()) == [1, 2]
 
     async def test_data_keeps_its_types(self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage) -> None:
         moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -20,6 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KeyBuilder = Callable[..., str]
+
+_plain: TypeAdapter[Any] = TypeAdapter(Any)
 
 # What stands for no value: it does not change a result.
 _TOOLS = (
@@ -114,13 +116,21 @@ def _key(function: Callable[..., Any], arguments: inspect.BoundArguments) -> str
         raise TypeError(
             f"@cached needs a key_builder for {_name(function)}: not every argument can be part of a key ({exc})"
         ) from exc
-    if b'"**********"' in content:
+    if b'"**********"' in content and _holds_secret(_plain.dump_python(values)):
         raise TypeError(f"@cached needs a key_builder for {_name(function)}: secrets look all the same in a key")
     return f"{_name(function)}:{hashlib.sha256(content).hexdigest()}"
 
 
 def _name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_secret, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_holds_secret, value))
+    return isinstance(value, SecretStr | SecretBytes | Secret)
 
 
 def _cache() -> CacheServiceInterface:

@@ -13,10 +13,10 @@ from app.core.services.queue.registry import queued
 
 @queued
 class Listen(BaseTask):
-    """Hands one event to one listener."""
+    """Hands one event to one listener; what it needs may be away for most of a day."""
 
     __task_name__ = "events.listen"
-    max_attempts = 10
+    max_attempts = 30
 
     async def run(self, listener: str, event: str, event_id: UUID, occurred_at: datetime, data: dict[str, Any]) -> None:
         """Deliver; what the listener raises is this job's failure."""

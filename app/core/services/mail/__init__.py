@@ -1,6 +1,6 @@
 """Mail: templates rendered to HTML and text, captured as files or sent by SMTP."""
 
-from app.core.services.mail.base import SendMail
+from app.core.services.mail.base import MailTask, SendMail
 from app.core.services.mail.capture import CaptureMailService
 from app.core.services.mail.interface import BaseTemplate, EmailData, MailServiceInterface
 from app.core.services.mail.message import Sender
@@ -11,6 +11,7 @@ __all__ = [
     "CaptureMailService",
     "EmailData",
     "MailServiceInterface",
+    "MailTask",
     "SMTPMailService",
     "SMTPServer",
     "SendMail",

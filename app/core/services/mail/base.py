@@ -37,14 +37,19 @@ class MailServiceBase(MailServiceInterface):
         """Give one mail to whoever delivers it; PermanentFailure where that is refused for good."""
 
 
-@queued
-class SendMail(BaseTask):
-    """Sends one queued mail. A server that is down is tried again for about a day."""
+class MailTask(BaseTask):
+    """A task that sends a mail: a server that is down is tried again for about a day."""
 
-    __task_name__ = "mail.send"
     max_attempts = 30
     backoff = 5.0
     timeout = 120.0
+
+
+@queued
+class SendMail(MailTask):
+    """Sends one queued mail."""
+
+    __task_name__ = "mail.send"
 
     async def run(self, template: str, fields: dict[str, Any], email_data: EmailData) -> None:
         """Send once."""

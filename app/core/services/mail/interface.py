@@ -2,10 +2,20 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import AfterValidator, ConfigDict, EmailStr, Field
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, EmailStr, Field
+
+
+def _without_encoded_words(value: str) -> str:
+    # Python's email package decodes what it is given, a line break inside included.
+    if "=?" in value:
+        raise ValueError("encoded words (RFC 2047) are not allowed")
+    return value
+
+
+_NoEncodedWords = AfterValidator(_without_encoded_words)
 
 
 class BaseTemplate(PydanticModel, ABC):
@@ -42,12 +52,12 @@ class BaseTemplate(PydanticModel, ABC):
 
 
 class EmailData(PydanticModel):
-    """The envelope. Subjects with line breaks are refused (header injection)."""
+    """The envelope. What would end its header's line, encoded or not, is refused (header injection)."""
 
     model_config = ConfigDict(frozen=True)
 
-    subject: str = Field(min_length=1, max_length=200, pattern=r"^[^\r\n\x00]+$")
-    recipients: list[EmailStr] = Field(min_length=1)
+    subject: Annotated[str, _NoEncodedWords] = Field(min_length=1, max_length=200, pattern=r"^[^\r\n\x00]+$")
+    recipients: list[Annotated[EmailStr, _NoEncodedWords]] = Field(min_length=1)
 
 
 class MailServiceInterface(ABC):
