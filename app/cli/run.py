@@ -96,10 +96,10 @@ def _announce(settings: "AppConfig", listener: socket.socket, news: list[str]) -
     typer.echo("\n".join(_welcome(settings, reachable, port, news)), err=not settings.is_relaxed)
 
 
-def answers(host: str, port: int) -> bool:
+def answers(host: str, port: int, path: str = "/health/live") -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", "/health/live")
+        connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -1,0 +1,1 @@
+"""What the service costs beside a bare application that does the same: `make bench`, docs/performance.md."""
