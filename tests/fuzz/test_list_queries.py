@@ -13,7 +13,11 @@ from tests.fuzz.list_queries import FIELDS, ListQueries
 from tests.utils import login_user
 
 PATH = "/api/v1/users"
-OWN = {*FIELDS, "false", "32767", "-32768", str(2**63 - 1), str(-(2**63)), "filters", "1000000", "2026-01-31T12:00:00Z"}
+LOOKUPS = ("ne", "lt", "lte", "gt", "gte", "ilike", "null")
+OWN = {
+    *(f"{field}__{lookup}" for field in FIELDS for lookup in LOOKUPS),
+    *("filters", "cursor", "false", "-32768", str(2**63 - 1), str(-(2**63)), "1000000", "2026-01-31T12:00:00Z"),
+}
 """What the errors of this list say by themselves: its fields, and the bounds of its columns."""
 
 SLOWEST = 20
