@@ -1,5 +1,6 @@
 """List queries over HTTP, down to the database: what is answered, and that all else is a 422."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -127,6 +128,27 @@ class TestFilters:
             "color:blue,id:1",
             "key:00000000-0000-0000-0000-000000000001,id:1",
             "plain_key:00000000-0000-0000-0000-000000000002,id:1",
+            "id__lt:2",
+            "id__lte:1",
+            "big__gt:1",
+            "id__gte:1,id__lt:2",
+            "id:[1,2],id__ne:2",
+            "id__ne:[2,77]",
+            "text__ne:x",
+            "text__lt:b",
+            "text__ilike:A,id__null:false",
+            r"text__ilike:\,B:c",
+            "small__lt:-6",
+            "flag__ne:false",
+            "price__gte:10.50",
+            "price__gt:10.49",
+            "ratio__lte:0.25",
+            "born__lt:2000-03-01",
+            "seen_at__lte:2026-01-31T12:00:00.5Z",
+            "size__ne:[small]",
+            "color__ne:red,id:1",
+            "key__ne:00000000-0000-0000-0000-000000000009,id:1",
+            "plain_key__ne:[00000000-0000-0000-0000-000000000009],id:1",
         ],
     )
     async def test_a_value_of_every_type_finds_its_row(
@@ -154,6 +176,18 @@ class TestFilters:
             r"text:\\",
             r"text:\[",
             "text:a[b]",
+            "text__ilike:" + "%" * 100,
+            "text__null:true",
+            "text__gt:y",
+            "id__lt:-9223372036854775808",
+            "id__gt:9223372036854775807",
+            "id__ne:[1,2]",
+            "price__gt:999999.99",
+            "ratio__gt:" + "9" * 100,
+            "born__gt:9999-12-31",
+            "seen_at__lt:0001-01-01T00:00:00Z",
+            "text:a,text__null:true",
+            "id:1,id__ne:1",
             "size:small,id:1",
             "id:[" + ",".join(str(number) for number in range(1000, 1100)) + "]",
         ],
@@ -388,6 +422,29 @@ class TestDeclaration:
         assert "`size`" in parameters["filters"]["description"]
         assert parameters["per_page"]["schema"]["maximum"] == 100
         assert parameters["page"]["schema"]["maximum"] == 1_000_000
+
+    def test_the_lookups_are_documented_where_they_fit(self) -> None:
+        operation: dict[str, Any] = make_app(AsyncSession()).openapi()["paths"]["/samples"]["get"]
+        described = {item["name"]: item["description"] for item in operation["parameters"] if "description" in item}
+        lines = dict(re.findall(r"- `__(\w+)` \(.*\)(.*)", described["filters"]))
+        assert list(lines) == ["ne", "lt", "lte", "gt", "gte", "ilike", "null"]
+        assert lines["ilike"] == ": `text`"
+        assert lines["null"] == lines["ne"] == ""
+        assert "`price`" in lines["lt"]
+        assert "`flag`" not in lines["lt"]
+        assert "`id`, `text`, `small`, `number`, `big`, `seen_at`" in described["cursor"]
+
+    async def test_every_example_is_answered(self, http: httpx.AsyncClient, sample: Sample) -> None:
+        operation: dict[str, Any] = make_app(AsyncSession()).openapi()["paths"]["/samples"]["get"]
+        queries = [
+            f"{item['name']}={quote(example)}"
+            for item in operation["parameters"]
+            for option in item["schema"].get("anyOf", [])
+            for example in [*option.get("examples", []), *item["schema"].get("examples", [])]
+        ]
+        assert len(queries) >= 8
+        for query in queries:
+            await ask(http, query)
 
     def test_a_field_that_is_no_column_stops_the_start(self) -> None:
         class Sort(SortParam):

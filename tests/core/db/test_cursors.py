@@ -1,0 +1,261 @@
+"""Cursor paging over HTTP: its answers, and that no cursor but one of this very query is taken."""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, Request
+from fastapi import Response as HTTPResponse
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel as Schema
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.api import ListParamsBuilder, PaginatedResponse
+from app.core.configs import get_settings
+from app.core.db import Cursor, CursorSeal, FilterParam, ListParams, SortParam, utcnow
+from app.core.db.cursors import Position
+from app.core.exceptions import InvalidInputError
+from tests.core.db.models import Customer, CustomerRepository
+
+customers = CustomerRepository()
+
+
+class CustomerRead(Schema):
+    """A customer as this list shows it."""
+
+    id: int
+    email: str
+
+
+class CustomerSortParam(SortParam):
+    """Two columns are NOT NULL, one is not."""
+
+    field: Literal["id", "email", "points", "name"]
+
+
+class CustomerFilterParam(FilterParam):
+    """What customers can be filtered by."""
+
+    field: Literal["id", "points"]
+
+
+class CustomerListParams(ListParams):
+    """A query of customers."""
+
+    model = Customer
+
+
+list_params = ListParamsBuilder(CustomerListParams, CustomerSortParam, CustomerFilterParam)
+
+
+@pytest.fixture
+def application(shop: AsyncSession) -> FastAPI:
+    """A list of customers."""
+    app = FastAPI()
+
+    @app.get("/customers")
+    async def list_customers(
+        params: Annotated[CustomerListParams, Depends(list_params)], request: Request, response: HTTPResponse
+    ) -> PaginatedResponse[CustomerRead]:
+        result = await customers.get_list(db=shop, params=params, into=CustomerRead)
+        return PaginatedResponse.of(result, request, response)
+
+    @app.exception_handler(InvalidInputError)
+    async def refuse(_: Request, exc: InvalidInputError) -> JSONResponse:
+        return JSONResponse({"detail": exc.errors}, status_code=422)
+
+    return app
+
+
+@pytest.fixture
+async def http(application: FastAPI, shop: AsyncSession) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of that list, in which there are five customers of 0, 1, 1, 2 and 2 points."""
+    points = {"a": 0, "b": 1, "c": 1, "d": 2, "e": 2}
+    rows = [{"email": f"{name}@example.com", "points": count} for name, count in points.items()]
+    await customers.create_many(db=shop, data=rows)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://test") as client:
+        yield client
+
+
+async def ask(http: httpx.AsyncClient, **query: Any) -> tuple[list[int], str | None, str | None]:
+    """The ids of a page, and the cursors of the next one and the one before."""
+    answer = await http.get("/customers", params={"cursor": "", "per_page": 2, **query})
+    assert answer.status_code == 200, answer.text
+    pagination = answer.json()["meta"]["pagination"]
+    return [item["id"] for item in answer.json()["data"]], pagination["next_cursor"], pagination["prev_cursor"]
+
+
+async def refused(http: httpx.AsyncClient, parameter: str, kind: str, **query: Any) -> None:
+    """The query is a 422 about `parameter`."""
+    answer = await http.get("/customers", params=query)
+    assert answer.status_code == 422, answer.text
+    (fault,) = answer.json()["detail"]
+    assert (fault["loc"], fault["type"]) == (["query", parameter], kind)
+    assert not (sent := query.get("cursor", "").strip()) or sent not in fault["msg"]
+
+
+async def some_cursor(http: httpx.AsyncClient, **query: Any) -> str:
+    """The cursor of the second page."""
+    _, ahead, _ = await ask(http, **query)
+    assert ahead
+    return ahead
+
+
+class TestPages:
+    @pytest.mark.parametrize(
+        ("sort", "ids"),
+        [
+            ({}, [1, 2, 3, 4, 5]),
+            ({"sort": "id:desc"}, [5, 4, 3, 2, 1]),
+            ({"sort": "points"}, [1, 2, 3, 4, 5]),
+            ({"sort": "points:desc"}, [5, 4, 3, 2, 1]),
+            ({"sort": "email:desc", "filters": "points__gte:1"}, [5, 4, 3, 2]),
+        ],
+    )
+    async def test_there_and_back(self, http: httpx.AsyncClient, sort: dict[str, str], ids: list[int]) -> None:
+        pages = [await ask(http, **sort)]
+        while ahead := pages[-1][1]:
+            pages.append(await ask(http, cursor=ahead, **sort))
+        assert [page[0] for page in pages] == [ids[i : i + 2] for i in range(0, len(ids), 2)]
+
+        back = [pages.pop()]
+        while before := back[-1][2]:
+            back.append(await ask(http, cursor=before, **sort))
+        assert [page[0] for page in back[1:]] == [page[0] for page in reversed(pages)]
+
+    async def test_the_answer_says_where_it_goes_on_and_counts_nothing(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/customers?cursor=&per_page=2&sort=email")
+        pagination = answer.json()["meta"]["pagination"]
+        assert pagination == {"per_page": 2, "next_cursor": pagination["next_cursor"], "prev_cursor": None}
+        assert "x-total-count" not in answer.headers
+        assert answer.headers["link"] == (
+            '</customers?per_page=2&sort=email&cursor=>; rel="first", '
+            f'</customers?per_page=2&sort=email&cursor={pagination["next_cursor"]}>; rel="next"'
+        )
+
+    async def test_a_last_page_that_is_full_is_the_last(self, http: httpx.AsyncClient) -> None:
+        assert await ask(http, per_page=5) == ([1, 2, 3, 4, 5], None, None)
+
+    async def test_an_empty_list_leads_nowhere(self, http: httpx.AsyncClient) -> None:
+        assert await ask(http, filters="id:99") == ([], None, None)
+
+    async def test_the_row_of_a_cursor_may_be_gone(self, http: httpx.AsyncClient, shop: AsyncSession) -> None:
+        ahead = await some_cursor(http, sort="points")
+        await customers.delete(db=shop, id=2)
+        assert (await ask(http, sort="points", cursor=ahead))[0] == [3, 4]
+
+    async def test_an_empty_page_leads_back_to_every_row(self, http: httpx.AsyncClient, shop: AsyncSession) -> None:
+        ahead = await some_cursor(http, per_page=4)
+        await customers.delete(db=shop, id=5)
+        ids, nothing, back = await ask(http, cursor=ahead)
+        assert (ids, nothing) == ([], None)
+        assert (await ask(http, cursor=back))[0] == [3, 4]
+
+        _, _, first = await ask(http, cursor=ahead, per_page=4)
+        await customers.delete_all(db=shop, hard=True, id=[1, 2, 3, 4])
+        ids, forth, nothing = await ask(http, cursor=first)
+        assert (ids, nothing) == ([], None)
+        late = await customers.create(db=shop, data={"email": "late@example.com"})
+        assert (await ask(http, cursor=forth))[0] == [late.id]
+
+    async def test_the_size_of_the_page_may_change_on_the_way(self, http: httpx.AsyncClient) -> None:
+        assert (await ask(http, cursor=await some_cursor(http), per_page=100))[0] == [3, 4, 5]
+
+
+class TestRefused:
+    @pytest.mark.parametrize("page", ["1", "2"])
+    async def test_a_page_beside_a_cursor(self, http: httpx.AsyncClient, page: str) -> None:
+        await refused(http, "page", "page_with_cursor", cursor="", page=page)
+
+    async def test_more_than_one_sort(self, http: httpx.AsyncClient) -> None:
+        await refused(http, "sort", "too_many", cursor="", sort="points,id")
+
+    async def test_a_sort_that_can_be_null(self, http: httpx.AsyncClient) -> None:
+        await refused(http, "sort", "unfit_for_cursor", cursor="", sort="name")
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {},
+            {"sort": "email:desc"},
+            {"sort": "points"},
+            {"sort": "id"},
+            {"sort": "email", "filters": "points:1"},
+        ],
+    )
+    async def test_a_cursor_of_another_query(self, http: httpx.AsyncClient, other: dict[str, str]) -> None:
+        ahead = await some_cursor(http, sort="email")
+        await refused(http, "cursor", "invalid_cursor", cursor=ahead, **other)
+
+    async def test_a_cursor_of_other_filters(self, http: httpx.AsyncClient) -> None:
+        ahead = await some_cursor(http, filters="points__gte:1")
+        await refused(http, "cursor", "invalid_cursor", cursor=ahead, filters="points__gte:2")
+        await refused(http, "cursor", "invalid_cursor", cursor=ahead)
+
+    async def test_any_change_of_a_cursor(self, http: httpx.AsyncClient) -> None:
+        ahead = await some_cursor(http, sort="email")
+        changed = [ahead[:i] + ("B" if letter == "A" else "A") + ahead[i + 1 :] for i, letter in enumerate(ahead)]
+        for cursor in [*changed, ahead[:-1], ahead[1:], ahead + "A", ahead + "=", ahead + " ", ahead * 2, "!" + ahead]:
+            await refused(http, "cursor", "invalid_cursor", cursor=cursor, sort="email")
+
+    @pytest.mark.parametrize(
+        "cursor", ["0", "null", "None", "=", " ", "\u00e9", "A" * 5000, "W10", "bnVsbA", "../..", "%"]
+    )
+    async def test_what_never_was_a_cursor(self, http: httpx.AsyncClient, cursor: str) -> None:
+        await refused(http, "cursor", "invalid_cursor", cursor=cursor)
+
+    @pytest.mark.parametrize("query", ["cursor=%00", "cursor=%FF", "cursor=%ED%A0%80", "cursor=&cursor="])
+    async def test_what_no_parameter_may_be(self, http: httpx.AsyncClient, query: str) -> None:
+        answer = await http.get(f"/customers?{query}")
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "cursor"])
+
+    async def test_a_place_without_its_seal(self, http: httpx.AsyncClient) -> None:
+        for text in (b"[null,1,0,0]", bytes(16) + b"[null,1,0,0]", bytes(16), bytes(16) + b"{"):
+            cursor = base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+            await refused(http, "cursor", "invalid_cursor", cursor=cursor)
+
+    async def test_a_cursor_of_another_key(self, http: httpx.AsyncClient, application: FastAPI) -> None:
+        ahead = await some_cursor(http)
+        other = get_settings().model_copy(update={"secret_key": SecretStr("another key, as long as it has to be")})
+        application.dependency_overrides[get_settings] = lambda: other
+        await refused(http, "cursor", "invalid_cursor", cursor=ahead)
+
+
+class TestSeal:
+    seal = CursorSeal(b"secret", "scope")
+
+    def test_it_shows_no_key(self) -> None:
+        assert "secret" not in repr(Cursor(self.seal))
+
+    def test_scope_and_text_do_not_run_into_each_other(self) -> None:
+        one = CursorSeal(b"k", "a").write(Position(None, 1))
+        with pytest.raises(ValueError, match="not a cursor"):
+            CursorSeal(b"k", "a:").read(one)
+
+    @pytest.mark.parametrize(
+        "key", [None, 0, -(2**63), True, 0.1 + 0.2, 5e-324, "", '\u00e4"\\\U0001f600', utcnow(), utcnow().date()]
+    )
+    def test_a_position_comes_back_as_it_was(self, key: Any) -> None:
+        position = Position(key, 2**63 - 1, backwards=True, inclusive=True)
+        assert self.seal.read(self.seal.write(position)) == position
+
+
+class TestInCode:
+    async def test_two_sorts_are_a_mistake(self, shop: AsyncSession) -> None:
+        params = ListParams(sort=(SortParam(field="points"), SortParam(field="id")), cursor=Cursor(TestSeal.seal))
+        with pytest.raises(TypeError, match="takes one sort"):
+            await customers.get_list(db=shop, params=params)
+
+    async def test_a_sort_that_can_be_null_is_a_mistake(self, shop: AsyncSession) -> None:
+        params = ListParams(sort=(SortParam(field="name"),), cursor=Cursor(TestSeal.seal))
+        with pytest.raises(TypeError, match="cannot be sorted by"):
+            await customers.get_list(db=shop, params=params)
+
+    async def test_entities_are_read_where_no_schema_is_given(self, shop: AsyncSession) -> None:
+        ann = await customers.create(db=shop, data={"email": "a"})
+        result = await customers.get_list(db=shop, params=ListParams(cursor=Cursor(TestSeal.seal)))
+        assert (list(result.items), result.total, result.page) == ([ann], None, None)
+        assert result.map(lambda row: row.email).cursors == result.cursors
