@@ -1,11 +1,13 @@
-"""Refuses, before anything reads it, input that is too large or that no text column can hold.
+"""Refuses, before anything reads it, input that is too large, or that nothing here reads as its sender meant it.
 
 NUL and lone surrogates are valid in JSON and in percent-encoding, and PostgreSQL refuses both; Starlette
 replaces invalid UTF-8 silently.
 """
 
 import re
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from python_multipart.multipart import parse_options_header
@@ -13,19 +15,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.api.errors import RefusedBody
+from app.core.api.json_bodies import is_text, json_fault
+from app.core.api.media_types import MULTIPART, URLENCODED, expected_instead, media_type, takes_files
 from app.core.api.problems import input_problem, problem
 
-# Escapes in their order, so that an escaped backslash is no beginning of one; a pair of surrogates is fine.
-_JSON_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<unfit>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
 # What is, or is percent-encoded, NUL or no ASCII: without any of it, a form need not be decoded to be known as text.
 _SUSPECT = re.compile(rb"%(?:00|[89a-fA-F])|[\0\x80-\xff]")
 _TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG
-_FORM = b"application/x-www-form-urlencoded"
+_CONTENT_TYPE = ["header", "content-type"]
 
+Fault: TypeAlias = dict[str, object]
+Check: TypeAlias = Callable[[bytes], Fault | None]
 
 MAX_QUERY_SIZE = 64 * 1024
 _LONG_QUERY = f"A query may have {MAX_QUERY_SIZE} bytes at most."
@@ -54,50 +55,76 @@ class InputGuard:
             await problem(scope, _TOO_LARGE, "content_too_large", self.refusal)(scope, receive, send)
             return
         if _is_foreign_multipart(content_type):
-            await input_problem(scope, [_fault(["header", "content-type"])])(scope, receive, send)
+            await input_problem(scope, [_fault(_CONTENT_TYPE)])(scope, receive, send)
             return
-        await self.app(scope, _Body(receive, self, content_type), send)
+        await self.app(scope, _Body(scope, receive, self, content_type), send)
 
 
 class _Body:
     """Reads the body and raises where it must be refused."""
 
-    def __init__(self, receive: Receive, guard: InputGuard, content_type: bytes) -> None:
+    def __init__(self, scope: Scope, receive: Receive, guard: InputGuard, content_type: bytes) -> None:
+        self._scope = scope
         self._receive = receive
         self._guard = guard
         self._size = 0
         self._chunks: list[bytes] = []
-        self._is_form = content_type.startswith(_FORM)
-        self._is_json = b"json" in content_type
+        self._content_type = content_type
+        self._check: Check | None = None
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.request":
-            self._take(message.get("body", b""), more=message.get("more_body", False))
+        if message["type"] == "http.request" and (chunk := message.get("body", b"")):
+            self._begin()
+            self._take(chunk)
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._end()
         return message
 
-    def _take(self, chunk: bytes, *, more: bool) -> None:
+    def _begin(self) -> None:
+        """With the first bytes: by then the request has its route."""
+        if self._size:
+            return
+        kind = media_type(self._content_type)
+        if expected := expected_instead(self._scope, kind):
+            raise RefusedBody([{"loc": _CONTENT_TYPE, "msg": f"The body must be {expected}", "type": "content_type"}])
+        self._check = _check_of(kind, self._scope)
+
+    def _take(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._guard.max_body_size:
             raise HTTPException(_TOO_LARGE, self._guard.refusal)
-        if not self._is_form and not self._is_json:
-            return
-        self._chunks.append(chunk)
-        if more:
-            return
+        if self._check:
+            self._chunks.append(chunk)
+
+    def _end(self) -> None:
         body = b"".join(self._chunks)
         self._chunks.clear()
-        if self._is_json and not is_storable_json(body):
-            raise RefusedBody([_fault(["body"])])
-        if self._is_form and (name := unstorable_field(body)) is not None:
-            raise RefusedBody([_fault(["body", name])])
+        if self._check and (fault := self._check(body)):
+            raise RefusedBody([fault])
 
 
-def is_storable_json(body: bytes) -> bool:
-    """Whether every string in the text is valid UTF-8 without NUL."""
-    if not _is_text(body):
-        return False
-    return b"\\u" not in body or not any(escape["unfit"] for escape in _JSON_ESCAPE.finditer(body))
+def _check_of(kind: str, scope: Scope) -> Check | None:
+    """How a body of this type is checked once it is complete; None where it may hold anything."""
+    if "json" in kind:
+        return _check_json
+    if kind == URLENCODED:
+        return _check_form
+    return _check_text if kind == MULTIPART and not takes_files(scope) else None
+
+
+def _check_json(body: bytes) -> Fault | None:
+    fault = json_fault(body)
+    return {"loc": ["body"], "type": fault[0], "msg": fault[1]} if fault else None
+
+
+def _check_form(body: bytes) -> Fault | None:
+    name = unstorable_field(body)
+    return None if name is None else _fault(["body", name])
+
+
+def _check_text(body: bytes) -> Fault | None:
+    return None if is_text(body) else _fault(["body"])
 
 
 def unstorable_field(encoded: bytes) -> str | None:
@@ -105,17 +132,9 @@ def unstorable_field(encoded: bytes) -> str | None:
     if not _SUSPECT.search(encoded):
         return None
     for field in encoded.split(b"&"):
-        if not _is_text(unquote_to_bytes(field)):
+        if not is_text(unquote_to_bytes(field)):
             return unquote_to_bytes(field.partition(b"=")[0]).decode(errors="replace")
     return None
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in data
 
 
 def _unfit_address(scope: Scope) -> list[str] | None:
@@ -143,5 +162,5 @@ def _is_foreign_multipart(content_type: bytes) -> bool:
     return options.get(b"charset", b"utf-8") not in (b"utf-8", b"utf8")
 
 
-def _fault(loc: list[str]) -> dict[str, object]:
+def _fault(loc: list[str]) -> Fault:
     return {"loc": loc, "msg": "Text must be UTF-8 without NUL characters", "type": "string_unicode"}
