@@ -9,8 +9,8 @@ from dataclasses import dataclass
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
 
-Make = Callable[[int], bytes]
-"""The bytes of the request of a number, counted over all connections."""
+Make = Callable[[], bytes]
+"""The bytes of the next request."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ async def run(port: int, make: Make, *, seconds: float, connections: int) -> Loa
         try:
             while time.perf_counter() < give_up:
                 number += 1
-                await answer(reader, writer, make(number))
+                await answer(reader, writer, make())
         finally:
             writer.close()
             await writer.wait_closed()

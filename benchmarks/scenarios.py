@@ -1,6 +1,7 @@
 """What is asked of both servers."""
 
 import asyncio
+import itertools
 import json
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
@@ -22,7 +23,7 @@ class Scenario:
 
 async def scenarios(service: Server, baseline: Server) -> list[Scenario]:
     """All of them; both servers take the tokens of the service."""
-    tokens = json.loads(await _once(service, _login(f"{API}/auth/login")(0)))
+    tokens = json.loads(await _once(service, _login(f"{API}/auth/login")()))
     token = tokens["access_token"]
     first = json.loads(await _once(service, request("GET", f"{API}/users?cursor=", token=token)))
     cursor = quote(first["meta"]["pagination"]["next_cursor"])
@@ -30,7 +31,7 @@ async def scenarios(service: Server, baseline: Server) -> list[Scenario]:
 
     def get(target: str, *, with_token: bool = True) -> Make:
         sent = request("GET", target, token=token if with_token else None)
-        return lambda _: sent
+        return lambda: sent
 
     def both(name: str, service_makes: Make, baseline_makes: Make) -> Scenario:
         return Scenario(name, {service.name: service_makes, baseline.name: baseline_makes})
@@ -46,8 +47,10 @@ async def scenarios(service: Server, baseline: Server) -> list[Scenario]:
 
 def _login(target: str) -> Make:
     """Each from a client of its own, or the limit would refuse the sixth."""
+    numbers = itertools.count()
 
-    def make(number: int) -> bytes:
+    def make() -> bytes:
+        number = next(numbers)
         address = f"X-Forwarded-For: 10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
         return request("POST", target, body=_FORM, headers=(address,))
 

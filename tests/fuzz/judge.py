@@ -61,7 +61,7 @@ async def send(
     seconds = time.perf_counter() - begun
     start = next(message for message in received if message["type"] == "http.response.start")
     body = b"".join(message.get("body", b"") for message in received if message["type"] == "http.response.body")
-    return Answer(start["status"], {k.decode(): v.decode("latin-1") for k, v in start["headers"]}, body, seconds)
+    return Answer(int(start["status"]), {k.decode(): v.decode("latin-1") for k, v in start["headers"]}, body, seconds)
 
 
 def faults(answer: Answer, sent: Iterable[str], path: str) -> list[str]:
