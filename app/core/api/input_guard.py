@@ -138,7 +138,8 @@ def unstorable_field(encoded: bytes) -> str | None:
 
 
 def _unfit_address(scope: Scope) -> list[str] | None:
-    if "\0" in scope["path"]:
+    raw_path = scope.get("raw_path") or b""  # in the decoded one, what is no UTF-8 has been replaced
+    if "\0" in scope["path"] or (_SUSPECT.search(raw_path) and not is_text(unquote_to_bytes(raw_path))):
         return ["path"]
     name = unstorable_field(scope["query_string"])
     return None if name is None else ["query", name]

@@ -183,6 +183,11 @@ class TestText:
     async def test_names_of_parameters_count_too(self, http: httpx.AsyncClient) -> None:
         check(await http.get("/t/text/x?a%00b=1"), 422, "invalid_input")
 
+    @pytest.mark.parametrize("path", ["/t/text/%ff", "/t/text/%ED%A0%80", "/nowhere/%c3"])
+    async def test_paths_are_not_silently_replaced(self, http: httpx.AsyncClient, path: str) -> None:
+        answer = await http.get(path)
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["path"])
+
     async def test_paths(self, http: httpx.AsyncClient) -> None:
         body = check(await http.get("/t/text/a%00b"), 422, "invalid_input")
         assert body["errors"][0]["loc"] == ["path"]

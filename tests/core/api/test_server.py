@@ -7,11 +7,10 @@ from typing import Literal
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import StreamingResponse
 
-from tests.core.api.conftest import make_app
+from tests.core.api import server
 from tests.core.log.capture import LogLines, captured_log
 
 router = APIRouter(prefix="/t")
@@ -47,23 +46,10 @@ async def endless() -> StreamingResponse:
 
 
 @asynccontextmanager
-async def serving(http: Literal["h11", "httptools"]) -> AsyncIterator[str]:
-    """The base URL of the application on a free port; the suite's own application keeps the runtime open."""
-    application = make_app(router, MAX_BODY_SIZE=1000)
-    config = uvicorn.Config(
-        application, port=0, workers=1, http=http, lifespan="off", log_config=None, access_log=False
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        while not server.started:  # noqa: ASYNC110  uvicorn offers no event
-            await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
+async def serving(kind: Literal["h11", "httptools"]) -> AsyncIterator[str]:
+    """The base URL of the application on a free port."""
+    async with server.serving(kind, router, MAX_BODY_SIZE=1000) as port:
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await task
 
 
 async def line_of(lines: LogLines, event: str) -> None:
