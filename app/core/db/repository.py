@@ -202,7 +202,9 @@ class BaseRepository(Generic[M]):
         return [ordering(self.list_field(field), order) for field, order in asked]
 
     def _columns_of(self, schema: type[PydanticModel]) -> list[ColumnElement[Any]]:
-        return [self.list_field(name).label(name) for name in schema.model_fields]
+        fields = [self.list_field(name) for name in schema.model_fields]
+        # A label costs more than it gives where the column has a name of its own.
+        return [field if isinstance(field, Column) else field.label(None) for field in fields]
 
     def _new(self, data: Data) -> M:
         return self.model.from_dict(_values(data))
