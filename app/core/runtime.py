@@ -86,7 +86,7 @@ async def open_runtime(
 async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
     database = Database.connect(settings.database_url, pool_size=settings.DB_POOL_SIZE, echo=settings.SQL_ECHO)
     stack.push_async_callback(database.close)
-    redis = _connect_redis(settings.redis_url) if settings.redis_url else None
+    redis = connect_redis(settings.redis_url) if settings.redis_url else None
     if redis:
         stack.push_async_callback(redis.aclose)
     broker = make_broker(settings)
@@ -132,7 +132,7 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         await opened.runner.stop(opened.settings.SHUTDOWN_GRACE_SECONDS)
 
 
-def _connect_redis(url: str) -> Redis:
+def connect_redis(url: str) -> Redis:
     """For the cache and the limiter: fail fast, their users have an answer without Redis."""
     pool = BlockingConnectionPool.from_url(
         url,

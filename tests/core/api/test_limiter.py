@@ -18,7 +18,7 @@ from app.core.api import ConfigurableRateLimiter
 from app.core.api.identity import client_address
 from app.core.api.limiter_stores import REDIS_PAUSE, Stores
 from app.core.api.limiter_windows import SlidingWindow, Windows, windows
-from app.core.runtime import runtime
+from app.core.runtime import connect_redis, runtime
 from tests.core.api.conftest import Serve
 from tests.core.api.test_errors import check
 from tests.core.log.capture import captured_log
@@ -207,6 +207,13 @@ class TestRedisAway:
         yield
         runtime().redis = usual
 
+    @pytest.fixture
+    def usual_redis(self, app: FastAPI) -> Iterator[None]:
+        """Puts back the Redis that the test exchanges."""
+        usual = runtime().redis
+        yield
+        runtime().redis = usual
+
     async def test_each_process_counts_for_itself_without_delay(self, serve: Serve, dead_redis: None) -> None:
         http = await serve(limited("/x", ConfigurableRateLimiter(times=3)), RATE_LIMITER_ENABLED=True)
         begun = time.monotonic()
@@ -218,6 +225,60 @@ class TestRedisAway:
         with captured_log() as lines:
             await asyncio.gather(*(stores.decide(windows(1, 60_000), str(uuid4()), "kit-test:") for _ in range(9)))
         assert [line["event"] for line in lines.all()] == ["limits are counted per process: Redis does not answer"]
+
+    async def test_one_that_accepts_and_never_answers_costs_a_quarter_of_a_second_once(
+        self, app: FastAPI, usual_redis: None
+    ) -> None:
+        async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        stores, key = Stores(), str(uuid4())
+
+        async def timed() -> tuple[bool, float]:
+            begun = time.monotonic()
+            allowed = (await stores.decide(windows(3, 60_000), key, "kit-test:")).allowed
+            return allowed, time.monotonic() - begun
+
+        async with connect_redis(f"redis://{host}:{port}/0") as silent:
+            runtime().redis = silent
+            first = await timed()
+            assert first[0]
+            assert first[1] < 0.25
+            later = await asyncio.gather(*(timed() for _ in range(60)))
+            assert [allowed for allowed, _ in later].count(True) == 2
+            assert max(took for _, took in later) < 0.05
+        server.close()
+        await server.wait_closed()
+
+    async def test_while_it_is_away_one_call_at_a_time_finds_out(self, app: FastAPI, usual_redis: None) -> None:
+        asked = 0
+
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            asked += 1
+            writer.close()
+
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        stores = Stores()
+
+        async def ask() -> None:
+            await stores.decide(windows(1, 60_000), str(uuid4()), "kit-test:")
+
+        async with connect_redis(f"redis://{host}:{port}/0") as broken:
+            runtime().redis = broken
+            await ask()
+            asked = 0
+            begun = time.monotonic()
+            while time.monotonic() < begun + REDIS_PAUSE + 0.2:
+                await asyncio.gather(*(ask() for _ in range(20)))
+                await asyncio.sleep(0.05)
+        server.close()
+        await server.wait_closed()
+        assert asked == 1
 
     async def test_what_it_admitted_before_counts_on(self, serve: Serve, redis: Redis) -> None:
         http = await serve(limited("/x", ConfigurableRateLimiter(times=3)), RATE_LIMITER_ENABLED=True)
