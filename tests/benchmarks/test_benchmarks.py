@@ -1,0 +1,53 @@
+"""The benchmark measures what it says, and memory is bounded."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from app.core.configs import PROJECT_ROOT
+from tests.conftest import backend
+
+
+def printed(*command: str) -> Any:
+    """What a program of the benchmark prints as JSON; how far it is goes to the standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="it measures on PostgreSQL and Redis")
+def test_every_row_is_measured_on_both_servers() -> None:
+    found = printed("benchmarks", "--rounds", "2", "--seconds", "0.2", "--keys", "0", "--json")
+    assert [row["name"] for row in found["rows"]] == [
+        *("profile", "list of 20 with total", "page of 20 by cursor", "login", "health")
+    ]
+    for row in found["rows"]:
+        assert row["ratios"][0] <= row["ratio"] <= row["ratios"][-1]
+        assert row["service_cpu_us"] > 0
+        assert row["baseline_cpu_us"] > 0
+    assert found["memory"] is None
+
+
+@pytest.mark.parametrize("name", ["TEST_DATABASE_URL", "TEST_REDIS_URL"])
+def test_without_servers_it_says_what_is_missing(name: str) -> None:
+    given = {"TEST_DATABASE_URL": "postgresql://nowhere/x", "TEST_REDIS_URL": "redis://nowhere"}
+    env = {**os.environ, **given}
+    del env[name]
+    command = [sys.executable, "-m", "benchmarks"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{name} is not set")
+
+
+def test_memory_does_not_grow_with_the_number_of_keys() -> None:
+    found = printed("benchmarks.memory", "200000")
+    assert found["limiter"]["kept"] <= 20_000
+    for name in ("limiter", "cache"):
+        # at a tenth both are full, or nearly so; what grew with the keys would be ten times that at the end
+        assert found[name]["mib_after_all"] < 2 * found[name]["mib_after_tenth"] + 8
