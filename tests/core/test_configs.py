@@ -134,6 +134,16 @@ class TestStrictEnvironments:
         clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\n")
         assert AppConfig().problems() == []
 
+    @pytest.mark.parametrize("value", ["*", "proxy.local", "10.0.0.1/8", "10.0.0.1,any"])
+    def test_only_addresses_and_networks_are_trusted(self, clean_env: Path, value: str) -> None:
+        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nTRUSTED_PROXIES={value}\n")
+        assert [fault.split()[0] for fault in AppConfig().problems()] == ["TRUSTED_PROXIES"]
+
+    def test_addresses_and_networks_are(self, clean_env: Path) -> None:
+        proxies = "10.0.0.1,10.1.0.0/16,2001:db8::/32"
+        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nTRUSTED_PROXIES={proxies}\n")
+        assert AppConfig().problems() == []
+
     def test_testing_is_relaxed(self) -> None:
         check_settings()
 

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 
@@ -152,6 +153,10 @@ class AppConfig(BaseConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
+        if not all(map(_is_network, self.TRUSTED_PROXIES)):
+            found.append(
+                "TRUSTED_PROXIES must name addresses or networks: whoever else is trusted can claim to be anyone"
+            )
         if "*" in self.BACKEND_CORS_ORIGINS and self.CORS_ALLOW_CREDENTIALS:
             found.append("BACKEND_CORS_ORIGINS must not be '*' while CORS_ALLOW_CREDENTIALS is on: name the origins")
         if self.WEB_CONCURRENCY > 1 and self.redis_url is None:
@@ -159,6 +164,14 @@ class AppConfig(BaseConfig):
         if self.WEB_CONCURRENCY > 1 and self.database_url.get_backend_name() == "sqlite":
             found.append("DATABASE_URL names SQLite: WEB_CONCURRENCY > 1 needs PostgreSQL")
         return found
+
+
+def _is_network(value: str) -> bool:
+    try:
+        ip_network(value)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache

@@ -183,6 +183,12 @@ class TestRedis:
         assert len(keys) == 1
         assert 0 < await redis.pttl(keys[0]) <= 30_000
 
+    async def test_while_it_answers_only_its_clock_counts(self, redis: Redis) -> None:
+        limit, key = windows(1, 60_000), str(uuid4())
+        assert limit.admit(limit.wrap_item(key)).allowed
+        decisions = [await Stores().decide(limit, key, runtime().settings.REDIS_KEY_PREFIX) for _ in range(2)]
+        assert [decision.allowed for decision in decisions] == [True, False]
+
     async def test_two_processes_share_them(self, redis: Redis) -> None:
         name = str(uuid4())
         rate = Rate(3, 60_000)
