@@ -34,7 +34,7 @@ class DatabaseAuthGateway(AuthGatewayInterface):
 
     async def get_user_list(self, user_ids: Sequence[int]) -> list[UserDTO]:
         async with _unit() as db:
-            return [UserDTO.model_validate(row) for row in await self.users.get_by_ids(db=db, ids=user_ids)]
+            return await self.users.get_by_ids(db=db, ids=user_ids)
 
 
 @asynccontextmanager

@@ -55,6 +55,26 @@ class TestList:
             "updated_at",
         ]
 
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    async def test_a_walk_by_cursor_meets_everyone_in_every_order(
+        self, admin: User, client: httpx.AsyncClient, order: str
+    ) -> None:
+        everyone = {admin.id, *(user.id for user in await UserFactory.create_batch(6))}
+        for field in ("id", "email", "username", "status_id", "is_verified", "created_at", "updated_at"):
+            met, cursor = [], ""
+            while cursor is not None:
+                answer = await client.get(f"{URL}?sort={field}:{order}&per_page=2&cursor={cursor}")
+                assert answer.status_code == 200, answer.text
+                met += [item["id"] for item in answer.json()["data"]]
+                cursor = answer.json()["meta"]["pagination"]["next_cursor"]
+            assert (sorted(met), len(met)) == (sorted(everyone), len(everyone)), field
+
+    async def test_lookups(self, admin: User, client: httpx.AsyncClient) -> None:
+        await UserFactory.create(username="Ann_1", is_verified=False)
+        await UserFactory.create(username="annx1")
+        answer = await client.get(f"{URL}?filters=username__ilike:NN_,is_verified__ne:true,id__gt:{admin.id}")
+        assert [item["username"] for item in answer.json()["data"]] == ["Ann_1"]
+
     async def test_deleted_users_are_not_listed(self, admin: User, client: httpx.AsyncClient, db: AsyncSession) -> None:
         gone = await UserFactory.create()
         gone.deleted_at = gone.created_at

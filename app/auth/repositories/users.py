@@ -13,9 +13,11 @@ from app.auth.security.identity import email_key, is_username, username_key
 from app.core.db import BaseRepository, utcnow
 from app.core.exceptions import UniqueViolation
 
+_DTO_COLUMNS = [getattr(User, name) for name in UserDTO.model_fields]
+
 # Built once: composing it anew costs a request more than running it.
 _PRINCIPAL = (
-    select(*(getattr(User, name) for name in UserDTO.model_fields))
+    select(*_DTO_COLUMNS)
     .join(AuthSession, AuthSession.user_id == User.id)
     .where(
         AuthSession.id == bindparam("session_id"),
@@ -58,10 +60,10 @@ class UserRepository(BaseRepository[User]):
         row = (await db.execute(_PRINCIPAL, values)).one_or_none()
         return None if row is None else UserDTO.model_validate(row)
 
-    async def get_by_ids(self, *, db: AsyncSession, ids: Sequence[int]) -> Sequence[User]:
+    async def get_by_ids(self, *, db: AsyncSession, ids: Sequence[int]) -> list[UserDTO]:
         """The accounts that exist among `ids`, in the order of their ids."""
-        statement = self.base_statement().where(User.id.in_(set(ids))).order_by(User.id)
-        return (await db.scalars(statement)).all()
+        statement = self.base_statement().with_only_columns(*_DTO_COLUMNS).where(User.id.in_(set(ids)))
+        return [UserDTO.model_validate(row) for row in await db.execute(statement.order_by(User.id))]
 
     async def add(self, *, db: AsyncSession, email: str, username: str, **values: Any) -> User:
         """Store a new account."""

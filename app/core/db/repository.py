@@ -41,7 +41,7 @@ class BaseRepository(Generic[M]):
     model: type[M]
 
     def base_statement(self, *, with_deleted: bool = False) -> Select[M]:
-        """The rows that exist; soft-deleted ones only where asked for. Override it to narrow or to load more."""
+        """The rows that exist; soft-deleted ones only where asked for. Override it to narrow or `selectinload` more."""
         statement: Select[M] = select(self.model)
         if self._soft_deletes and not with_deleted:
             statement = statement.where(self._column("deleted_at").is_(None))

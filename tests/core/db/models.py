@@ -89,6 +89,14 @@ class Sample(ShopModel):
     }
 
 
+class Word(ShopModel):
+    """Text in an order of its own: not that of its bytes, where the database knows another."""
+
+    __tablename__ = "shop_words"
+
+    text: Mapped[str] = mapped_column(sa.String(20).with_variant(sa.String(20, collation="en-x-icu"), "postgresql"))
+
+
 class Shout(sa.TypeDecorator[str]):
     """A type of the application's own."""
 
@@ -115,3 +123,9 @@ class SampleRepository(BaseRepository[Sample]):
     """Samples."""
 
     model = Sample
+
+
+class WordRepository(BaseRepository[Word]):
+    """Words."""
+
+    model = Word

@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel as Schema
 from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Cursor, CursorSeal, Database, ListParams, SortOrder, SortParam
 from app.core.db.keyset import can_be_key
-from tests.core.db.models import Color, Sample, SampleRepository
+from tests.core.db.models import Color, Sample, SampleRepository, Word, WordRepository
 
 ROWS = 10_000
 COLUMNS = Sample.__mapper__.columns
@@ -20,7 +21,7 @@ FIELDS = [name for name, column in COLUMNS.items() if can_be_key(column) and not
 CHANGE_EVERY = 5  # pages
 LETTERS = "aAbB zZ_-%9'\"\\\u00e4\u00df\u00e9\u0130\u03c3\U0001f600"
 
-samples = SampleRepository()
+samples, words = SampleRepository(), WordRepository()
 seal = CursorSeal(b"a key of the tests alone, 32 byte", "samples")
 
 
@@ -119,3 +120,39 @@ async def test_every_row_that_stays_is_met_once(long_list: Database, order: Sort
         if order is SortOrder.ASC:
             ids, _ = await walk(others, sort, last, back=True)
             assert [row_id for row_id in reversed(ids) if row_id in stays] == there, sort
+
+
+@pytest.mark.parametrize("order", list(SortOrder))
+async def test_text_continues_in_the_order_it_is_sorted_in(shop: AsyncSession, order: SortOrder) -> None:
+    alphabet = [
+        "a",
+        "A",
+        "\u00e4",
+        "\u00c4",
+        "b",
+        "B",
+        "_a",
+        "-a",
+        " a",
+        "a b",
+        "ab",
+        "\u00e9",
+        "e",
+        "\u00df",
+        "ss",
+        "10",
+        "9",
+    ]
+    await words.create_many(db=shop, data=[{"text": text} for text in alphabet * 2])
+    sorts = (SortParam(field="text", order=order), SortParam(field="id", order=order))
+    expected = (await words.get_list(db=shop, params=ListParams(sort=sorts, per_page=100))).items
+
+    met: list[Word] = []
+    cursor: Cursor | None = Cursor(seal)
+    while cursor is not None:
+        page = await words.get_list(db=shop, params=ListParams(sort=sorts[:1], per_page=1, cursor=cursor))
+        met += page.items
+        assert page.cursors is not None
+        cursor = Cursor(seal, seal.read(page.cursors.next)) if page.cursors.next else None
+
+    assert [word.id for word in met] == [word.id for word in expected]
