@@ -47,7 +47,7 @@ async def test_list_queries(app: FastAPI, committed: Database, client: httpx.Asy
         found += [f"{query[:500]!r}: {fault}" for fault in faults(answer, pieces(query, OWN), PATH)]
 
     assert not found, "\n".join([*found[:20], REPLAY])
-    assert statuses.keys() == {200, 422}, REPLAY
+    assert {200, 422} <= statuses.keys() <= {200, 414, 422}, f"{statuses}; {REPLAY}"
     assert statuses[200] > EXAMPLES / 50, f"hardly a query was understood; {REPLAY}"
 
     # The machine may have been busy with something else: what seemed slow is asked again.
