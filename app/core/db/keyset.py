@@ -33,7 +33,7 @@ MAX_KEY_LENGTH = 500
 """Of a text to sort by, in characters: the text is part of the cursor, and that part of a URL and a header."""
 
 _FLOAT4_DIGITS = 24
-_EXACT = (Integer, Boolean, Enum, Date, DateTime, UtcDateTime, Uuid)
+_EXACT = (Integer, Boolean, Enum, Numeric, Date, DateTime, UtcDateTime, Uuid)
 # SQLite keeps decimals as floats, and may keep more digits than the column shows.
 _STORED_DECIMAL = Numeric().with_variant(Float(), "sqlite")
 
@@ -41,15 +41,14 @@ _STORED_DECIMAL = Numeric().with_variant(Float(), "sqlite")
 def can_be_key(column: Column[Any]) -> bool:
     """Whether a cursor can say where in the order of this column it stands: never NULL, and read as it compares."""
     type_ = column.type
-    if column.nullable:
+    if column.nullable or isinstance(type_, Text):
         return False
-    if isinstance(type_, Enum):
-        return True
-    if isinstance(type_, String):
-        return not isinstance(type_, Text) and type_.length is not None and type_.length <= MAX_KEY_LENGTH
-    if isinstance(type_, Float):  # four bytes are read as a number that is not quite theirs
-        return not isinstance(type_, REAL) and (type_.precision is None or type_.precision > _FLOAT4_DIGITS)
-    return isinstance(type_, (*_EXACT, Numeric))
+    if isinstance(type_, String) and not isinstance(type_, Enum):
+        return type_.length is not None and type_.length <= MAX_KEY_LENGTH
+    if isinstance(type_, Float):  # four bytes are read as a number that is not quite theirs, decimals are rounded
+        has_eight = type_.precision is None or type_.precision > _FLOAT4_DIGITS
+        return has_eight and not type_.asdecimal and not isinstance(type_, REAL)
+    return isinstance(type_, _EXACT)
 
 
 class Keyset:

@@ -6,19 +6,22 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Request
 from fastapi import Response as HTTPResponse
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel as Schema
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import TypeEngine
 
 from app.core.api import ListParamsBuilder, PaginatedResponse
 from app.core.configs import get_settings
-from app.core.db import Cursor, CursorSeal, FilterParam, ListParams, SortParam, utcnow
+from app.core.db import BIGINT, Cursor, CursorSeal, FilterParam, ListParams, SortParam, UtcDateTime, utcnow
 from app.core.db.cursors import Position
+from app.core.db.keyset import can_be_key
 from app.core.exceptions import InvalidInputError
-from tests.core.db.models import Customer, CustomerRepository
+from tests.core.db.models import Customer, CustomerRepository, Shout
 
 customers = CustomerRepository()
 
@@ -241,6 +244,34 @@ class TestSeal:
     def test_a_position_comes_back_as_it_was(self, key: Any) -> None:
         position = Position(key, 2**63 - 1, backwards=True, inclusive=True)
         assert self.seal.read(self.seal.write(position)) == position
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "type_",
+        [sa.String(500), sa.Enum("a", name="e"), sa.Double(), sa.Numeric(8, 2), sa.Date(), UtcDateTime(), BIGINT],
+    )
+    def test_what_is_read_as_it_compares(self, type_: TypeEngine[Any]) -> None:
+        assert can_be_key(sa.Column("c", type_, nullable=False))
+        assert not can_be_key(sa.Column("c", type_))
+
+    @pytest.mark.parametrize(
+        "type_",
+        [
+            sa.String(),
+            sa.String(501),
+            sa.Text(),
+            sa.Text(10),
+            sa.REAL(),
+            sa.Float(24),
+            sa.Float(asdecimal=True),
+            sa.JSON(),
+            sa.LargeBinary(),
+            Shout(),
+        ],
+    )
+    def test_what_is_not(self, type_: TypeEngine[Any]) -> None:
+        assert not can_be_key(sa.Column("c", type_, nullable=False))
 
 
 class TestInCode:
