@@ -36,11 +36,11 @@ class Administrator:
     def __init__(self) -> None:
         hire()
 
-    def get(self, case: schemathesis.Case, context: schemathesis.AuthContext) -> str:
+    def get(self, case: "schemathesis.Case[Any]", context: schemathesis.AuthContext) -> str:
         """A token that works."""
         return next(token for token in map(log_in, [FIRST, *SPARE]) if token)
 
-    def set(self, case: schemathesis.Case, data: str, context: schemathesis.AuthContext) -> None:
+    def set(self, case: "schemathesis.Case[Any]", data: str, context: schemathesis.AuthContext) -> None:
         """Put it into the request."""
         headers: Any = case.headers
         headers["Authorization"] = f"Bearer {data}"
