@@ -87,7 +87,17 @@ class TestUrls:
         assert (settings.database_url.host, settings.database_url.password) == ("db", "p%40ss@/")
         assert settings.redis_url == "redis://cache:6379/0"
 
-    @pytest.mark.parametrize("line", ["DATABASE_URL=not a url hunter2", "REDIS_URL=http://hunter2"])
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "DATABASE_URL=not a url hunter2",
+            "DATABASE_URL=mysql://u:hunter2@h/d",
+            "DATABASE_URL=postgresql+asyncpg://u:hunter2@h/d",
+            "DATABASE_URL=sqlite://",
+            "DATABASE_URL=sqlite:///:memory:",
+            "REDIS_URL=http://hunter2",
+        ],
+    )
     def test_a_wrong_url_is_named_and_not_shown(self, clean_env: Path, line: str) -> None:
         clean_env.write_text(f"{line}\n")
         with pytest.raises(ValidationError, match=line.split("=", maxsplit=1)[0]) as caught:

@@ -83,9 +83,12 @@ class AppConfig(BaseConfig):
     @model_validator(mode="after")
     def _urls_must_parse(self) -> Self:
         try:
-            _ = self.database_url
+            url = self.database_url
         except ArgumentError:
             raise ValueError("DATABASE_URL is not a database URL") from None
+        in_memory = url.database in (None, "", ":memory:")  # each connection would have a database of its own
+        if url.drivername != "postgresql+psycopg" and (url.drivername != "sqlite+aiosqlite" or in_memory):
+            raise ValueError("DATABASE_URL must be postgresql://... or name a SQLite file, sqlite:///...")
         if self.REDIS_URL and not self.REDIS_URL.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must start with redis://, rediss:// or unix://")
         return self

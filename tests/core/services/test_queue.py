@@ -191,11 +191,12 @@ class TestRegistration:
         with pytest.raises(ConfigError, match="nobody gives its run number"):
             TaskRegistry().add(type("Ticking", (Play,), {"__schedule__": "* * * * *", "__task_name__": "test.tick"}))
 
-    def test_a_row_never_holds_a_secret(self) -> None:
+    @pytest.mark.parametrize("secret", [SecretStr, SecretStr | None, list[SecretStr]])
+    def test_a_row_never_holds_a_secret(self, secret: Any) -> None:
         class Whisper(BaseTask):
             __task_name__ = "test.whisper"
 
-            async def run(self, password: SecretStr) -> None: ...
+            async def run(self, password: secret) -> None: ...
 
         with pytest.raises(ConfigError, match=r"password.*secret"):
             TaskRegistry().add(Whisper)

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any, NotRequired, TypeVar, get_type_hints
+from typing import Any, NotRequired, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, SecretBytes, SecretStr, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -111,10 +111,15 @@ def _check(cls: type[BaseTask]) -> None:
     for parameter in _parameters(cls):
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigError(f"{_path(cls)}.run takes {parameter.name!r}, which cannot be pushed by name")
-        if parameter.annotation in (SecretStr, SecretBytes):
+        if _names_secret(parameter.annotation):
             raise ConfigError(f"{_path(cls)}.run takes {parameter.name!r}: no row may hold a secret")
     if cls.__schedule__ is not None:
         _check_schedule(cls, cls.__schedule__)
+
+
+def _names_secret(annotation: Any) -> bool:
+    """Whether a secret type is named, as `SecretStr | None` or in a list too."""
+    return annotation in (SecretStr, SecretBytes) or any(map(_names_secret, get_args(annotation)))
 
 
 def _check_schedule(cls: type[BaseTask], schedule: str | timedelta) -> None:

@@ -47,7 +47,8 @@ class JobStore:
             rows = await session.scalars(
                 due.order_by(Job.available_at, Job.id).limit(limit).with_for_update(skip_locked=True)
             )
-            return [job for job in rows.all() if self._take(job, now)]
+            taken_at = utcnow()  # not before: waiting for SQLite's lock would shorten the lease
+            return [job for job in rows.all() if self._take(job, taken_at)]
 
     async def extend(self, job: Job) -> bool:
         """Lengthen the lease; False where it was lost."""
