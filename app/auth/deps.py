@@ -24,7 +24,7 @@ from app.auth.services.sessions import Client, SessionService
 from app.auth.services.users import UserService
 from app.core.api.identity import remember_principal
 from app.core.configs import app_config, get_settings
-from app.core.deps import DBSession, EventsService, MailService, QueueService
+from app.core.deps import DBSession, EventsService, MailService, QueueService, configured
 from app.core.exceptions import AuthenticationError
 
 MAX_ID = 2**63 - 1
@@ -35,9 +35,7 @@ oauth2_scheme = OAuth2PasswordBearer(tokenUrl=f"{app_config.API_V1_STR}/auth/log
 
 async def auth_config(request: Request) -> AuthConfig:
     """The module's settings, or what `app.dependency_overrides[get_auth_config]` says instead."""
-    # Asked for directly: as a dependency, a plain function costs a trip through the thread pool.
-    config: AuthConfig = request.app.dependency_overrides.get(get_auth_config, get_auth_config)()
-    return config
+    return configured(request, get_auth_config)
 
 
 Config = Annotated[AuthConfig, Depends(auth_config)]
@@ -105,13 +103,13 @@ async def credential_service(config: Config) -> CredentialService:
 Credentials = Annotated[CredentialService, Depends(credential_service)]
 
 
-async def session_service(config: Config) -> SessionService:
+async def session_service(request: Request, config: Config) -> SessionService:
     """Opens, refreshes and ends sessions."""
     return SessionService(
         sessions=SessionRepository(),
         refresh_tokens=RefreshTokenRepository(),
         access_tokens=config.access_tokens,
-        secret=get_settings().secret_key,
+        secret=configured(request, get_settings).secret_key,
         lifetime=config.session_lifetime,
     )
 
@@ -130,7 +128,7 @@ async def login_service(config: Config, credentials: Credentials, sessions: Sess
 
 
 async def registration_service(
-    config: Config, credentials: Credentials, events: EventsService, mail: MailService
+    request: Request, config: Config, credentials: Credentials, events: EventsService, mail: MailService
 ) -> RegistrationService:
     """Makes accounts for whoever asks."""
     return RegistrationService(
@@ -138,7 +136,7 @@ async def registration_service(
         credentials=credentials,
         events=events,
         mail=mail,
-        links=Links(get_settings()),
+        links=Links(configured(request, get_settings)),
         allowed=config.USER_REGISTRATION_ALLOWED,
         verification_required=config.verification_required,
     )
@@ -155,14 +153,14 @@ async def recovery_service(credentials: Credentials, queue: QueueService) -> Rec
     )
 
 
-async def account_service(config: Config, events: EventsService, mail: MailService) -> AccountService:
+async def account_service(request: Request, config: Config, events: EventsService, mail: MailService) -> AccountService:
     """The rules for changing an account."""
     return AccountService(
         users=UserRepository(),
         sessions=SessionRepository(),
         events=events,
         mail=mail,
-        links=Links(get_settings()),
+        links=Links(configured(request, get_settings)),
         verification_required=config.verification_required,
     )
 

@@ -1,7 +1,7 @@
 """What routes, services, tasks and listeners ask for: sessions, services, decorators."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -13,6 +13,17 @@ from app.core.services.events import EventsServiceInterface, listener
 from app.core.services.log import logger
 from app.core.services.mail import MailServiceInterface
 from app.core.services.queue import QueueServiceInterface, queued
+
+T = TypeVar("T")
+
+
+def configured(connection: HTTPConnection, getter: Callable[[], T]) -> T:
+    """What `getter` gives, or what the application's `dependency_overrides` put in its place.
+
+    For settings: as a dependency, a plain function costs every request a trip through the thread pool.
+    """
+    found: T = connection.app.dependency_overrides.get(getter, getter)()
+    return found
 
 
 async def db_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
@@ -57,6 +68,7 @@ __all__ = [
     "QueueService",
     "cache_service",
     "cached",
+    "configured",
     "db_session",
     "events_service",
     "listener",

@@ -1,6 +1,7 @@
 """Who may do what with accounts: the policies as plain calls. As dependencies of routes see test_users.py."""
 
 import pytest
+from fastapi import FastAPI, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import UserDTO
@@ -16,11 +17,11 @@ from tests.utils import PASSWORD
 
 
 @pytest.fixture
-async def service(db: AsyncSession) -> UserService:
+async def service(app: FastAPI, db: AsyncSession) -> UserService:
     """The service as a request gets it."""
     config = AuthConfig()
     events, queue = await events_service(), await queue_service()
-    accounts = await account_service(config, events, await mail_service())
+    accounts = await account_service(Request({"type": "http", "app": app}), config, events, await mail_service())
     return await user_service(await credential_service(config), accounts, events, queue)
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.config import AuthConfig
 from app.auth.models import User
+from app.core.configs import get_settings
 from app.core.db import Database
 from app.core.db.jobs import Job
 from tests.auth.mails import text_of
@@ -212,6 +214,28 @@ class TestWhereVerificationIsRequired:
         assert "#token=" in text_of(captured_mail.to("Bob@example.com")[0])
         assert "already has an account" in text_of(captured_mail.to("ann@example.com")[0])
         assert "not free" in text_of(captured_mail.to("third@example.com")[0])
+
+    async def test_links_lead_where_the_settings_of_the_application_say(
+        self,
+        db: AsyncSession,
+        app: FastAPI,
+        client: httpx.AsyncClient,
+        configure: Configure,
+        drain: Drain,
+        captured_mail: CapturedMail,
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        await UserFactory.create(email="ann@example.com")
+        elsewhere = get_settings().model_copy(update={"FRONTEND_URL": "https://shop.example.com"})
+        app.dependency_overrides[get_settings] = lambda: elsewhere
+        try:
+            await client.post(URL, json=body(email="ann@example.com"))
+        finally:
+            del app.dependency_overrides[get_settings]
+
+        await drain()
+
+        assert "https://shop.example.com/forgot-password" in text_of(captured_mail.to("ann@example.com")[0])
 
     async def test_the_account_can_be_used_once_verified(
         self,

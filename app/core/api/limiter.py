@@ -12,6 +12,7 @@ from app.core.api.limit_fields import CountedLimit, counted_limits, whole_second
 from app.core.api.limiter_stores import Stores
 from app.core.api.limiter_windows import Verdict, windows
 from app.core.configs import get_settings
+from app.core.deps import configured
 from app.core.exceptions import RateLimitedError
 
 Identify: TypeAlias = Callable[[Any], Awaitable[str]]
@@ -43,8 +44,7 @@ class ConfigurableRateLimiter(RateLimiter):
         super().__init__(Limiter(self._windows), identifier=key)
 
     async def __call__(self, connection: HTTPConnection) -> None:  # type: ignore[override]  # a websocket is limited too
-        # Asked for directly: as a dependency, a plain function costs a trip through the thread pool.
-        settings = connection.app.dependency_overrides.get(get_settings, get_settings)()
+        settings = configured(connection, get_settings)
         if not settings.RATE_LIMITER_ENABLED:
             return
         key = await self._key(connection)
@@ -59,7 +59,7 @@ class ConfigurableRateLimiter(RateLimiter):
 
     async def count(self, connection: HTTPConnection) -> None:
         """Count one more call on an open connection: a message of a websocket."""
-        settings = connection.app.dependency_overrides.get(get_settings, get_settings)()
+        settings = configured(connection, get_settings)
         if settings.RATE_LIMITER_ENABLED:
             key = await self._key(connection, "messages")
             _refuse_beyond(await _stores.decide(self._windows, key, settings.REDIS_KEY_PREFIX))

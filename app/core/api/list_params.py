@@ -19,6 +19,7 @@ from app.core.db import Cursor, CursorSeal, FilterParam, ListParams, SortOrder, 
 from app.core.db.column_values import type_value
 from app.core.db.keyset import can_be_key
 from app.core.db.list_params import DEFAULT_PER_PAGE, MAX_PAGE, MAX_PER_PAGE
+from app.core.deps import configured
 
 P = TypeVar("P", bound=ListParams)
 
@@ -76,8 +77,7 @@ class ListParamsBuilder(Generic[P]):
         if "page" in request.query_params:
             raise fault("page", "page_with_cursor", "a cursor stands for the page: give one of the two")
         field, order = self._key_of(sorts)
-        # Asked for directly: as a dependency, a plain function costs a trip through the thread pool.
-        settings = request.app.dependency_overrides.get(get_settings, get_settings)()
+        settings = configured(request, get_settings)
         scope = json.dumps([self._keys[field], order, filters])
         seal = CursorSeal(settings.secret_key.get_secret_value().encode(), scope)
         try:

@@ -4,19 +4,11 @@ FastAPI keeps included routers as objects: a route's own path lacks the prefix i
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.types import Scope
-
-
-def all_routes(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """(method, full path) of every path operation and plain route."""
-    for context in iter_route_contexts(app.routes):
-        for method in sorted(context.methods or ()):
-            yield method, context.path_format or context.path or ""
 
 
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:

@@ -9,7 +9,6 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 
 from app.core.api import ConfigurableRateLimiter
-from app.core.api.routes import all_routes
 from tests.core.api.conftest import Serve, make_app
 from tests.core.api.test_errors import check
 from tests.core.api.test_middlewares import GOOD_SECRET
@@ -99,9 +98,3 @@ class TestDocument:
         assert application.openapi() is first
         application.add_api_route("/late", lambda: None)
         assert "default" in application.openapi()["paths"]["/late"]["get"]["responses"]
-
-
-class TestRoutes:
-    async def test_all_are_named_with_their_prefix(self, app: FastAPI) -> None:
-        routes = set(all_routes(app))
-        assert {("GET", "/health/live"), ("POST", "/api/v1/auth/login"), ("GET", "/api/v1/users/{user_id}")} <= routes
