@@ -1,0 +1,120 @@
+"""From the names in `MODULES` to modules in load order."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from app.core.configs import PROJECT_ROOT
+from app.core.exceptions import ConfigError
+from app.core.modules.external import find_external, package_path
+from app.core.modules.manifest import MANIFEST, Manifest, did_you_mean, read_manifest, shown
+from app.core.modules.module import Module
+
+PACKAGE = "app"
+EVERY = f"{PACKAGE}.*"
+RESERVED = ("core", "cli")
+
+
+def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
+    """The modules that `names` choose, dependencies first, otherwise in the order they are named.
+
+    `app.*` stands for every module below `app/`, `app.shop` for one, `-app.shop` leaves one out, any other
+    name is an external package. Every fault is one line of a ConfigError.
+    """
+    modules = _read(_chosen(names, _folders(root)), root)
+    _check_dependencies(modules, root)
+    return _in_load_order(modules)
+
+
+def present_modules(root: Path = PROJECT_ROOT) -> list[Module]:
+    """Every module below `app/`, installed or not, by name."""
+    return list(_read(_folders(root), root).values())
+
+
+def table_owner(table: str, owners: Iterable[str]) -> str | None:
+    """Which of `owners` (short names, `core` among them) a table belongs to: the longest `<name>_` it begins with."""
+    return max((name for name in owners if table.startswith(f"{name}_")), key=len, default=None)
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(f"{PACKAGE}.{manifest.parent.name}" for manifest in (root / PACKAGE).glob(f"*/{MANIFEST}"))
+
+
+def _chosen(names: Sequence[str], present: list[str]) -> list[str]:
+    """The names without patterns, each once, in order."""
+    left_out = [name.removeprefix("-") for name in names if name.startswith("-")]
+    listed = [name for name in names if not name.startswith("-")]
+    faults = [f"MODULES names {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    for name in dict.fromkeys(listed + left_out):
+        if name in present or name == EVERY:
+            continue
+        if name.startswith(f"{PACKAGE}.") or name in left_out:
+            faults.append(f"MODULES: {name} does not exist{did_you_mean(name, present)}")
+        elif not name.isidentifier():
+            faults.append(f"MODULES: {name!r} is no module name: write {EVERY}, app.<folder> or a package's name")
+        elif not package_path(name):
+            faults.append(f"MODULES: no package {name} is installed{did_you_mean(name, present)}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    chosen = [one for name in listed for one in (present if name == EVERY else [name]) if one not in left_out]
+    return list(dict.fromkeys(chosen))
+
+
+def _read(names: Iterable[str], root: Path) -> dict[str, Module]:
+    modules, faults = {}, []
+    for name in names:
+        try:
+            modules[name] = _read_one(name, root)
+        except ConfigError as exc:
+            faults.append(str(exc))
+    by_short_name: dict[str, Module] = {}
+    for module in modules.values():
+        other = by_short_name.setdefault(module.short_name, module)
+        if other is not module:
+            faults.append(f"MODULES: {other.name} and {module.name} would both own the tables {module.table_prefix}*")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return modules
+
+
+def _read_one(name: str, root: Path) -> Module:
+    if not name.startswith(f"{PACKAGE}."):
+        return find_external(name)
+    path = root.joinpath(*name.split("."))
+    if path.name in RESERVED:
+        raise ConfigError(f"{shown(path / MANIFEST)}: {name} cannot be a module: remove the file")
+    if not path.name.isidentifier():
+        raise ConfigError(f"{shown(path)}: {path.name!r} cannot be imported: rename the folder, for example app/shop")
+    if not (path / "__init__.py").is_file():
+        raise ConfigError(f"{shown(path)} has no __init__.py: add one, its docstring says what the module is for")
+    return Module(name, path, read_manifest(path / MANIFEST, Manifest))
+
+
+def _check_dependencies(modules: dict[str, Module], root: Path) -> None:
+    faults = []
+    for module in modules.values():
+        for other in module.depends_on:
+            if other in modules:
+                continue
+            known = [*modules, *_folders(root)]
+            reason = "is not installed: add it to MODULES" if other in known else "does not exist"
+            hint = "" if other in known else did_you_mean(other, known)
+            faults.append(f"{shown(module.path / MANIFEST)}: depends_on: {other} {reason}{hint}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _in_load_order(modules: dict[str, Module]) -> list[Module]:
+    ordered: dict[str, Module] = {}
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if name in trail:
+            circle = " > ".join((*trail[trail.index(name) :], name))
+            raise ConfigError(f"modules depend on each other in a circle: {circle}; take one out of a depends_on")
+        if name not in ordered:
+            for other in modules[name].depends_on:
+                visit(other, (*trail, name))
+            ordered[name] = modules[name]
+
+    for name in modules:
+        visit(name, ())
+    return list(ordered.values())

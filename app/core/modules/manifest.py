@@ -1,0 +1,102 @@
+"""What a `module.toml` may say, and what is said about one that cannot be used."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.core.configs import PROJECT_ROOT
+from app.core.exceptions import ConfigError
+
+MANIFEST = "module.toml"
+
+Rule = Literal["M1", "M2", "M3", "M4", "M5", "M6"]
+Sentence = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+class BoundaryException(BaseModel):
+    """One deliberate breach of a boundary: everything in `source` may use everything in `target`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: Rule
+    source: Annotated[Sentence, Field(alias="from")]
+    target: Annotated[Sentence, Field(alias="to")]
+    reason: Sentence
+
+
+class Manifest(BaseModel):
+    """The manifest of an internal module."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    examples: ClassVar[Mapping[str, str]] = {
+        "depends_on": 'depends_on = ["app.auth"]',
+        "migrations": 'migrations = "shared", or "own"',
+        "exceptions": '[[exceptions]] with rule = "M1", from = "app.shop.deps", to = "app.auth.deps", reason = "..."',
+    }
+
+    depends_on: tuple[Sentence, ...] = ()
+    migrations: Literal["shared", "own"] = "shared"
+    exceptions: tuple[BoundaryException, ...] = ()
+
+
+M = TypeVar("M", bound=Manifest)
+
+
+def read_manifest(path: Path, schema: type[M]) -> M:
+    """The manifest at `path`; ConfigError with one line for each fault."""
+    return check_manifest(path, read_toml(path), schema)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; ConfigError where there is none to read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{shown(path)}: not valid TOML: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{shown(path)}: not valid TOML: it is not UTF-8 at byte {exc.start}") from exc
+    except OSError as exc:
+        raise ConfigError(f"{shown(path)}: cannot be read: {exc.strerror}") from exc
+
+
+def check_manifest(path: Path, content: Mapping[str, Any], schema: type[M]) -> M:
+    """The manifest that `content`, read from `path`, stands for."""
+    try:
+        return schema.model_validate(content)
+    except ValidationError as exc:
+        faults = [_fault(fault, schema) for fault in exc.errors(include_url=False, include_context=False)]
+        raise ConfigError("\n".join(f"{shown(path)}: {fault}" for fault in faults)) from exc
+
+
+def shown(path: Path) -> str:
+    """The path as people type it."""
+    return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """The close match as a sentence to append, or nothing. What comes before the last dot does not count."""
+    by_last_part = {one.rpartition(".")[2]: one for one in known}
+    close = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=1)
+    return f"; did you mean {by_last_part[close[0]]}?" if close else ""
+
+
+def _fault(fault: ErrorDetails, schema: type[Manifest]) -> str:
+    key = str(fault["loc"][0])
+    if fault["type"] == "extra_forbidden":
+        fields = schema if len(fault["loc"]) == 1 else BoundaryException
+        known = [field.alias or name for name, field in fields.model_fields.items()]
+        name = str(fault["loc"][-1])
+        return f"{_key(fault)}: unknown key" + (did_you_mean(name, known) or f"; the keys are {', '.join(known)}")
+    return f"{_key(fault)}: {fault['msg'][0].lower()}{fault['msg'][1:]}; write {schema.examples[key]}"
+
+
+def _key(fault: ErrorDetails) -> str:
+    """`exceptions[0].rule`"""
+    first, *rest = fault["loc"]
+    return str(first) + "".join(f"[{item}]" if isinstance(item, int) else f".{item}" for item in rest)

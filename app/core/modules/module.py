@@ -1,0 +1,60 @@
+"""A module, as the rest of the core sees it."""
+
+import ast
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from app.core.modules.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module: its import name, its folder and what its manifest says."""
+
+    name: str
+    path: Path
+    manifest: Manifest = field(default_factory=Manifest)
+    external: bool = False
+
+    @property
+    def short_name(self) -> str:
+        """The folder: what tables and timelines are named after."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def table_prefix(self) -> str:
+        """What the names of the module's tables begin with."""
+        return f"{self.short_name}_"
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """The import names of the modules it may use."""
+        return self.manifest.depends_on
+
+    @property
+    def migrations(self) -> Literal["shared", "own"]:
+        """Whether its revisions are in the shared timeline."""
+        return self.manifest.migrations
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring, read without importing it."""
+        try:
+            source = (self.path / "__init__.py").read_text(encoding="utf-8")
+            return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        except (OSError, SyntaxError, ValueError):
+            return ""
+
+    @property
+    def root(self) -> ModuleType:
+        """The module itself, imported."""
+        return importlib.import_module(self.name)
+
+    def part(self, name: str) -> ModuleType | None:
+        """The module's submodule `name`, imported, or None where it has none."""
+        target = f"{self.name}.{name}"
+        return importlib.import_module(target) if importlib.util.find_spec(target) else None
