@@ -1,12 +1,44 @@
 """Migrations from the program: what `kit` and the tests call. The `alembic` command works beside it."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import Script, ScriptDirectory
+from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
 
-from app.core.configs import PROJECT_ROOT
+from app.core.configs import PROJECT_ROOT, app_config
+from app.core.db.migration_check import Fault, revision_faults
+from app.core.db.migration_env import connected, reading
+from app.core.db.timelines import MigrationError, Timeline, Timelines, installed_timelines
+
+
+@dataclass(frozen=True)
+class RevisionInfo:
+    """One revision of a timeline, and whether the database has it."""
+
+    timeline: str
+    revision: str
+    parents: tuple[str, ...]
+    message: str
+    path: Path
+    applied: bool
+
+
+@dataclass(frozen=True)
+class TimelineStatus:
+    """Where the database is on a timeline, where the code is, and what lies between."""
+
+    name: str
+    kind: str
+    current: tuple[str, ...]
+    heads: tuple[str, ...]
+    pending: tuple[RevisionInfo, ...]
 
 
 def alembic_config(url: URL | None = None, **attributes: Any) -> Config:
@@ -19,11 +51,187 @@ def alembic_config(url: URL | None = None, **attributes: Any) -> Config:
     return config
 
 
-def upgrade(url: URL | None = None, revision: str = "head") -> None:
-    """Bring the database up to `revision`. Blocks; of several processes one migrates and the others wait."""
-    command.upgrade(alembic_config(url), revision)
+def upgrade(url: URL | None = None) -> None:
+    """Bring every timeline of the database up to date."""
+    Migrations(url).upgrade()
 
 
-def downgrade(url: URL | None = None, revision: str = "-1") -> None:
-    """Take the database back to `revision`, by default one step."""
-    command.downgrade(alembic_config(url), revision)
+def downgrade(url: URL | None = None, revision: str = "-1", timeline: str | None = None) -> None:
+    """Take one timeline back to `revision`, by default one step."""
+    Migrations(url).downgrade(revision, timeline)
+
+
+class Migrations:
+    """The timelines of one database, by default the application's. Every method blocks."""
+
+    def __init__(self, url: URL | None = None, timelines: Timelines | None = None) -> None:
+        self.url = url or app_config.database_url
+        self.timelines = timelines or installed_timelines()
+
+    def upgrade(self, revision: str = "head", timeline: str | None = None) -> list[RevisionInfo]:
+        """Bring all timelines, or one, up to date; the revisions that were run.
+
+        Of several processes one works and the others wait. A revision that must not run, as it touches another's
+        table or loses data without saying why, is a MigrationError before any has run.
+        """
+        chosen = self._chosen(revision, timeline)
+        with connected(self.url) as connection:
+            pending = {line.name: self._ahead(connection, line, revision) for line in chosen}
+            if faults := [
+                fault for line in chosen for fault in self.revision_faults(line, connection, only=pending[line.name])
+            ]:
+                raise MigrationError("\n".join(map(str, faults)))
+            for line in chosen:
+                if pending[line.name]:
+                    command.upgrade(self.config(line, connection=connection), revision)
+        return [info for infos in pending.values() for info in infos]
+
+    def downgrade(self, revision: str = "-1", timeline: str | None = None) -> None:
+        """Take one timeline back to `revision`; it must be named where there are several."""
+        line = self.timelines.one(timeline)
+        with connected(self.url) as connection:
+            self._current(connection, line)
+            command.downgrade(self.config(line, connection=connection), revision)
+
+    def behind(self, revision: str = "-1", timeline: str | None = None) -> list[RevisionInfo]:
+        """What `downgrade` would undo, in its order."""
+        line = self.timelines.one(timeline)
+        scripts = self.scripts(line)
+        with reading(self.url) as connection:
+            current = self._current(connection, line)
+        undone = scripts.iterate_revisions(current, revision, select_for_downgrade=True) if current else ()
+        return [_info(line, script, applied=True) for script in undone]
+
+    def revision(self, message: str, timeline: str | None = None, *, empty: bool = False) -> list[Path]:
+        """Write what the models have and the tables have not as revisions: of one timeline, or of each internal one.
+
+        A timeline without a difference gets none, unless `empty` asks for a revision to fill by hand.
+        """
+        if empty or timeline is not None:
+            chosen = [self.timelines.one(timeline)]
+        else:
+            chosen = [line for line in self.timelines.values() if line.kind != "external"]
+        written: list[Path] = []
+        for line in chosen:
+            self._must_be_current(line)
+            config = self.config(line, skip_empty=not empty)
+            written += _paths(command.revision(config, message, autogenerate=not empty))
+        return written
+
+    def merge(self, timeline: str | None = None, message: str = "merge") -> list[Path]:
+        """Join the heads of one timeline, or of each that has several."""
+        torn = [line for line in self.timelines.chosen(timeline) if len(self.scripts(line).get_heads()) > 1]
+        return [path for line in torn for path in _paths(command.merge(self.config(line), "heads", message))]
+
+    def history(self, timeline: str | None = None) -> list[RevisionInfo]:
+        """Every revision, oldest first, and whether the database has it."""
+        with reading(self.url) as connection:
+            return [info for line in self.timelines.chosen(timeline) for info in self._history(connection, line)]
+
+    def status(self, timeline: str | None = None) -> list[TimelineStatus]:
+        """Where the database is on each timeline."""
+        with reading(self.url) as connection:
+            return [
+                TimelineStatus(
+                    line.name,
+                    line.kind,
+                    self._current(connection, line),
+                    tuple(self.scripts(line).get_heads()),
+                    tuple(info for info in self._history(connection, line) if not info.applied),
+                )
+                for line in self.timelines.chosen(timeline)
+            ]
+
+    def orphans(self) -> list[str]:
+        """Tables in the database that no installed timeline owns: left by modules that were taken out, or foreign."""
+        versions = {line.version_table for line in self.timelines.values()}
+        with reading(self.url) as connection:
+            tables = inspect(connection).get_table_names()
+        return sorted(table for table in tables if table not in versions and self.timelines.owner(table) is None)
+
+    def config(self, line: Timeline, **attributes: Any) -> Config:
+        """Alembic's configuration for one timeline. All share our environment; a package's own is not run."""
+        config = alembic_config(self.url, timelines=self.timelines, timeline=line, **attributes)
+        config.set_main_option("version_locations", str(line.versions).replace("%", "%%"))
+        config.messaging_opts = {"quiet": True}
+        return config
+
+    def scripts(self, line: Timeline) -> ScriptDirectory:
+        """The timeline's revisions."""
+        return ScriptDirectory.from_config(self.config(line))
+
+    def revision_faults(
+        self, line: Timeline, connection: Connection, only: Sequence[RevisionInfo] | None = None
+    ) -> list[Fault]:
+        """What is wrong with what the timeline's revisions do: with all of them, or with those in `only`."""
+        if only is not None and not only:
+            return []
+        wanted = None if only is None else {info.revision for info in only}
+        return revision_faults(self.timelines, line, self.config(line), connection.dialect.name, wanted)
+
+    def _chosen(self, revision: str, timeline: str | None) -> list[Timeline]:
+        return self.timelines.chosen(timeline) if revision == "head" else [self.timelines.one(timeline)]
+
+    def _current(self, connection: Connection, line: Timeline) -> tuple[str, ...]:
+        """The revisions the database is at; MigrationError for one that the code does not have."""
+        context = MigrationContext.configure(connection, opts={"version_table": line.version_table})
+        current = context.get_current_heads()
+        connection.rollback()
+        known = {script.revision for script in self.scripts(line).walk_revisions()}
+        if unknown := set(current) - known:
+            raise MigrationError(
+                f"timeline {line.name}: the database is at {', '.join(sorted(unknown))}, of which {line.versions} "
+                "knows nothing: newer code migrated it, or the file was removed; bring that revision back"
+            )
+        return current
+
+    def _history(self, connection: Connection, line: Timeline) -> list[RevisionInfo]:
+        scripts = self.scripts(line)
+        current = self._current(connection, line)
+        applied = {script.revision for script in scripts.iterate_revisions(current, "base")} if current else set()
+        return [_info(line, script, script.revision in applied) for script in _oldest_first(scripts.walk_revisions())]
+
+    def _ahead(self, connection: Connection, line: Timeline, revision: str) -> list[RevisionInfo]:
+        """What an upgrade to `revision` would run, in its order."""
+        scripts = self.scripts(line)
+        current = self._current(connection, line)
+        heads = scripts.get_heads()
+        if revision == "head" and len(heads) > 1:
+            raise MigrationError(two_heads(line, heads))
+        if not heads:
+            return []
+        ahead = scripts.iterate_revisions(revision, current or "base", implicit_base=True)
+        return [_info(line, script, applied=False) for script in _oldest_first(ahead)]
+
+    def _must_be_current(self, line: Timeline) -> None:
+        with reading(self.url) as connection:
+            if ahead := self._ahead(connection, line, "head"):
+                raise MigrationError(f"timeline {line.name}: {ahead[-1].revision} has not run here yet: kit migrate")
+
+
+def two_heads(line: Timeline, heads: Iterable[str]) -> str:
+    """What to do about a timeline that two branches have continued."""
+    return (
+        f"timeline {line.name} has several heads ({', '.join(sorted(heads))}): kit migrate merge --timeline {line.name}"
+    )
+
+
+def _info(line: Timeline, script: Script, applied: bool) -> RevisionInfo:
+    parents = script.down_revision or ()
+    return RevisionInfo(
+        line.name,
+        script.revision,
+        (parents,) if isinstance(parents, str) else tuple(parents),
+        script.doc,
+        Path(script.path),
+        applied,
+    )
+
+
+def _oldest_first(scripts: Iterable[Any]) -> list[Script]:
+    return list(scripts)[::-1]
+
+
+def _paths(written: Script | Sequence[Script | None] | None) -> list[Path]:
+    scripts = [written] if isinstance(written, Script) else written or ()
+    return [Path(script.path) for script in scripts if script is not None]

@@ -1,50 +1,112 @@
 """How Alembic meets each database: locks, transactions, and SQLite's traps. `migrations/env.py` calls `run`."""
 
 import importlib.util
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from alembic import context
+from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
+from alembic.operations import ops
 from alembic.script import write_hooks
-from sqlalchemy import Connection, Engine, MetaData, NullPool, Table, create_engine, event, func, select, text
+from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.types import TypeDecorator
 
 from app.core.configs import app_config
 from app.core.db.base import UtcDateTime
+from app.core.db.migration_operations import describe
 from app.core.db.session import begin_sqlite, prepare_sqlite
-from app.core.exceptions import ConfigError
+from app.core.db.timelines import SHARED, MigrationError, Timeline, Timelines
 
 _LOCK_KEY = 7_305_882_411  # any number that nothing else on this database locks
+_WAIT_SECONDS = 3600
+
+logger = logging.getLogger(__name__)
 
 
-def run(metadata: MetaData) -> None:
-    """Run what Alembic was asked for, on the database that `-x url=`, the caller or the settings name."""
-    chosen = context.get_x_argument(as_dictionary=True).get("url") or context.config.attributes.get("url")
-    url = sync_url(make_url(chosen) if chosen else app_config.database_url)
-    options: dict[str, Any] = {
-        "target_metadata": metadata,
+def run(timelines: Timelines) -> None:
+    """Run what Alembic was asked for, on the timeline and the database that the caller names.
+
+    The `alembic` command names neither: it works on the shared timeline, at `-x url=` or what the settings say.
+    """
+    asked = context.config.attributes
+    timeline: Timeline = asked.get("timeline") or timelines[SHARED]
+    options = environment_options(timelines, timeline)
+    if context.is_offline_mode():
+        context.configure(url=_url(), literal_binds=True, dialect_opts={"paramstyle": "named"}, **options)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    given = asked.get("connection")
+    with nullcontext(given) if given is not None else connected(_url()) as connection:
+        context.configure(
+            connection=connection,
+            process_revision_directives=_finish_revision,
+            on_version_apply=asked.get("on_version_apply", ()),
+            **options,
+        )
+        with context.begin_transaction(), _checked(connection):
+            context.run_migrations()
+
+
+def environment_options(timelines: Timelines, timeline: Timeline) -> dict[str, Any]:
+    """What Alembic must know to see the tables of `timeline`, and no other."""
+
+    def owned(table: str | None) -> bool:
+        return table is not None and timelines.owner(table) is timeline
+
+    def include_name(name: str | None, kind: str, _parents: Any) -> bool:
+        return kind != "table" or owned(name)
+
+    def include_object(_item: Any, name: str | None, kind: str, reflected: bool, _compared: Any) -> bool:
+        if kind != "table" or owned(name):
+            return True
+        if not reflected and name is not None and timelines.prefix(name) is None:
+            logger.warning("The table %s is left out: no installed module has a name that it begins with.", name)
+        return False
+
+    return {
+        "target_metadata": timeline.metadata,
+        "version_table": timeline.version_table,
+        "include_name": include_name,
+        "include_object": include_object,
         "render_as_batch": True,  # also on PostgreSQL: the revision made there must run on SQLite
         "render_item": _render_item,
         "compare_type": True,
         "compare_server_default": True,
         "transactional_ddl": True,
     }
-    if context.is_offline_mode():
-        context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **options)
-        with context.begin_transaction():
-            context.run_migrations()
-        return
-    with _engine(url).connect() as connection, _locked(connection):
-        context.configure(connection=connection, **options)
-        with context.begin_transaction(), _checked(connection):
-            context.run_migrations()
+
+
+def _url() -> URL:
+    chosen = context.get_x_argument(as_dictionary=True).get("url") or context.config.attributes.get("url")
+    return make_url(chosen) if chosen else app_config.database_url
+
+
+@contextmanager
+def connected(url: URL) -> Iterator[Connection]:
+    """A connection to migrate with; no other process migrates this database while it is open."""
+    with _engine(sync_url(url)).connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_lock(_LOCK_KEY)))
+            connection.commit()
+        yield connection  # on SQLite the BEGIN IMMEDIATE of each timeline's transaction is the lock
+
+
+@contextmanager
+def reading(url: URL) -> Iterator[Connection]:
+    """A connection to look with: waits for no migration, makes no SQLite file where there is none."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        url = url.set(database=":memory:")
+    with _engine(sync_url(url)).connect().execution_options(kit_read_only=True) as connection:
+        yield connection
 
 
 def sync_url(url: URL) -> URL:
@@ -67,15 +129,7 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
     # A batch alter drops the old table: with foreign keys on that empties its cascading children.
     # The switch does nothing inside a transaction, so it comes before BEGIN.
     connection.execute("PRAGMA foreign_keys=OFF")
-
-
-@contextmanager
-def _locked(connection: Connection) -> Iterator[None]:
-    """One migration at a time: an advisory lock until the connection closes; SQLite's BEGIN IMMEDIATE is one."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_lock(_LOCK_KEY)))
-        connection.commit()
-    yield
+    connection.execute(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")  # another process may migrate for long
 
 
 @contextmanager
@@ -93,7 +147,7 @@ def _checked(connection: Connection) -> Iterator[None]:
     _restore_counters(connection, counters)
     if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
         tables = sorted({f"{row[0]} (refers to {row[2]})" for row in broken})
-        raise ConfigError(
+        raise MigrationError(
             f"the migration leaves references without their row: {', '.join(tables)}; nothing was changed"
         )
 
@@ -127,6 +181,27 @@ def _render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal
     if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
         autogen.imports.add(f"import {type(item).__module__}")
     return False
+
+
+def _finish_revision(migration: Any, _revision: Any, scripts: list[ops.MigrationScript]) -> None:
+    """Say above what loses data that it does; write no revision without content where the caller wants none."""
+    upgrades = scripts[0].upgrade_ops
+    if upgrades is None:
+        return
+    if upgrades.is_empty() and migration.config.attributes.get("skip_empty"):
+        scripts.clear()
+    elif lost := [operation.loses for operation in describe(upgrades) if operation.loses]:
+        upgrades.ops.insert(0, _Hint(f"Loses data: {'; '.join(lost)}."))
+
+
+class _Hint(ops.MigrateOperation):
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+@renderers.dispatch_for(_Hint)
+def _render_hint(_context: AutogenContext, hint: _Hint) -> list[str]:
+    return [f"# {hint.text}", '# Say why that is right, beside `revision`: destructive = "nobody used it since 1.2"']
 
 
 @write_hooks.register("format")
