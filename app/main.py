@@ -23,7 +23,7 @@ from app.core.api.middlewares import (
 from app.core.api.openapi import DocumentedAPI, operation_id
 from app.core.api.routes import RouteTemplates
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
-from app.core.modules import parts
+from app.core.modules import installed_modules, parts
 from app.core.modules.lifespan import module_lifespans
 from app.core.runtime import open_runtime
 from app.core.services.log import configure_logging, logger
@@ -101,7 +101,7 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
 def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app):
+        async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
             yield
 
     return lifespan

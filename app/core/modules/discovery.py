@@ -25,9 +25,9 @@ def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
     return _in_load_order(modules)
 
 
-def present_modules(root: Path = PROJECT_ROOT) -> list[Module]:
-    """Every module below `app/`, installed or not, by name."""
-    return list(_read(_folders(root), root).values())
+def present_modules(root: Path = PROJECT_ROOT, package: str = PACKAGE) -> list[Module]:
+    """Every module in the folder `package`, installed or not, by name."""
+    return list(_read(_folders(root, package), root).values())
 
 
 def table_owner(table: str, owners: Iterable[str]) -> str | None:
@@ -35,8 +35,8 @@ def table_owner(table: str, owners: Iterable[str]) -> str | None:
     return max((name for name in owners if table.startswith(f"{name}_")), key=len, default=None)
 
 
-def _folders(root: Path) -> list[str]:
-    return sorted(f"{PACKAGE}.{manifest.parent.name}" for manifest in (root / PACKAGE).glob(f"*/{MANIFEST}"))
+def _folders(root: Path, package: str = PACKAGE) -> list[str]:
+    return sorted(f"{package}.{manifest.parent.name}" for manifest in (root / package).glob(f"*/{MANIFEST}"))
 
 
 def _chosen(names: Sequence[str], present: list[str]) -> list[str]:
@@ -77,7 +77,7 @@ def _read(names: Iterable[str], root: Path) -> dict[str, Module]:
 
 
 def _read_one(name: str, root: Path) -> Module:
-    if not name.startswith(f"{PACKAGE}."):
+    if "." not in name:
         return find_external(name)
     path = root.joinpath(*name.split("."))
     if path.name in RESERVED:

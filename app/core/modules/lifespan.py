@@ -1,14 +1,14 @@
 """What modules open and close together with the application."""
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 
 from app.core.exceptions import ConfigError
-from app.core.modules import Module, installed_modules
+from app.core.modules.module import Module
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 
@@ -18,10 +18,10 @@ class ModuleNotStarted(RuntimeError):
 
 
 @asynccontextmanager
-async def module_lifespans(app: FastAPI) -> AsyncIterator[None]:
-    """Enter the lifespan of every internal module that has one, in load order; leave them in the reverse order."""
+async def module_lifespans(app: FastAPI, modules: Iterable[Module]) -> AsyncIterator[None]:
+    """Enter the lifespan of every internal module that has one, in this order; leave them in the reverse order."""
     async with AsyncExitStack() as stack:
-        for module in installed_modules():
+        for module in modules:
             if lifespan := lifespan_of(module):
                 try:
                     await stack.enter_async_context(lifespan(app))

@@ -1,0 +1,36 @@
+"""The boundaries of the modules: six rules, for every module that is there.
+
+| rule | says |
+|---|---|
+| M1 | only the root of another module is imported |
+| M2 | only modules named in `depends_on` are used |
+| M3 | modules do not use each other in a circle |
+| M4 | layers inside a module point down |
+| M5 | core uses no module, and no module an entry point or a registry |
+| M6 | no foreign key, relationship or exported model crosses from one module into another |
+"""
+
+from pathlib import Path
+
+from app.core.boundaries.imports import all_imports
+from app.core.boundaries.rules import circles, crossing_imports, unseen
+from app.core.boundaries.tables import table_violations
+from app.core.boundaries.violations import Exceptions, Violation
+from app.core.configs import PROJECT_ROOT
+from app.core.modules import present_modules
+
+__all__ = ["Violation", "boundary_violations"]
+
+
+def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:
+    """Every breach in `package`, a folder of `root`, by place. It imports the modules, for M6."""
+    modules = {module.short_name: module for module in present_modules(root, package)}
+    exceptions = Exceptions(modules.values())
+    seen, imports = all_imports(package, root)
+    found = {
+        *unseen(package, root, seen, modules),
+        *crossing_imports(imports, modules, exceptions),
+        *circles(imports, modules, exceptions),
+        *table_violations(package, root, modules, exceptions),
+    }
+    return sorted(found | set(exceptions.unused()))

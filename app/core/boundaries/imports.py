@@ -1,0 +1,125 @@
+"""Every import of a package: grimp's graph, and those that no import statement shows."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.core.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from grimp import ImportGraph
+
+
+@dataclass(frozen=True, order=True)
+class Import:
+    """`importer` imports `imported`, at a line of a file."""
+
+    file: str
+    line: int
+    importer: str
+    imported: str
+
+
+def all_imports(package: str, root: Path) -> tuple[set[str], list[Import]]:
+    """The modules of `package`, a folder of `root`, and their imports of each other, by place.
+
+    Relative, aliased and function-level ones count, those for the type checker too, and so do
+    `import_module("app.shop.models")` and the `shop.models` that follows an `import app.shop as shop`.
+    """
+    graph = _graph(package)
+    found = []
+    for importer in graph.modules:
+        known = graph.find_modules_directly_imported_by(importer)
+        for imported in known:
+            for detail in graph.get_import_details(importer=importer, imported=imported):
+                found.append(Import(file_of(importer, root), detail["line_number"], importer, imported))
+        hidden = _Hidden(importer, root / file_of(importer, root), graph.modules)
+        found += [
+            Import(file_of(importer, root), line, importer, imported)
+            for line, imported in sorted(hidden.found)
+            if imported not in known
+        ]
+    return graph.modules, sorted(found)
+
+
+def file_of(module: str, root: Path) -> str:
+    """The file of a Python module, relative to `root`."""
+    path = root.joinpath(*module.split("."))
+    return str((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).relative_to(root))
+
+
+def unseen_files(folder: Path) -> Iterator[Path]:
+    """Python files below `folder` that are outside the graph, as a folder above them has no `__init__.py`.
+
+    Revisions of a module with its own timeline are not meant to be imported.
+    """
+    for path in sorted(folder.rglob("*.py")):
+        parents = [parent for parent in path.parents if parent.is_relative_to(folder)]
+        if folder / "migrations" not in parents and not all((parent / "__init__.py").exists() for parent in parents):
+            yield path
+
+
+def _graph(package: str) -> "ImportGraph":
+    try:
+        import grimp
+    except ImportError as exc:
+        raise ConfigError("boundaries are checked with grimp, a development tool: make setup") from exc
+    return grimp.build_graph(package, cache_dir=None)
+
+
+class _Hidden(ast.NodeVisitor):
+    """What one file imports by name in a string, or reaches as an attribute of an imported package."""
+
+    def __init__(self, module: str, path: Path, modules: set[str]) -> None:
+        self.found: set[tuple[int, str]] = set()
+        self._modules = modules
+        self._package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        self._bound: dict[str, str] = {}
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):  # all names first: a function may use what is imported below it
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._bind(node)
+        self.visit(tree)
+
+    def _bind(self, node: ast.Import | ast.ImportFrom) -> None:
+        for alias in node.names:
+            if isinstance(node, ast.ImportFrom):
+                base = self._absolute("." * node.level + (node.module or ""))
+                self._bound[alias.asname or alias.name] = f"{base}.{alias.name}"
+            elif alias.asname:
+                self._bound[alias.asname] = alias.name
+            else:
+                self._bound[alias.name.partition(".")[0]] = alias.name.partition(".")[0]
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        names, inner = [node.attr], node.value
+        while isinstance(inner, ast.Attribute):
+            names.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name) and self._bound.get(inner.id) in self._modules:
+            self._add(node.lineno, ".".join([self._bound[inner.id], *reversed(names)]), above=self._bound[inner.id])
+        else:
+            self.visit(inner)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        texts = [item.value for item in node.args if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+        if texts and called in ("import_module", "__import__"):
+            self._add(node.lineno, self._absolute(*texts[:2]))
+        self.generic_visit(node)
+
+    def _absolute(self, name: str, package: str | None = None) -> str:
+        try:
+            return resolve_name(name, package or self._package)
+        except ImportError:  # it leads out of the top, and would fail when it runs
+            return name
+
+    def _add(self, line: int, name: str, above: str = "") -> None:
+        """Note the module that `name` is, or is defined in, if that is not `above`."""
+        while name not in self._modules and "." in name:
+            name = name.rpartition(".")[0]
+        if name in self._modules and name != above:
+            self.found.add((line, name))

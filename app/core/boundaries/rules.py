@@ -1,0 +1,235 @@
+"""The rules about imports, M1 to M5, each for one import and M3 for all of them.
+
+Entry points may use everything, core's registries the modules, modules the core.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from app.core.boundaries.imports import Import, file_of, unseen_files
+from app.core.boundaries.violations import Exceptions, Violation, manifest_line, manifest_of
+from app.core.modules import Module
+
+CORE = "core"
+ENTRY_POINTS = ("main", "worker", "cli")
+REGISTRIES = ("models", "routers", "tasks", "listeners")
+LAYERS = ("routers", "routes", "policies", "deps", "gateway", "services", "repositories", "schemas", "models")
+LEAVES = ("security", "events", "exceptions", "config")
+
+
+class Fault(NamedTuple):
+    """What is wrong with an import, and what to do."""
+
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """An import's two names, taken apart: `app.shop.services.orders` is owner `shop`, layer `services`."""
+
+    importer: str
+    imported: str
+
+    @property
+    def owners(self) -> tuple[str, str]:
+        """The second part of each: core, an entry point or a module; empty for the package itself."""
+        return _part(self.importer, 1), _part(self.imported, 1)
+
+    @property
+    def layers(self) -> tuple[str, str]:
+        """The third part of each, empty for a root."""
+        return _part(self.importer, 2), _part(self.imported, 2)
+
+    @property
+    def target(self) -> str:
+        """The module that is imported from, by its root."""
+        return ".".join(self.imported.split(".")[:2])
+
+    @property
+    def crosses(self) -> bool:
+        """Whether it leads into a module from outside of it."""
+        source, target = self.owners
+        return source != target and is_module(target)
+
+
+Place = tuple[str, int]
+Rule = Callable[[Names, Mapping[str, Module]], Fault | None]
+
+
+def is_module(owner: str) -> bool:
+    """Whether the name below the package is a module's: everything that is neither core nor an entry point."""
+    return owner not in ("", CORE, *ENTRY_POINTS)
+
+
+def m1_only_roots(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
+    """The root package is a module's API; all below it is internal."""
+    if not names.crosses or names.owners[0] == CORE or names.imported == names.target:
+        return None
+    return Fault(
+        f"{names.importer} imports {names.imported}, which is internal to {names.target}",
+        f"import the name from {names.target}; where it is not offered there, its __init__.py decides whether it is",
+    )
+
+
+def m2_only_declared(names: Names, modules: Mapping[str, Module]) -> Fault | None:
+    """A module uses no other than those its manifest names."""
+    source = modules.get(names.owners[0])
+    if source is None or not names.crosses or names.target in source.depends_on:
+        return None
+    return Fault(
+        f"{names.importer} imports {names.target}, on which {source.name} does not declare to depend",
+        f'add "{names.target}" to depends_on in {manifest_of(source)}',
+    )
+
+
+def m4_layers_point_down(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
+    """Inside a module each layer uses those below it; leaves use no layer; none uses the module's own root."""
+    owner, other = names.owners
+    upper, lower = names.layers
+    if owner != other or not is_module(owner) or upper not in LAYERS + LEAVES:
+        return None
+    if not lower:
+        return Fault(
+            f"{names.importer} imports {names.imported}, the root of its own module",
+            "import the name from the file that defines it",
+        )
+    if upper in LEAVES and lower in LAYERS:
+        return Fault(
+            f"{names.importer} imports {names.imported}: {upper} is a leaf and uses no layer",
+            f"pass in what it needs, or move the code into {lower} or above",
+        )
+    if upper in LAYERS and lower in LAYERS and LAYERS.index(upper) > LAYERS.index(lower):
+        return Fault(
+            f"{names.importer} imports {names.imported}: {lower} is a layer above {upper}",
+            f"move what both need into {upper} or below, or call it from {lower}",
+        )
+    return None
+
+
+def m5_core_stands_alone(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
+    """The core works without any module, and nothing below the entry points uses them or the registries."""
+    source, target = names.owners
+    if source == CORE and target not in (CORE, ""):
+        return Fault(
+            f"{names.importer} imports {names.imported}: core uses nothing above it",
+            "turn the arrow round, with an event, a registry or an interface",
+        )
+    if not is_module(source):
+        return None
+    if target in ENTRY_POINTS:
+        return Fault(
+            f"{names.importer} imports {names.imported}, an entry point",
+            "move what both need into the module or into core",
+        )
+    if target == CORE and names.layers[1] in REGISTRIES:
+        return Fault(
+            f"{names.importer} imports {names.imported}, a registry that loads the modules",
+            "import the name from the file that defines it",
+        )
+    return None
+
+
+RULES: Mapping[str, Rule] = {
+    "M1": m1_only_roots,
+    "M2": m2_only_declared,
+    "M4": m4_layers_point_down,
+    "M5": m5_core_stands_alone,
+}
+
+
+def crossing_imports(
+    imports: Iterable[Import], modules: Mapping[str, Module], exceptions: Exceptions
+) -> Iterator[Violation]:
+    """M1, M2, M4 and M5: each import against each rule."""
+    for found in imports:
+        names = Names(found.importer, found.imported)
+        for rule, check in RULES.items():
+            if (fault := check(names, modules)) and not exceptions.allow(rule, found.importer, found.imported):
+                yield Violation(found.file, found.line, rule, *fault)
+
+
+def unseen(package: str, root: Path, seen: Iterable[str], modules: Mapping[str, Module]) -> Iterator[Violation]:
+    """What no rule could judge: folders that are no module, and files outside of the graph."""
+    for owner in sorted({_part(name, 1) for name in seen}):
+        if is_module(owner) and owner not in modules:
+            name = f"{package}.{owner}"
+            yield Violation(
+                file_of(name, root),
+                1,
+                "M2",
+                f"{name} is neither core nor an entry point nor a module",
+                f"make it a module with {name.replace('.', '/')}/module.toml, or move it into one",
+            )
+    for folder in (CORE, *modules):
+        for path in unseen_files(root / package / folder):
+            yield Violation(
+                str(path.relative_to(root)),
+                1,
+                "M1",
+                "the file is in no package, so its imports are not seen",
+                "add __init__.py to its folder and the folders above",
+            )
+
+
+def circles(imports: Iterable[Import], modules: Mapping[str, Module], exceptions: Exceptions) -> Iterator[Violation]:
+    """M3: no module uses one that uses it, by import or by `depends_on`, however long the way round."""
+    arrows = _arrows(imports, modules)
+    reported: set[frozenset[str]] = set()
+    for name in sorted(arrows):
+        while way := _way_back(name, arrows):
+            circle = list(pairwise([*way, name]))
+            if allowed := [arrow for arrow in circle if exceptions.allow("M3", *arrow)]:
+                for source, target in allowed:
+                    del arrows[source][target]
+                continue
+            if frozenset(way) not in reported:
+                reported.add(frozenset(way))
+                yield _circle([arrows[source][target] for source, target in circle], [*way, name])
+            break
+
+
+def _arrows(imports: Iterable[Import], modules: Mapping[str, Module]) -> dict[str, dict[str, Place]]:
+    """From each module to each it uses, with the first place that says so."""
+    arrows: dict[str, dict[str, Place]] = {module.name: {} for module in modules.values()}
+    for found in imports:
+        names = Names(found.importer, found.imported)
+        source = modules.get(names.owners[0])
+        if source and names.crosses:
+            arrows[source.name].setdefault(names.target, (found.file, found.line))
+    for module in modules.values():
+        for other in module.depends_on:
+            arrows[module.name].setdefault(other, (manifest_of(module), manifest_line(module)))
+    return arrows
+
+
+def _circle(places: list[Place], way: list[str]) -> Violation:
+    others = ", ".join(f"{file}:{line}" for file, line in places[1:])
+    return Violation(
+        *places[0],
+        "M3",
+        f"modules use each other in a circle: {' > '.join(way)}" + (f" (the other way at {others})" if others else ""),
+        "turn one arrow round with an event, or move what both need into one of them",
+    )
+
+
+def _way_back(start: str, arrows: Mapping[str, Mapping[str, object]]) -> list[str] | None:
+    """The shortest way from `start` to itself."""
+    ways = [[start]]
+    seen: set[str] = set()
+    for way in ways:  # grows while it is walked: breadth first
+        for other in sorted(arrows.get(way[-1], ())):
+            if other == start:
+                return way
+            if other not in seen:
+                seen.add(other)
+                ways.append([*way, other])
+    return None
+
+
+def _part(name: str, number: int) -> str:
+    parts = name.split(".")
+    return parts[number] if len(parts) > number else ""

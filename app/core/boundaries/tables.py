@@ -1,0 +1,167 @@
+"""M6, on the mapped classes: no foreign key, relationship or exported model leads from one module into another."""
+
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Table
+from sqlalchemy.orm import Mapper
+
+from app.core.boundaries.violations import Exceptions, Violation
+from app.core.modules import Module, table_owner
+
+CORE = "core"
+
+
+class Definition(NamedTuple):
+    """A table, mapped or plain: the module it belongs to and the Python name it has there."""
+
+    owner: str
+    name: str
+    table: Table
+    cls: type | None
+
+
+def table_violations(
+    package: str, root: Path, modules: Mapping[str, Module], exceptions: Exceptions
+) -> Iterator[Violation]:
+    """M6: each table and each root against the modules they belong to, imported for this."""
+    try:
+        yield from _Tables(package, root, modules).faults(exceptions)
+    except Exception as exc:  # whatever the modules' own code raises
+        reason = str(exc).partition("\n")[0].rstrip(".")
+        yield Violation(
+            *_origin(exc, package, root),
+            "M6",
+            f"the tables cannot be read: {type(exc).__name__}: {reason}",
+            "make the modules importable",
+        )
+
+
+def _origin(exc: Exception, package: str, root: Path) -> tuple[str, int]:
+    """The last line of the package that led to an error."""
+    place = (f"{package}/{CORE}/models.py", 1)
+    for frame in traceback.extract_tb(exc.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(root / package) and not path.is_relative_to(Path(__file__).parent):
+            place = (str(path.relative_to(root)), frame.lineno or 1)
+    return place
+
+
+class _Tables:
+    """The tables of the modules below a package."""
+
+    def __init__(self, package: str, root: Path, modules: Mapping[str, Module]) -> None:
+        self._package = package
+        self._root = root
+        self._owners = (CORE, *modules)
+        importlib.import_module(f"{package}.{CORE}.models")  # core's own
+        for module in modules.values():
+            module.part("models")
+        self._definitions = list(self._defined())
+        self._declared = {definition.table.fullname: definition.owner for definition in self._definitions}
+
+    def faults(self, exceptions: Exceptions) -> Iterator[Violation]:
+        """Everything that M6 refuses and no manifest excuses."""
+        for definition in self._definitions:
+            for target, line, message, fix in (*self._references(definition), *self._names(definition)):
+                if not exceptions.allow("M6", definition.name, target):
+                    yield Violation(self._file(definition.name), line, "M6", message, fix)
+        for owner in self._owners[1:]:
+            yield from self._exports(owner, exceptions)
+
+    def _defined(self) -> Iterator[Definition]:
+        mapped = set()
+        plain = []
+        for module in sorted(name for name in sys.modules if _owner(name, self._package) in self._owners):
+            owner = str(_owner(module, self._package))
+            for name, value in sorted(vars(sys.modules[module]).items()):
+                if isinstance(value, Table):
+                    plain.append(Definition(owner, f"{module}.{name}", value, None))
+                elif _is_model(value) and value.__module__ == module and isinstance(value.__table__, Table):
+                    mapped.add(value.__table__)
+                    yield Definition(owner, f"{module}.{name}", value.__table__, value)
+        yield from (definition for definition in plain if definition.table not in mapped)
+
+    def _references(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
+        for key in definition.table.foreign_keys:
+            table = key.target_fullname.rpartition(".")[0]
+            other = self._declared.get(table) or table_owner(table, self._owners)
+            if self._leads_out(definition, other):
+                yield (
+                    f"{self._package}.{other}",
+                    _line(definition, key.parent.key),
+                    f"{definition.name}.{key.parent.key} has a foreign key to {table}, a table of {other}",
+                    f"keep the id without the foreign key, and ask {other} through its gateway",
+                )
+        mapper: Mapper[Any] | None = getattr(definition.cls, "__mapper__", None)
+        for relation in mapper.relationships if mapper else ():
+            model = relation.mapper.class_
+            other = _owner(model.__module__, self._package)
+            if relation.parent is mapper and self._leads_out(definition, other):
+                yield (
+                    f"{model.__module__}.{model.__qualname__}",
+                    _line(definition, relation.key),
+                    f"{definition.name}.{relation.key} is a relationship to {model.__name__}, a model of {other}",
+                    f"keep the id, and ask {other} through its gateway",
+                )
+
+    def _names(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
+        table, owner = definition.table.name, definition.owner
+        if table_owner(table, self._owners) != owner:
+            yield (
+                table,
+                _line(definition, "__tablename__"),
+                f"{definition.name} is the table {table}, whose name does not say that it belongs to {owner}",
+                f"call it {owner}_<name>, with no longer name of a module in front: migrations go by it",
+            )
+
+    def _exports(self, owner: str, exceptions: Exceptions) -> Iterator[Violation]:
+        root = sys.modules[f"{self._package}.{owner}"]
+        for name, value in sorted(vars(root).items()):
+            if not (_is_model(value) or isinstance(value, Table)):
+                continue
+            target = f"{value.__module__}.{value.__name__}" if _is_model(value) else f"{root.__name__}.{name}"
+            if not exceptions.allow("M6", root.__name__, target):
+                yield Violation(
+                    self._file(root.__name__),
+                    _first(inspect.getsource(root).splitlines(), rf".*\b{name}\b"),
+                    "M6",
+                    f"{root.__name__} exports the model {name}",
+                    "export a schema with what others may know, and hand that out through the gateway",
+                )
+
+    def _leads_out(self, definition: Definition, other: str | None) -> bool:
+        return other in self._owners and other not in (CORE, definition.owner)
+
+    def _file(self, name: str) -> str:
+        while name not in sys.modules:
+            name = name.rpartition(".")[0]
+        return str(Path(str(sys.modules[name].__file__)).relative_to(self._root))
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and "__mapper__" in vars(value)
+
+
+def _owner(python_name: str, package: str) -> str | None:
+    parts = python_name.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == package else None
+
+
+def _line(definition: Definition, attribute: str) -> int:
+    if definition.cls is None:
+        lines = inspect.getsource(sys.modules[definition.name.rpartition(".")[0]]).splitlines()
+        return _first(lines, rf"{definition.name.rpartition('.')[2]}\b")
+    lines, start = inspect.getsourcelines(definition.cls)
+    return start + _first(lines, rf"\s+{attribute}\s*[:=]") - 1
+
+
+def _first(lines: list[str], pattern: str) -> int:
+    """The number of the first line that fits, or 1."""
+    return next((number for number, line in enumerate(lines, 1) if re.match(pattern, line)), 1)
