@@ -11,8 +11,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, migrate.migrate, ready.ready, demo.demo, openapi.openapi):
+for command in (run.run, ready.ready, demo.demo, openapi.openapi):
     app.command()(command)
+app.add_typer(migrate.app, name="migrate")
 
 
 def main() -> None:

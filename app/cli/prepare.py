@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from app.cli.console import database_errors
+from app.cli.console import database_errors, fail
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
@@ -12,13 +12,25 @@ if TYPE_CHECKING:
 
 def migrate_database(settings: "AppConfig") -> None:
     """Bring the tables up to date."""
-    # Of all that Alembic says only which revision runs is news.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
-    logging.getLogger("alembic.runtime.migration").addFilter(lambda record: record.msg.startswith("Running"))
+    quiet_alembic()
     from app.core.db.migrate import upgrade
+    from app.core.db.timelines import MigrationError
 
     with database_errors(settings):
-        upgrade()
+        try:
+            upgrade()
+        except MigrationError as exc:
+            fail(str(exc))
+
+
+def quiet_alembic() -> None:
+    """Of all that Alembic says only which revision runs is news."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    logging.getLogger("alembic.runtime.migration").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.msg.startswith("Running")
 
 
 def bootstrap_modules(settings: "AppConfig") -> list[str]:

@@ -1,8 +1,10 @@
 """Migrations from the program: what `kit` and the tests call. The `alembic` command works beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from alembic import command
@@ -13,8 +15,9 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT, app_config
-from app.core.db.migration_check import Fault, revision_faults
+from app.core.db.migration_check import Fault, differences, merge_fix, model_faults, revision_faults
 from app.core.db.migration_env import connected, reading
+from app.core.db.migration_operations import record
 from app.core.db.timelines import MigrationError, Timeline, Timelines, installed_timelines
 
 
@@ -61,6 +64,16 @@ def downgrade(url: URL | None = None, revision: str = "-1", timeline: str | None
     Migrations(url).downgrade(revision, timeline)
 
 
+@contextmanager
+def scratch_database() -> Iterator["Migrations"]:
+    """The installed timelines on a new SQLite database with every revision run, gone when the block ends."""
+    with TemporaryDirectory() as folder:
+        migrations = Migrations(URL.create("sqlite", database=str(Path(folder) / "scratch.db")))
+        for line in migrations.timelines.values():
+            command.upgrade(migrations.config(line), "heads")
+        yield migrations
+
+
 class Migrations:
     """The timelines of one database, by default the application's. Every method blocks."""
 
@@ -78,7 +91,10 @@ class Migrations:
         with connected(self.url) as connection:
             pending = {line.name: self._ahead(connection, line, revision) for line in chosen}
             if faults := [
-                fault for line in chosen for fault in self.revision_faults(line, connection, only=pending[line.name])
+                fault
+                for line in chosen
+                for fault in self.revision_faults(line, connection, only=pending[line.name])
+                if fault.blocking
             ]:
                 raise MigrationError("\n".join(map(str, faults)))
             for line in chosen:
@@ -93,14 +109,17 @@ class Migrations:
             self._current(connection, line)
             command.downgrade(self.config(line, connection=connection), revision)
 
-    def behind(self, revision: str = "-1", timeline: str | None = None) -> list[RevisionInfo]:
-        """What `downgrade` would undo, in its order."""
+    def behind(self, revision: str = "-1", timeline: str | None = None) -> list[tuple[RevisionInfo, list[str]]]:
+        """What `downgrade` would undo, in its order, and what is lost with each."""
         line = self.timelines.one(timeline)
-        scripts = self.scripts(line)
+        config, scripts = self.config(line), self.scripts(line)
         with reading(self.url) as connection:
-            current = self._current(connection, line)
+            current, dialect = self._current(connection, line), connection.dialect.name
         undone = scripts.iterate_revisions(current, revision, select_for_downgrade=True) if current else ()
-        return [_info(line, script, applied=True) for script in undone]
+        return [
+            (_info(line, script, applied=True), record(config, scripts, script, dialect, down=True).losses)
+            for script in undone
+        ]
 
     def revision(self, message: str, timeline: str | None = None, *, empty: bool = False) -> list[Path]:
         """Write what the models have and the tables have not as revisions: of one timeline, or of each internal one.
@@ -118,7 +137,7 @@ class Migrations:
             written += _paths(command.revision(config, message, autogenerate=not empty))
         return written
 
-    def merge(self, timeline: str | None = None, message: str = "merge") -> list[Path]:
+    def merge(self, message: str = "merge", timeline: str | None = None) -> list[Path]:
         """Join the heads of one timeline, or of each that has several."""
         torn = [line for line in self.timelines.chosen(timeline) if len(self.scripts(line).get_heads()) > 1]
         return [path for line in torn for path in _paths(command.merge(self.config(line), "heads", message))]
@@ -141,6 +160,11 @@ class Migrations:
                 )
                 for line in self.timelines.chosen(timeline)
             ]
+
+    def check(self, timeline: str | None = None) -> list[Fault]:
+        """Everything wrong with the timelines, with what their revisions do, and with the tables against the models."""
+        with reading(self.url) as connection:
+            return [fault for line in self.timelines.chosen(timeline) for fault in self._check(line, connection)]
 
     def orphans(self) -> list[str]:
         """Tables in the database that no installed timeline owns: left by modules that were taken out, or foreign."""
@@ -168,6 +192,17 @@ class Migrations:
             return []
         wanted = None if only is None else {info.revision for info in only}
         return revision_faults(self.timelines, line, self.config(line), connection.dialect.name, wanted)
+
+    def _check(self, line: Timeline, connection: Connection) -> Iterator[Fault]:
+        yield from model_faults(self.timelines, line)
+        yield from self.revision_faults(line, connection)
+        heads = self.scripts(line).get_heads()
+        if len(heads) > 1:
+            yield Fault("heads", line.name, f"has several heads: {', '.join(sorted(heads))}", merge_fix(line))
+        elif ahead := self._ahead(connection, line, "head"):
+            yield Fault("pending", line.name, f"{len(ahead)} not run here yet: {_named(ahead)}", "Run kit migrate")
+        else:
+            yield from differences(self.timelines, line, connection)
 
     def _chosen(self, revision: str, timeline: str | None) -> list[Timeline]:
         return self.timelines.chosen(timeline) if revision == "head" else [self.timelines.one(timeline)]
@@ -197,7 +232,7 @@ class Migrations:
         current = self._current(connection, line)
         heads = scripts.get_heads()
         if revision == "head" and len(heads) > 1:
-            raise MigrationError(two_heads(line, heads))
+            raise MigrationError(f"timeline {line.name} has several heads: {', '.join(heads)}. {merge_fix(line)}")
         if not heads:
             return []
         ahead = scripts.iterate_revisions(revision, current or "base", implicit_base=True)
@@ -206,14 +241,11 @@ class Migrations:
     def _must_be_current(self, line: Timeline) -> None:
         with reading(self.url) as connection:
             if ahead := self._ahead(connection, line, "head"):
-                raise MigrationError(f"timeline {line.name}: {ahead[-1].revision} has not run here yet: kit migrate")
+                raise MigrationError(f"timeline {line.name}: not run here yet: {_named(ahead)}; first run kit migrate")
 
 
-def two_heads(line: Timeline, heads: Iterable[str]) -> str:
-    """What to do about a timeline that two branches have continued."""
-    return (
-        f"timeline {line.name} has several heads ({', '.join(sorted(heads))}): kit migrate merge --timeline {line.name}"
-    )
+def _named(infos: Iterable[RevisionInfo]) -> str:
+    return ", ".join(info.revision for info in infos)
 
 
 def _info(line: Timeline, script: Script, applied: bool) -> RevisionInfo:

@@ -4,10 +4,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from alembic.autogenerate import produce_migrations
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from sqlalchemy import Connection, Table
 
-from app.core.db.migration_operations import Operation, Recording, record
+from app.core.db.base import BaseModel
+from app.core.db.migration_env import environment_options
+from app.core.db.migration_operations import Operation, Recording, describe, record
 from app.core.db.timelines import Timeline, Timelines
 
 
@@ -15,11 +20,16 @@ from app.core.db.timelines import Timeline, Timelines
 class Fault:
     """One thing that is wrong, and what to do about it."""
 
-    kind: Literal["heads", "owner", "destructive", "pending", "difference", "model"]
+    kind: Literal["heads", "owner", "destructive", "pending", "difference", "model", "unread"]
     timeline: str
     what: str
     fix: str
     revision: str | None = None
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it is a fault, and not only something that could not be looked at."""
+        return self.kind != "unread"
 
     def __str__(self) -> str:
         where = f"{self.timeline} {self.revision}" if self.revision else self.timeline
@@ -39,8 +49,9 @@ def revision_faults(
     for revision, up in zip(revisions, ups, strict=True):
         if wanted is None or revision.revision in wanted:
             down = record(config, scripts, revision, dialect, down=True)
-            faults += _strangers(timelines, line, revision, [*up.operations, *down.operations], made)
+            faults += _strangers(timelines, line, revision, up.operations + down.operations, made)
             faults += _losses(line, revision, up)
+            faults += _unread(line, revision, up, down)
     return faults
 
 
@@ -70,6 +81,60 @@ def _losses(line: Timeline, revision: Script, up: Recording) -> Iterator[Fault]:
     reason = getattr(revision.module, "destructive", None)
     if isinstance(reason, str) and reason.strip():
         return
-    if lost := [operation.loses for operation in up.operations if operation.loses]:
+    if up.losses:
         fix = f'Say why that is right in {revision.path}: destructive = "nobody used it since 1.2"'
-        yield Fault("destructive", line.name, f"loses data: it {', '.join(lost)}", fix, revision.revision)
+        yield Fault("destructive", line.name, f"loses data: it {', '.join(up.losses)}", fix, revision.revision)
+
+
+def _unread(line: Timeline, revision: Script, *recordings: Recording) -> Iterator[Fault]:
+    for reason in dict.fromkeys(recording.unread for recording in recordings if recording.unread):
+        fix = "Leave out what needs rows there: if not op.get_context().as_sql"
+        yield Fault("unread", line.name, f"cannot be run without a database ({reason})", fix, revision.revision)
+
+
+def model_faults(timelines: Timelines, line: Timeline) -> Iterator[Fault]:
+    """Models whose table carries no name, or another's name, in front."""
+    for table, owner in _declared(line):
+        if timelines.prefix(table) != owner:
+            other = _owner_of(timelines, table) if timelines.prefix(table) else "no installed module"
+            what = f"a model of {owner} calls its table {table}, which belongs to {other}"
+            yield Fault("model", line.name, what, f"Call it {owner}_<name>")
+    if line.kind == "shared":
+        for table in line.metadata.tables.keys() - {table for _, table in _mapped()}:
+            if timelines.prefix(table) is None:
+                fix = "Begin its name with that of its module"
+                yield Fault("model", line.name, f"the table {table} belongs to no installed module", fix)
+
+
+def _declared(line: Timeline) -> Iterator[tuple[str, str]]:
+    """Tables of the timeline's models, and the module each model is in."""
+    if line.kind == "external":
+        yield from ((table, line.name) for table in line.metadata.tables)
+        return
+    for model, table in _mapped():
+        package, _, rest = model.__module__.partition(".")
+        owner = rest.partition(".")[0]
+        if package == "app" and owner in line.owners:
+            yield table, owner
+
+
+def _mapped() -> Iterator[tuple[type, str]]:
+    for mapper in BaseModel.registry.mappers:
+        if isinstance(mapper.local_table, Table):
+            yield mapper.class_, mapper.local_table.name
+
+
+def differences(timelines: Timelines, line: Timeline, connection: Connection) -> Iterator[Fault]:
+    """What autogenerate would write."""
+    context = MigrationContext.configure(connection, opts=environment_options(timelines, line))
+    script = produce_migrations(context, line.metadata)
+    if script.upgrade_ops is None:
+        return
+    for operation in describe(script.upgrade_ops):
+        fix = f"Write it down: kit migrate revision --timeline {line.name} -m ..."
+        yield Fault("difference", line.name, f"models and tables differ: {operation}", fix)
+
+
+def merge_fix(line: Timeline) -> str:
+    """What to do about a timeline that two branches have continued."""
+    return f"Join them: kit migrate merge --timeline {line.name}"

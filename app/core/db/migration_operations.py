@@ -53,6 +53,11 @@ class Recording:
     operations: list[Operation] = field(default_factory=list)
     unread: str | None = None
 
+    @property
+    def losses(self) -> list[str]:
+        """What is destroyed, in words."""
+        return [operation.loses for operation in self.operations if operation.loses]
+
 
 def record(
     config: Config, scripts: ScriptDirectory, revision: Script, dialect: str, *, down: bool = False

@@ -1,0 +1,84 @@
+"""The SQL of the revisions that have not run yet, without running them on the database that is asked about."""
+
+import io
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from alembic import command
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+from sqlalchemy.engine import URL
+
+from app.core.db.migrate import Migrations
+from app.core.db.migration_env import connected
+from app.core.db.timelines import Timeline
+
+_WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
+
+
+def preview(migrations: Migrations, timeline: str | None = None) -> str:
+    """The statements that an upgrade would send, empty where nothing is pending."""
+    pending = {state.name: state for state in migrations.status(timeline) if state.pending}
+    lines = [migrations.timelines[name] for name in pending]
+    if not lines:
+        return ""
+    if migrations.url.get_backend_name() == "sqlite":
+        return "".join(_on_a_copy(migrations, lines))
+    return "".join(_offline(migrations, line, pending[line.name].current) for line in lines)
+
+
+def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -> str:
+    """What Alembic prints instead of running it."""
+    config = migrations.config(line)
+    config.output_buffer = io.StringIO()
+    scripts = ScriptDirectory.from_config(config)
+
+    def steps(revisions: Any, _context: Any) -> Any:
+        return scripts._upgrade_revs("head", revisions)
+
+    with EnvironmentContext(config, scripts, fn=steps, as_sql=True, starting_rev=current or None):
+        scripts.run_env()
+    return f"-- timeline {line.name}\n{config.output_buffer.getvalue()}"
+
+
+def _on_a_copy(migrations: Migrations, lines: list[Timeline]) -> Iterator[str]:
+    """What SQLite really does. To rebuild a table Alembic must see it: the upgrade runs on a copy, then thrown away."""
+    with TemporaryDirectory() as folder:
+        copy = _copy(migrations.url, Path(folder) / "preview.db")
+        with connected(copy) as connection:
+            for line in lines:
+                yield f"-- timeline {line.name}\nBEGIN;\n\n{_recorded(migrations, line, connection)}COMMIT;\n\n"
+
+
+def _copy(url: URL, path: Path) -> URL:
+    source = Path(url.database or "")
+    if source.is_file():
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(path)) as new:
+            old.backup(new)
+    return url.set(database=str(path))
+
+
+def _recorded(migrations: Migrations, line: Timeline, connection: Connection) -> str:
+    statements: list[str] = []
+    text: list[str] = []
+
+    def applied(*, step: Any, **_: Any) -> None:
+        text.append(f"-- Running upgrade {', '.join(step.source_revision_ids)} -> {', '.join(step.destination_revision_ids)}\n\n")
+        text.extend(f"{statement.strip()};\n\n" for statement in statements)
+        statements.clear()
+
+    def note(statement: str) -> None:
+        if statement.lstrip().upper().startswith(_WRITES):
+            statements.append(statement)
+
+    driver: Any = connection.connection.driver_connection
+    driver.set_trace_callback(note)
+    command.upgrade(migrations.config(line, connection=connection, on_version_apply=applied), "head")
+    driver.set_trace_callback(None)
+    text.extend(f"{statement.strip()};\n\n" for statement in statements)
+    return "".join(text)
