@@ -1,13 +1,13 @@
 """Which modules are found, in which order, and what a wrong manifest or setting says."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.core.exceptions import ConfigError
-from app.core.modules import Module, discover, installed_modules, parts, present_modules, table_owner
+from app.core.modules import discover, installed_modules, present_modules, table_owner
 
 Maker = Callable[..., str]
 
@@ -91,32 +91,6 @@ class TestDiscovery:
         assert table_owner("order_items_stock", owners) == "order_items"
         assert table_owner("order_lines", owners) == "order"
         assert table_owner("orders", owners) is None
-
-
-class TestParts:
-    def test_they_are_imported_in_order(self) -> None:
-        assert sys.modules["app.auth.models"] in list(parts("models"))
-        assert list(parts("no_module_has_this")) == []
-
-    @pytest.fixture
-    def house(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Module]:
-        (tmp_path / "house_parts").mkdir()
-        (tmp_path / "house_parts" / "__init__.py").touch()
-        monkeypatch.syspath_prepend(tmp_path)
-        yield Module("house_parts", tmp_path / "house_parts")
-        for name in [name for name in sys.modules if name.startswith("house_parts")]:
-            del sys.modules[name]
-
-    def test_an_import_error_inside_is_no_missing_part(self, house: Module) -> None:
-        (house.path / "models.py").write_text("import house_parts.nowhere")
-        assert house.part("routers") is None
-        with pytest.raises(ModuleNotFoundError, match=r"house_parts\.nowhere"):
-            house.part("models")
-
-    def test_an_import_error_of_the_root_neither(self, house: Module) -> None:
-        (house.path / "__init__.py").write_text("import nowhere_at_all")
-        with pytest.raises(ModuleNotFoundError, match="nowhere_at_all"):
-            house.part("models")
 
 
 Refused = Callable[..., list[str]]
