@@ -8,9 +8,8 @@ from alembic.autogenerate import produce_migrations
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection
 
-from app.core.db.base import BaseModel
 from app.core.db.migration_env import environment_options
 from app.core.db.migration_operations import Operation, Recording, describe, record
 from app.core.db.timelines import Timeline, Timelines
@@ -93,35 +92,12 @@ def _unread(line: Timeline, revision: Script, *recordings: Recording) -> Iterato
 
 
 def model_faults(timelines: Timelines, line: Timeline) -> Iterator[Fault]:
-    """Models whose table carries no name, or another's name, in front."""
-    for table, owner in _declared(line):
-        if timelines.prefix(table) != owner:
-            other = _owner_of(timelines, table) if timelines.prefix(table) else "no installed module"
-            what = f"a model of {owner} calls its table {table}, which belongs to {other}"
-            yield Fault("model", line.name, what, f"Call it {owner}_<name>")
-    if line.kind == "shared":
-        for table in line.metadata.tables.keys() - {table for _, table in _mapped()}:
-            if timelines.prefix(table) is None:
-                fix = "Begin its name with that of its module"
-                yield Fault("model", line.name, f"the table {table} belongs to no installed module", fix)
-
-
-def _declared(line: Timeline) -> Iterator[tuple[str, str]]:
-    """Tables of the timeline's models, and the module each model is in."""
-    if line.kind == "external":
-        yield from ((table, line.name) for table in line.metadata.tables)
-        return
-    for model, table in _mapped():
-        package, _, rest = model.__module__.partition(".")
-        owner = rest.partition(".")[0]
-        if package == "app" and owner in line.owners:
-            yield table, owner
-
-
-def _mapped() -> Iterator[tuple[type, str]]:
-    for mapper in BaseModel.registry.mappers:
-        if isinstance(mapper.local_table, Table):
-            yield mapper.class_, mapper.local_table.name
+    """Tables of a package that are named like those of a module; `kit module validate` looks after modules."""
+    for table in sorted(line.metadata.tables) if line.kind == "external" else ():
+        prefix = timelines.prefix(table)
+        if prefix is not None and prefix not in line.owners:
+            what = f"its model's table {table} is named like those of {prefix}"
+            yield Fault("model", line.name, what, f"Call it {line.name}_<name>, or leave {line.name} out of MODULES")
 
 
 def differences(timelines: Timelines, line: Timeline, connection: Connection) -> Iterator[Fault]:

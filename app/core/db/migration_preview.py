@@ -68,7 +68,8 @@ def _recorded(migrations: Migrations, line: Timeline, connection: Connection) ->
     text: list[str] = []
 
     def applied(*, step: Any, **_: Any) -> None:
-        text.append(f"-- Running upgrade {', '.join(step.source_revision_ids)} -> {', '.join(step.destination_revision_ids)}\n\n")
+        source, destination = (", ".join(ids) for ids in (step.source_revision_ids, step.destination_revision_ids))
+        text.append(f"-- Running upgrade {source} -> {destination}\n\n")
         text.extend(f"{statement.strip()};\n\n" for statement in statements)
         statements.clear()
 

@@ -1,0 +1,135 @@
+"""Every timeline keeps to its own tables, on this half's database."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import sqlalchemy as sa
+
+from app.core.db import Database
+from app.core.db.migrate import Migrations
+from app.core.db.timelines import MigrationError, Timeline, Timelines, installed_timelines, metadata_of
+from app.core.exceptions import ConfigError
+from app.core.modules import installed_modules
+from tests.core.db.timelines import mark, migrations, shared, tables_of, timeline
+
+
+def owner(timelines: Timelines, table: str) -> str | None:
+    found = timelines.owner(table)
+    return found and found.name
+
+
+class TestOwnership:
+    def test_the_longest_name_wins(self, tmp_path: Path) -> None:
+        lines = Timelines(shared(tmp_path, "order"), timeline(tmp_path, "order_items"))
+        assert owner(lines, "order_lines") == "shared"
+        assert owner(lines, "order_items_notes") == "order_items"
+
+    def test_a_name_that_only_begins_alike_is_no_prefix(self, tmp_path: Path) -> None:
+        assert owner(Timelines(timeline(tmp_path, "order")), "orders_lines") is None
+
+    def test_a_package_owns_the_tables_it_declares_whatever_they_are_called(self, tmp_path: Path) -> None:
+        lines = Timelines(timeline(tmp_path, "order"), timeline(tmp_path, "shop", "ratings", kind="external"))
+        assert owner(lines, "ratings") == "shop"
+        assert owner(lines, "shop_old") == "shop"
+        assert owner(lines, "shopping_old") is None
+
+    def test_a_package_cannot_take_a_declared_table_away(self, tmp_path: Path) -> None:
+        thief = timeline(tmp_path, "thief", "order_lines", kind="external")
+        lines = Timelines(timeline(tmp_path, "order", "order_lines"), thief)
+        assert owner(lines, "order_lines") == "order"
+
+    def test_two_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(MigrationError, match="two timelines of one name"):
+            Timelines(timeline(tmp_path, "shop"), timeline(tmp_path, "shop"))
+
+    def test_an_unknown_name_is_answered_with_the_known_ones(self, tmp_path: Path) -> None:
+        with pytest.raises(MigrationError, match="no timeline nope; there are shared, shop"):
+            Timelines(shared(tmp_path), timeline(tmp_path, "shop")).one("nope")
+
+    def test_the_installed_ones_begin_with_the_shared_one(self) -> None:
+        first, *_ = installed_timelines().values()
+        internal = {module.short_name for module in installed_modules() if module.migrations == "shared"}
+        assert (first.name, first.version_table) == ("shared", "alembic_version")
+        assert {"core", "auth"} <= set(first.owners) <= {"core", *internal}
+
+
+class TestMetadata:
+    def test_a_declarative_base_is_found(self) -> None:
+        models = ModuleType("models")
+        models.Base = type("Base", (sa.orm.DeclarativeBase,), {})  # type: ignore[attr-defined]  # made here
+        assert metadata_of(models) is models.Base.metadata
+
+    def test_two_are_refused(self) -> None:
+        models = ModuleType("models")
+        models.one, models.two = sa.MetaData(), sa.MetaData()  # type: ignore[attr-defined]  # made here
+        with pytest.raises(ConfigError, match="several MetaData"):
+            metadata_of(models)
+
+
+MODULE = "widgets"
+TABLES = ("widgets_events", "widgets_notes")
+
+
+class TestAutogenerate:
+    """A module comes, goes, and loses a model: what is written for it, and what is not."""
+
+    @pytest.fixture(params=["shared", "own", "external"])
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def installed(self, folder: Path, kind: str, *tables: str) -> list[Timeline]:
+        """The service with the module, which declares `tables`."""
+        if kind == "shared":
+            return [shared(folder, MODULE, tables=tables)]
+        return [shared(folder), timeline(folder, MODULE, *tables, kind="own" if kind == "own" else "external")]
+
+    @pytest.fixture
+    def grown(self, kind: str, committed: Database, tmp_path: Path) -> Migrations:
+        """The service with the module, its tables made."""
+        found = migrations(committed.engine.url, *self.installed(tmp_path, kind, *TABLES))
+        found.revision("widgets", MODULE if kind == "external" else None)
+        found.upgrade()
+        return found
+
+    def test_a_new_module_gets_its_tables_and_no_other_revision(self, grown: Migrations, kind: str) -> None:
+        assert tables_of(grown.url) >= set(TABLES)
+        assert (f"alembic_version_{MODULE}" in tables_of(grown.url)) == (kind != "shared")
+        assert [info.message for info in grown.history() if info.message == "widgets"] == ["widgets"]
+        for name in grown.timelines:
+            assert grown.revision("again", name) == []
+
+    def test_taking_the_module_out_drops_nothing(self, grown: Migrations, kind: str, tmp_path: Path) -> None:
+        before = tables_of(grown.url)
+        rest = migrations(grown.url, shared(tmp_path))
+        assert rest.revision("without widgets") == []
+        assert rest.upgrade() == []
+        assert tables_of(grown.url) == before
+        versions = set() if kind == "shared" else {f"alembic_version_{MODULE}"}
+        assert set(TABLES) | versions <= set(rest.orphans())
+        assert not {table for table in rest.orphans() if table.startswith(("core_", "auth_"))}
+
+    def test_deleting_a_model_drops_its_table_alone(self, grown: Migrations, kind: str, tmp_path: Path) -> None:
+        before = tables_of(grown.url)
+        smaller = migrations(grown.url, *self.installed(tmp_path, kind, TABLES[0]))
+        (path,) = smaller.revision("without notes", MODULE if kind == "external" else None)
+        assert path.read_text().count("op.drop_table") == 1
+        assert "# Loses data: drops widgets_notes." in path.read_text()
+        with pytest.raises(MigrationError, match=r'loses data: it drops widgets_notes\. Say why .* destructive = "'):
+            smaller.upgrade()
+        mark(path)
+        smaller.upgrade()
+        assert before - tables_of(grown.url) == {"widgets_notes"}
+        assert smaller.check() == []
+
+    def test_down_to_the_ground_leaves_the_tables_of_others(self, grown: Migrations, kind: str) -> None:
+        if kind == "shared":
+            grown.downgrade("-1")
+        else:
+            with pytest.raises(MigrationError, match="there are several timelines: name one"):
+                grown.downgrade("base")
+            grown.downgrade("base", MODULE)
+        assert not set(TABLES) & tables_of(grown.url)
+        assert {"core_jobs", "auth_users"} <= tables_of(grown.url)
+        grown.upgrade()
+        assert set(TABLES) <= tables_of(grown.url)
