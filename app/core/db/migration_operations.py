@@ -107,7 +107,7 @@ def describe(operation: MigrateOperation) -> list[Operation]:
 
 def read_sql(sql: str) -> Iterator[Operation]:
     """The statements in `sql` that change tables, as far as their keywords tell."""
-    for found in _STATEMENT.finditer(_NOISE.sub("''", sql)):
+    for found in _STATEMENT.finditer(_NOISE.sub(" ", sql)):
         verb, rest = " ".join(found["verb"].upper().split()), found["rest"]
         tables = tuple(map(_bare, found["names"].split(",")))
         creates = tables if verb.startswith("CREATE") and verb.endswith("TABLE") else ()

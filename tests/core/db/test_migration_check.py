@@ -1,0 +1,230 @@
+"""What `kit migrate check` finds, and what it lets through."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from app.core.db import Database
+from app.core.db.migrate import Migrations
+from app.core.db.migration_check import Fault
+from app.core.db.migration_operations import read_sql
+from app.core.db.timelines import MigrationError
+from tests.core.db.timelines import add_revision, mark, migrations, shared, tables_of, timeline
+
+MAKE = "op.create_table('widgets_a', sa.Column('id', sa.Integer), sa.Column('note', sa.String(20)))"
+
+
+@pytest.fixture
+def widgets(committed: Database, tmp_path: Path) -> Migrations:
+    """The service and a module `widgets` whose timeline is empty."""
+    return migrations(committed.engine.url, shared(tmp_path), timeline(tmp_path, "widgets"))
+
+
+def faults(found: Migrations, *kinds: str) -> list[Fault]:
+    return [fault for fault in found.check() if fault.kind in kinds]
+
+
+class TestOwnership:
+    @pytest.mark.parametrize(
+        ("operation", "code"),
+        [
+            ("drop_table", "op.drop_table('auth_users')"),
+            ("create_table", "op.create_table('auth_widgets', sa.Column('id', sa.Integer))"),
+            ("add_column", "op.add_column('auth_users', sa.Column('widget', sa.Integer))"),
+            ("rename_table", "op.rename_table('widgets_a', 'auth_widgets')"),
+            ("create_index", "op.create_index('ix', 'auth_users', ['id'])"),
+            ("drop_constraint", "op.drop_constraint('pk_auth_users', 'auth_users')"),
+            ("create_foreign_key", "op.create_foreign_key('fk', 'auth_users', 'widgets_a', ['id'], ['id'])"),
+            ("bulk_insert", "op.bulk_insert(sa.table('auth_users', sa.column('id')), [{'id': 1}])"),
+            ("alter_column", "with op.batch_alter_table('auth_users') as b:\n    b.alter_column('id', nullable=True)"),
+            ("drop_column", "with op.batch_alter_table('auth_users') as b:\n    b.drop_column('email')"),
+            ("drop_table", "for name in ('users', 'sessions'):\n    op.drop_table(f'auth_{name}')"),
+            ("execute DROP TABLE", "op.execute('DROP TABLE IF EXISTS public.\"auth_users\" CASCADE')"),
+            ("execute UPDATE", "op.execute(sa.update(sa.table('auth_users', sa.column('id'))).values(id=1))"),
+            ("execute DELETE FROM", "op.get_bind().execute(sa.text('DELETE FROM auth_users'))"),
+            ("execute INSERT INTO", "op.get_bind().exec_driver_sql('INSERT INTO auth_users VALUES (1)')"),
+        ],
+    )
+    @pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
+    def test_an_operation_on_anothers_table_is_named(
+        self, widgets: Migrations, operation: str, code: str, down: bool
+    ) -> None:
+        line = widgets.timelines["widgets"]
+        add_revision(line, 1, "pass" if down else code, code if down else "pass")
+        fault = faults(widgets, "owner")[0]
+        assert fault.revision == "widgets1"
+        assert fault.what.startswith(f"{operation} on auth_")
+        assert fault.what.endswith("which belongs to auth (timeline shared)")
+
+    def test_an_upgrade_refuses_it_before_anything_has_run(self, widgets: Migrations) -> None:
+        line = widgets.timelines["widgets"]
+        add_revision(line, 1, MAKE)
+        mark(add_revision(line, 2, "op.drop_table('auth_users')"))
+        before = tables_of(widgets.url)
+        with pytest.raises(MigrationError, match=r"widgets widgets2: drop_table on auth_users, which belongs to auth"):
+            widgets.upgrade()
+        assert tables_of(widgets.url) == before
+
+    def test_a_table_of_no_module_must_be_the_timelines_own_work(self, widgets: Migrations) -> None:
+        line = widgets.timelines["widgets"]
+        add_revision(line, 1, "op.create_table('loose', sa.Column('id', sa.Integer))")
+        mark(add_revision(line, 2, "op.drop_table('loose')"))
+        assert faults(widgets, "owner", "destructive") == []
+        mark(add_revision(line, 3, "op.drop_table('stray')"))
+        (fault,) = faults(widgets, "owner")
+        assert fault.what == "drop_table on stray, which belongs to no installed module"
+
+    def test_reading_and_changing_what_is_ones_own_is_no_fault(self, widgets: Migrations) -> None:
+        body = f"""
+        made = {MAKE}
+        op.bulk_insert(made, [{{"id": 1}}])
+        op.create_index("ix_widgets_a_id", "widgets_a", ["id"])
+        op.drop_index("ix_widgets_a_id")
+        bind = op.get_bind()
+        for row in bind.execute(sa.text("SELECT id FROM auth_users")).mappings():
+            op.execute(f"UPDATE widgets_a SET note = '{{row['id']}}'")
+        assert bind.scalar(sa.text("SELECT 1")) is None
+        """
+        add_revision(widgets.timelines["widgets"], 1, textwrap.dedent(body).strip())
+        assert {fault.kind for fault in widgets.check()} == {"pending"}
+
+    def test_a_package_must_not_name_its_tables_like_a_module(self, committed: Database, tmp_path: Path) -> None:
+        package = timeline(tmp_path, "ratings", "auth_ratings", kind="external")
+        (fault,) = faults(migrations(committed.engine.url, shared(tmp_path), package), "model")
+        assert str(fault).startswith("ratings: its model's table auth_ratings is named like those of auth. Call it")
+
+
+class TestLossOfData:
+    @pytest.mark.parametrize(
+        ("lost", "code"),
+        [
+            ("drops widgets_a", "op.drop_table('widgets_a')"),
+            ("drops widgets_a.note", "op.drop_column('widgets_a', 'note')"),
+            ("drops widgets_a.note", "with op.batch_alter_table('widgets_a') as b:\n    b.drop_column('note')"),
+            (
+                "turns widgets_a.note",
+                "op.alter_column('widgets_a', 'note', existing_type=sa.Text(), type_=sa.String(9))",
+            ),
+            ("changes the type", "op.alter_column('widgets_a', 'note', type_=sa.String(9))"),
+            ("drops a column", "op.execute('ALTER TABLE widgets_a DROP COLUMN note')"),
+            ("empties widgets_a", "op.execute('TRUNCATE widgets_a')"),
+        ],
+    )
+    def test_it_needs_a_reason(self, widgets: Migrations, lost: str, code: str) -> None:
+        path = add_revision(widgets.timelines["widgets"], 1, code)
+        (fault,) = faults(widgets, "destructive")
+        assert f"loses data: it {lost}" in fault.what
+        mark(path, " ")
+        assert faults(widgets, "destructive") == [fault]
+        mark(path)
+        assert faults(widgets, "destructive") == []
+
+    @pytest.mark.parametrize(
+        ("old", "new", "narrower"),
+        [
+            (sa.String(10), sa.String(20), False),
+            (sa.String(20), sa.String(10), True),
+            (sa.String(20), sa.Text(), False),
+            (sa.Integer(), sa.BigInteger(), False),
+            (sa.BigInteger(), sa.Integer(), True),
+            (sa.Integer(), sa.SmallInteger(), True),
+            (sa.Numeric(10, 2), sa.Numeric(12, 2), False),
+            (sa.Numeric(10, 2), sa.Numeric(10, 0), True),
+            (sa.String(20), sa.Integer(), True),
+            (sa.Integer(), sa.Text(), False),
+            (sa.DateTime(), sa.DateTime(timezone=True), False),
+            (sa.DateTime(), sa.Date(), True),
+        ],
+        ids=str,
+    )
+    def test_a_type_that_holds_less_is_a_loss(
+        self, widgets: Migrations, old: sa.types.TypeEngine[object], new: sa.types.TypeEngine[object], narrower: bool
+    ) -> None:
+        code = f"op.alter_column('widgets_a', 'note', existing_type=sa.{old!r}, type_=sa.{new!r})"
+        add_revision(widgets.timelines["widgets"], 1, code)
+        assert bool(faults(widgets, "destructive")) is narrower
+
+    def test_going_back_needs_none(self, widgets: Migrations) -> None:
+        add_revision(widgets.timelines["widgets"], 1, MAKE, "op.drop_table('widgets_a')")
+        assert faults(widgets, "destructive") == []
+        assert [(info.revision, lost) for info, lost in widgets.behind("base", "widgets")] == []
+        widgets.upgrade()
+        assert [(info.revision, lost) for info, lost in widgets.behind("base", "widgets")] == [
+            ("widgets1", ["drops widgets_a"])
+        ]
+
+
+class TestRawSql:
+    @pytest.mark.parametrize(
+        ("sql", "tables"),
+        [
+            ("drop table if exists a, b", [("a", "b")]),
+            ("CREATE UNIQUE INDEX ix ON a (id)", [("a",)]),
+            ("ALTER TABLE a RENAME TO b", [("a", "b")]),
+            ("INSERT INTO a SELECT * FROM b", [("a",)]),
+            ("UPDATE a SET n = 'x; DROP TABLE b'", [("a",)]),
+            ("-- DROP TABLE b\nDELETE FROM a", [("a",)]),
+            ("CREATE TABLE a (id INT REFERENCES b ON UPDATE CASCADE); DROP TABLE c", [("a",), ("c",)]),
+            ("INSERT INTO a VALUES (1) ON CONFLICT DO UPDATE SET n = 1", [("a",)]),
+            ("SELECT * FROM a FOR UPDATE", []),
+        ],
+    )
+    def test_the_tables_it_changes_are_read(self, sql: str, tables: list[tuple[str, ...]]) -> None:
+        assert [operation.tables for operation in read_sql(sql)] == tables
+
+    @pytest.mark.parametrize("kept", ["DROP CONSTRAINT c", "ALTER COLUMN n DROP NOT NULL", "ALTER n DROP DEFAULT"])
+    def test_what_drops_no_column_is_no_loss(self, kept: str) -> None:
+        assert [operation.loses for operation in read_sql(f"ALTER TABLE a {kept}")] == [None]
+
+
+class TestHeads:
+    def test_two_are_found_refused_and_joined(self, widgets: Migrations) -> None:
+        line = widgets.timelines["widgets"]
+        add_revision(line, 1, MAKE)
+        add_revision(line, 2, "pass")
+        add_revision(line, 3, "pass", after=1)
+        (fault,) = faults(widgets, "heads")
+        assert str(fault) == (
+            "widgets: has several heads: widgets2, widgets3. Join them: kit migrate merge --timeline widgets"
+        )
+        with pytest.raises(MigrationError, match=r"several heads.* kit migrate merge --timeline widgets"):
+            widgets.upgrade()
+        assert len(widgets.merge()) == 1
+        assert widgets.merge() == []
+        widgets.upgrade()
+        assert faults(widgets, "heads", "pending") == []
+
+
+class TestDatabase:
+    def test_what_has_not_run_is_named(self, widgets: Migrations) -> None:
+        add_revision(widgets.timelines["widgets"], 1, MAKE)
+        (fault,) = faults(widgets, "pending")
+        assert str(fault) == "widgets: 1 not run here yet: widgets1. Run kit migrate"
+        with pytest.raises(MigrationError, match="not run here yet: widgets1; first run kit migrate"):
+            widgets.revision("next", "widgets")
+
+    def test_what_models_and_tables_disagree_on_is_named(self, committed: Database, tmp_path: Path) -> None:
+        found = migrations(committed.engine.url, shared(tmp_path, "widgets", tables=("widgets_a",)))
+        assert [fault.what for fault in faults(found, "difference")] == [
+            "models and tables differ: create_table on widgets_a",
+            "models and tables differ: create_index on widgets_a",
+        ]
+
+    def test_a_database_that_newer_code_has_migrated_is_said_to_be_so(self, widgets: Migrations) -> None:
+        path = add_revision(widgets.timelines["widgets"], 1, MAKE)
+        widgets.upgrade()
+        path.unlink()
+        for action in (widgets.upgrade, widgets.check, widgets.status):
+            with pytest.raises(MigrationError, match=r"the database is at widgets1, of which .* knows nothing"):
+                action()
+
+    def test_a_revision_that_needs_rows_is_noted_and_runs(self, widgets: Migrations) -> None:
+        code = f"{MAKE}\nop.get_bind().execute(sa.text('SELECT 1')).one()"
+        add_revision(widgets.timelines["widgets"], 1, code)
+        (note,) = faults(widgets, "unread")
+        assert not note.blocking
+        assert "cannot be run without a database (NoResultFound" in note.what
+        widgets.upgrade()
+        assert "widgets_a" in tables_of(widgets.url)
