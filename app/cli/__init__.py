@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import demo, migrate, openapi, ready, run
+from app.cli import demo, migrate, module, openapi, ready, run
 
 app = typer.Typer(
     name="kit",
@@ -14,6 +14,7 @@ app = typer.Typer(
 for command in (run.run, ready.ready, demo.demo, openapi.openapi):
     app.command()(command)
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(module.app, name="module")
 
 
 def main() -> None:

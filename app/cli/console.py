@@ -1,8 +1,9 @@
 """What commands say: coloured in a terminal, plain in a pipe, and one line instead of a traceback."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -20,11 +21,7 @@ def fail(message: str) -> NoReturn:
 
 def load_settings() -> "AppConfig":
     """The settings of this process; ends the program with every fault named where they cannot be used."""
-    from pydantic import ValidationError
-
-    from app.core.exceptions import ConfigError
-
-    try:
+    with settings_errors():
         from app.core.configs import BaseConfig, check_settings, get_settings
         from app.core.modules import parts
 
@@ -33,10 +30,26 @@ def load_settings() -> "AppConfig":
         for config in BaseConfig.known:
             config()
         return get_settings()
+
+
+@contextmanager
+def settings_errors() -> Iterator[None]:
+    """End the program with every fault named where the block meets settings or manifests that cannot be used."""
+    from pydantic import ValidationError
+
+    from app.core.exceptions import ConfigError
+
+    try:
+        yield
     except ConfigError as exc:
         fail(str(exc))
     except ValidationError as exc:
         fail(f"The settings cannot be used: {'; '.join(_faults(exc))}")
+
+
+def show_json(value: Any) -> None:
+    """JSON for programs."""
+    typer.echo(json.dumps(value, indent=2, default=str))
 
 
 @contextmanager

@@ -51,7 +51,7 @@ BREACHES = {
             "relative": "from .. import shop",
             "function-level": "def f():\n    import app.shop",
         },
-        "app.till.deps imports app.shop, on which app.till does not declare to depend. "
+        "app.till.deps imports app.shop, which is not in depends_on of app.till. "
         'Fix: add "app.shop" to depends_on in app/till/module.toml.',
     ),
     "M4": (

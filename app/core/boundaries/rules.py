@@ -81,7 +81,7 @@ def m2_only_declared(names: Names, modules: Mapping[str, Module]) -> Fault | Non
     if source is None or not names.crosses or names.target in source.depends_on:
         return None
     return Fault(
-        f"{names.importer} imports {names.target}, on which {source.name} does not declare to depend",
+        f"{names.importer} imports {names.target}, which is not in depends_on of {source.name}",
         f'add "{names.target}" to depends_on in {manifest_of(source)}',
     )
 

@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from sqlalchemy import Table
 from sqlalchemy.orm import Mapper
 
 from app.core.boundaries.violations import Exceptions, Violation
+from app.core.exceptions import ConfigError
 from app.core.modules import Module, table_owner
 
 CORE = "core"
@@ -60,7 +62,8 @@ class _Tables:
         self._package = package
         self._root = root
         self._owners = (CORE, *modules)
-        importlib.import_module(f"{package}.{CORE}.models")  # core's own
+        with suppress(ConfigError):  # the start says so too; the rules look at each module that is there
+            importlib.import_module(f"{package}.{CORE}.models")
         for module in modules.values():
             module.part("models")
         self._definitions = list(self._defined())

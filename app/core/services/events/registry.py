@@ -1,7 +1,7 @@
 """Which listeners there are. A listener's identity is `module:qualname`, so it survives a restart."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,6 +53,9 @@ class ListenerRegistry:
             return self._listeners[name]
         except KeyError:
             raise UnknownListener(f"no listener is called {name!r}: was it renamed or removed?") from None
+
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(list(self._listeners.values()))
 
 
 listeners = ListenerRegistry()

@@ -1,0 +1,100 @@
+"""`kit module`."""
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.console import fail, load_settings, settings_errors, show_json
+
+if TYPE_CHECKING:
+    from app.core.boundaries import Violation
+
+app = typer.Typer(help="List the modules, check their boundaries, draw their map.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+
+
+@app.command("list")
+def list_modules(as_json: Json = False) -> None:
+    """List the modules in load order, those that MODULES leaves out last."""
+    with settings_errors():
+        from app.core.modules import installed_modules, present_modules
+
+        installed = installed_modules()
+        left_out = [module for module in present_modules() if module not in installed]
+    rows: list[dict[str, Any]] = [
+        {
+            "name": module.name,
+            "state": "left out" if module in left_out else "external" if module.external else "installed",
+            "migrations": module.migrations,
+            "depends_on": module.depends_on,
+            "summary": module.summary,
+        }
+        for module in (*installed, *left_out)
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        uses = f", uses {', '.join(row['depends_on'])}" if row["depends_on"] else ""
+        name = typer.style(row["name"].ljust(width), bold=True)
+        typer.echo(f"{name}  {row['state']}, {row['migrations']} migrations{uses}")
+        typer.echo(f"{' ' * width}  {row['summary']}")
+
+
+@app.command()
+def validate(as_json: Json = False) -> None:
+    """Check manifests and boundaries: rules M1 to M6, for every module that is there."""
+    found, faults = _checked()
+    if as_json:
+        show_json({"violations": [asdict(violation) for violation in found], "faults": faults})
+    else:
+        for violation in found:
+            typer.secho(f"{violation.file}:{violation.line}: {violation.rule} {violation.message}", fg=typer.colors.RED)
+            typer.echo(f"    Fix: {violation.fix}.")
+        for fault in faults:
+            typer.secho(fault, fg=typer.colors.RED, err=True)
+    if found or faults:
+        raise typer.Exit(1)
+    if not as_json:
+        typer.echo("Every boundary holds.")
+
+
+def _checked() -> "tuple[list[Violation], list[str]]":
+    """What crosses a boundary, and the lines that say why the modules cannot be loaded."""
+    with settings_errors():
+        from app.core.configs import app_config
+        from app.core.exceptions import ConfigError
+    from app.core.boundaries import boundary_violations
+    from app.core.modules import discover
+
+    found: list[Violation] = []
+    try:
+        found += boundary_violations()
+        discover(app_config.MODULES)
+    except ConfigError as exc:
+        return found, str(exc).splitlines()
+    return found, []
+
+
+@app.command()
+def docs(check: Annotated[bool, typer.Option("--check", help="Compare instead of writing.")] = False) -> None:
+    """Write the map of the modules to docs/module-map.md."""
+    # With the settings of the test suite: a developer's .env must not end up in the committed map.
+    os.environ["ENVIRONMENT"] = "testing"
+    load_settings()
+    from app.cli.module_map import module_map
+    from app.core.configs import PROJECT_ROOT
+
+    path = PROJECT_ROOT / "docs" / "module-map.md"
+    text = module_map()
+    if not check:
+        path.write_text(text, encoding="utf-8")
+        typer.echo(f"{path} is written.")
+    elif not path.exists() or path.read_text(encoding="utf-8") != text:
+        fail("docs/module-map.md is not what the code says. If the change is meant: .venv/bin/kit module docs")
+    else:
+        typer.echo("docs/module-map.md is what the code says.")

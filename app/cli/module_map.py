@@ -1,0 +1,161 @@
+"""The map of the modules as Markdown: a diagram of who uses whom, and what each module has."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from fastapi.routing import iter_route_contexts
+
+from app.core import listeners as _loaded_listeners  # noqa: F401  importing registers them
+from app.core import tasks as _loaded_tasks  # noqa: F401
+from app.core.configs import BaseConfig
+from app.core.db import BaseModel
+from app.core.modules import Module, installed_modules
+from app.core.services.events import BaseEvent
+from app.core.services.events.registry import listeners
+from app.core.services.queue.registry import tasks
+from app.main import create_app
+
+HEAD = """# Module map
+
+Written from the code by `kit module docs`; `make check` fails when it is behind. An arrow leads from a module to one
+it uses; a dotted one carries events from where they happen to who hears them.
+"""
+
+Entry = tuple[str, str]
+T = TypeVar("T")
+
+
+def module_map() -> str:
+    """The whole page. It changes only when the modules do."""
+    app = create_app(run_jobs=False)
+    modules = installed_modules()
+    contexts = list(iter_route_contexts(app.routes))
+    pages = [HEAD, _diagram(modules)]
+    for module in modules:
+        kinds: dict[tuple[str, str], Iterable[Entry]] = {
+            ("routes", "what they do"): _routes(module, contexts),
+            ("gateway", "what it answers"): _gateway(module),
+            ("events out", "what happened"): _events_out(module),
+            ("events in", "what is done about it"): _events_in(module),
+            ("tasks", "what they do"): _tasks(module),
+            ("schedules", "what runs"): _schedules(module),
+            ("tables", "what a row is"): _tables(module),
+            ("settings", "default"): _settings(module),
+        }
+        pages.append(_section(module, kinds))
+    return "\n".join(pages).rstrip() + "\n"
+
+
+def _diagram(modules: Iterable[Module]) -> str:
+    lines = ["```mermaid", "flowchart LR"]
+    for module in modules:
+        lines.append(f"    {module.short_name}")
+        lines += [f"    {module.short_name} --> {_short(other)}" for other in sorted(module.depends_on)]
+    for source in modules:
+        for target in modules:
+            heard = {found.event.__name__ for found in _heard(target) if _belongs(found.event, source)}
+            if heard and source is not target:
+                lines.append(f'    {source.short_name} -. "{", ".join(sorted(heard))}" .-> {target.short_name}')
+    return "\n".join([*lines, "```", ""])
+
+
+def _section(module: Module, kinds: Mapping[tuple[str, str], Iterable[Entry]]) -> str:
+    uses = ", ".join(f"[{_short(other)}](#{_short(other)})" for other in module.depends_on) or "no other module"
+    lines = [f"## {module.short_name}", "", f"{module.summary} Uses {uses}.", ""]
+    for kind, found in kinds.items():
+        if entries := list(found):
+            lines += [f"| {' | '.join(kind)} |", "|---|---|"]
+            lines += [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in entries]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _routes(module: Module, contexts: Iterable[Any]) -> Iterator[Entry]:
+    for context in _of(module, contexts, lambda context: context.endpoint):
+        route = context.original_route
+        summary = getattr(route, "summary", None) or _summary(context.endpoint)
+        for method in sorted(set(context.methods or ()) - {"HEAD"}):
+            yield f"{method} {context.path_format}", summary
+
+
+def _gateway(module: Module) -> Iterator[Entry]:
+    part = module.part("gateway") if not module.external else None
+    for cls in vars(part).values() if part else ():
+        if inspect.isabstract(cls) and _belongs(cls, module):
+            for name in sorted(cls.__abstractmethods__):
+                method = getattr(cls, name)
+                yield f"{name}{_signature(method)}", _summary(method)
+
+
+def _events_out(module: Module) -> Iterator[Entry]:
+    for event in sorted(_of(module, _leaves(BaseEvent), lambda event: event), key=lambda event: event.__name__):
+        yield event.__name__, _summary(event)
+
+
+def _events_in(module: Module) -> Iterator[Entry]:
+    for found in sorted(_heard(module), key=lambda found: (found.event.__name__, found.name)):
+        yield found.event.__name__, f"{_summary(found.handler)} (`{found.name}`)"
+
+
+def _tasks(module: Module) -> Iterator[Entry]:
+    for task in sorted(_of(module, tasks, lambda task: task.cls), key=lambda task: task.name):
+        yield task.name, _summary(task.cls)
+
+
+def _schedules(module: Module) -> Iterator[Entry]:
+    for task in sorted(_of(module, tasks, lambda task: task.cls), key=lambda task: task.name):
+        if task.cls.__schedule__ is not None:
+            yield str(task.cls.__schedule__), f"`{task.name}`"
+
+
+def _tables(module: Module) -> Iterator[Entry]:
+    models = _of(module, (mapper.class_ for mapper in BaseModel.registry.mappers), lambda model: model)
+    for model in sorted(models, key=lambda model: str(model.__tablename__)):
+        yield model.__tablename__, _summary(model)
+
+
+def _settings(module: Module) -> Iterator[Entry]:
+    for config in _of(module, BaseConfig.known, lambda config: config):
+        for name, field in config.model_fields.items():
+            default = field.get_default()
+            yield name, "required" if field.is_required() else "none" if default is None else f"`{default}`"
+
+
+def _heard(module: Module) -> Iterable[Any]:
+    return _of(module, listeners, lambda found: found.handler)
+
+
+def _of(module: Module, items: Iterable[T], definition: Callable[[T], Any]) -> list[T]:
+    """The items whose definition is in the module."""
+    return [item for item in items if _belongs(definition(item), module)]
+
+
+def _belongs(definition: Any, module: Module) -> bool:
+    return f"{getattr(definition, '__module__', '')}.".startswith(f"{module.name}.")
+
+
+def _leaves(cls: type[Any]) -> Iterator[type[Any]]:
+    """The subclasses that have no subclasses: a base shared by several events is none."""
+    for subclass in cls.__subclasses__():
+        yield from _leaves(subclass) if subclass.__subclasses__() else (subclass,)
+
+
+def _signature(method: Callable[..., Any]) -> str:
+    """The signature without `self`, and without the paths of the types."""
+    signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())[1:]
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(signature.replace(parameters=parameters)))
+
+
+def _summary(definition: Any) -> str:
+    return inspect.cleandoc(definition.__doc__ or "").partition("\n")[0]
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

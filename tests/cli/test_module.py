@@ -1,0 +1,171 @@
+"""`kit module list`, `validate` and `docs`."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.core.configs import PROJECT_ROOT
+from tests.processes import environment, kit
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SHOP = {
+    "module.toml": 'depends_on = ["app.till"]',
+    "__init__.py": '"""Sells things."""\n\nfrom app.shop.models import Order',
+    "models.py": """
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import BaseModel
+
+
+class Order(BaseModel):
+    \"\"\"What somebody wants.\"\"\"
+
+    __tablename__ = "shop_orders"
+    user_id: Mapped[int] = mapped_column(ForeignKey("auth_users.id"))
+""",
+    "schemas.py": "def late():\n    from app.shop import services",
+    "services.py": "import app.till.deps as internal\nfrom app.auth import UserDTO",
+    "events.py": """
+from app.core.services.events import BaseEvent
+
+
+class OrderPlaced(BaseEvent):
+    \"\"\"Somebody wants something.\"\"\"
+""",
+}
+TILL = {
+    "module.toml": "",
+    "__init__.py": '"""Counts money."""',
+    "deps.py": "def late():\n    import app.shop",
+    "listeners.py": """
+from app.core.deps import listener
+from app.shop.events import OrderPlaced
+
+
+@listener(OrderPlaced)
+async def count(event):
+    \"\"\"Count the money.\"\"\"
+""",
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A `kit` command in a copy of the application, with two modules that break every rule."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT_ROOT / "app", tmp_path / "app", ignore=ignored)
+    (tmp_path / "docs").mkdir()
+    for name, files in {"shop": SHOP, "till": TILL}.items():
+        (tmp_path / "app" / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / "app" / name / file).write_text(text)
+
+    def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        env = environment(tmp_path, **settings)
+        command = [sys.executable, "-m", "app.cli", "module", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+class TestList:
+    def test_names_states_and_summaries(self, run: Run) -> None:
+        done = run("list", MODULES="app.shop,app.till")
+        assert done.stdout.splitlines() == [
+            "app.till  installed, shared migrations",
+            "          Counts money.",
+            "app.shop  installed, shared migrations, uses app.till",
+            "          Sells things.",
+            "app.auth  left out, shared migrations",
+            "          Accounts, sessions and tokens: who is calling, and what they may do.",
+        ]
+
+    def test_json(self) -> None:
+        auth = next(row for row in json.loads(kit("module", "list", "--json").stdout) if row["name"] == "app.auth")
+        assert auth == {
+            "name": "app.auth",
+            "state": "installed",
+            "migrations": "shared",
+            "depends_on": [],
+            "summary": "Accounts, sessions and tokens: who is calling, and what they may do.",
+        }
+
+    def test_a_wrong_setting_is_one_line(self) -> None:
+        done = kit("module", "list", MODULES="app.auht")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "MODULES: app.auht does not exist; did you mean app.auth?\n"
+
+
+class TestValidate:
+    def test_the_house_is_sound(self) -> None:
+        done = kit("module", "validate")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "Every boundary holds.\n", "")
+        assert json.loads(kit("module", "validate", "--json").stdout) == {"violations": [], "faults": []}
+
+    def test_every_broken_rule_is_named_with_its_fix(self, run: Run, tmp_path: Path) -> None:
+        with (tmp_path / "app" / "core" / "deps.py").open("a") as file:
+            file.write("\ndef late() -> None:\n    import app.shop\n")
+        done = run("validate", "--json")
+        assert done.returncode == 1, done.stderr
+        found = {(one["file"], one["rule"]) for one in json.loads(done.stdout)["violations"]}
+        assert found == {
+            ("app/shop/services.py", "M1"),
+            ("app/till/listeners.py", "M1"),
+            ("app/shop/services.py", "M2"),
+            ("app/till/deps.py", "M2"),
+            ("app/till/listeners.py", "M2"),
+            ("app/shop/services.py", "M3"),
+            ("app/shop/schemas.py", "M4"),
+            ("app/core/deps.py", "M5"),
+            ("app/shop/__init__.py", "M6"),
+            ("app/shop/models.py", "M6"),
+        }
+        lines = run("validate").stdout.splitlines()
+        breach = "M2 app.shop.services imports app.auth, which is not in depends_on of app.shop"
+        place = lines.index(f"app/shop/services.py:2: {breach}")
+        assert lines[place + 1] == '    Fix: add "app.auth" to depends_on in app/shop/module.toml.'
+
+    def test_a_manifest_that_cannot_be_read(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "app" / "shop" / "module.toml").write_text("depend_on = []")
+        fault = "app/shop/module.toml: depend_on: unknown key; did you mean depends_on?"
+        done = run("validate")
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{fault}\n")
+        assert json.loads(run("validate", "--json").stdout) == {"violations": [], "faults": [fault]}
+
+
+class TestDocs:
+    def test_the_committed_map_is_what_the_code_says(self) -> None:
+        done = kit("module", "docs", "--check", PROJECT_NAME="Another")
+        assert done.returncode == 0, done.stderr
+
+    def test_it_shows_modules_arrows_and_what_they_have(self, run: Run, tmp_path: Path) -> None:
+        assert run("docs").returncode == 0
+        text = (tmp_path / "docs" / "module-map.md").read_text()
+        for line in [
+            "    shop --> till",
+            '    shop -. "OrderPlaced" .-> till',
+            "Sells things. Uses [till](#till).",
+            "| `OrderPlaced` | Somebody wants something. |",
+            "| `OrderPlaced` | Count the money. (`app.till.listeners:count`) |",
+            "| `shop_orders` | What somebody wants. |",
+            "| `POST /api/v1/auth/login` | Log in with e-mail address or user name (OAuth2 password grant). |",
+            "| `get_user(user_id: int) -> UserDTO \\| None` | The account, or None where there is none (any more). |",
+            "| `17 3 * * *` | `auth.purge_expired` |",
+            "| `REFRESH_TOKEN_EXPIRE_DAYS` | `30` |",
+        ]:
+            assert line in text.splitlines()
+
+    def test_a_difference_is_noticed(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "docs" / "module-map.md").write_text("# Module map\n")
+        done = run("docs", "--check")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            "docs/module-map.md is not what the code says. If the change is meant: .venv/bin/kit module docs\n"
+        )
