@@ -16,7 +16,7 @@ from tests.core.db.timelines import mark, migrations, shared, tables_of, timelin
 
 def owner(timelines: Timelines, table: str) -> str | None:
     found = timelines.owner(table)
-    return found and found.name
+    return found.name if found else None
 
 
 class TestOwnership:
