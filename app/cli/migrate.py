@@ -1,8 +1,9 @@
 """`kit migrate`."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +70,7 @@ def revision(
     empty: Annotated[bool, typer.Option("--empty", help="A revision to fill by hand.")] = False,
 ) -> None:
     """Write what models have and tables have not as a revision."""
-    with _migrations() as migrations:
+    with _migrations() as migrations, redirect_stdout(sys.stderr):  # Alembic announces its hooks
         written = migrations.revision(message, timeline, empty=empty)
     for path in written:
         typer.secho(str(path), fg=typer.colors.GREEN)
@@ -80,7 +81,7 @@ def revision(
 @app.command()
 def merge(message: Message = "merge", timeline: OneTimeline = None) -> None:
     """Join the heads of a timeline that two branches have continued."""
-    with _migrations() as migrations:
+    with _migrations() as migrations, redirect_stdout(sys.stderr):
         written = migrations.merge(message, timeline)
     for path in written:
         typer.secho(str(path), fg=typer.colors.GREEN)

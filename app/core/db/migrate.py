@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
 
@@ -115,7 +116,7 @@ class Migrations:
         config, scripts = self.config(line), self.scripts(line)
         with reading(self.url) as connection:
             current, dialect = self._current(connection, line), connection.dialect.name
-        undone = scripts.iterate_revisions(current, revision, select_for_downgrade=True) if current else ()
+        undone = _between(line, scripts, current, revision, select_for_downgrade=True) if current else []
         return [
             (_info(line, script, applied=True), record(config, scripts, script, dialect, down=True).losses)
             for script in undone
@@ -223,8 +224,8 @@ class Migrations:
     def _history(self, connection: Connection, line: Timeline) -> list[RevisionInfo]:
         scripts = self.scripts(line)
         current = self._current(connection, line)
-        applied = {script.revision for script in scripts.iterate_revisions(current, "base")} if current else set()
-        return [_info(line, script, script.revision in applied) for script in _oldest_first(scripts.walk_revisions())]
+        applied = {script.revision for script in _between(line, scripts, current, "base")} if current else set()
+        return [_info(line, script, script.revision in applied) for script in reversed([*scripts.walk_revisions()])]
 
     def _ahead(self, connection: Connection, line: Timeline, revision: str) -> list[RevisionInfo]:
         """What an upgrade to `revision` would run, in its order."""
@@ -235,8 +236,8 @@ class Migrations:
             raise MigrationError(f"timeline {line.name} has several heads: {', '.join(heads)}. {merge_fix(line)}")
         if not heads:
             return []
-        ahead = scripts.iterate_revisions(revision, current or "base", implicit_base=True)
-        return [_info(line, script, applied=False) for script in _oldest_first(ahead)]
+        ahead = _between(line, scripts, revision, current or "base", implicit_base=True)
+        return [_info(line, script, applied=False) for script in reversed(ahead)]
 
     def _must_be_current(self, line: Timeline) -> None:
         with reading(self.url) as connection:
@@ -260,8 +261,12 @@ def _info(line: Timeline, script: Script, applied: bool) -> RevisionInfo:
     )
 
 
-def _oldest_first(scripts: Iterable[Any]) -> list[Script]:
-    return list(scripts)[::-1]
+def _between(line: Timeline, scripts: ScriptDirectory, upper: Any, lower: Any, **options: bool) -> list[Script]:
+    """The revisions after `lower` up to `upper`, newest first."""
+    try:
+        return list(scripts.iterate_revisions(upper, lower, **options))
+    except RevisionError as exc:
+        raise MigrationError(f"timeline {line.name}: {str(exc).rstrip('.')}. kit migrate history lists them") from exc
 
 
 def _paths(written: Script | Sequence[Script | None] | None) -> list[Path]:
