@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument(
         "--keys", type=int, default=1_000_000, help="distinct keys of the memory rows; 0 leaves them out"
     )
+    parser.add_argument(
+        "--starts", type=int, default=5, help="how often the start with many modules is measured; 0 leaves it out"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on the standard output")
     chosen = parser.parse_args()
     try:
@@ -28,13 +31,15 @@ def main() -> None:
     except KeyError as missing:
         parser.exit(2, f"{missing.args[0]} is not set: PostgreSQL and Redis are needed, as for `make test`.\n")
 
-    memory = _memory(chosen.keys) if chosen.keys else None
+    memory = _apart("memory", chosen.keys, "distinct keys") if chosen.keys else None
+    modules = _apart("modules", chosen.starts, "starts with few and with many modules") if chosen.starts else None
     with servers(*urls) as pair:
         rows = asyncio.run(_measured(pair, chosen.rounds, chosen.seconds))
     if chosen.json:
-        print(json.dumps({"rows": [row.as_dict() for row in rows], "memory": memory}))
+        print(json.dumps({"rows": [row.as_dict() for row in rows], "memory": memory, "modules": modules}))
     else:
         _print_table(rows, memory)
+        _print_starts(modules)
 
 
 async def _measured(pair: tuple[Server, Server], rounds: int, seconds: float) -> list[Row]:
@@ -46,10 +51,10 @@ def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def _memory(keys: int) -> dict[str, Any]:
-    """In a process of its own: memory once taken is not given back."""
-    say(f"memory under {keys:,} keys")
-    command = (sys.executable, "-m", "benchmarks.memory", str(keys))
+def _apart(name: str, count: int, unit: str) -> dict[str, Any]:
+    """What `benchmarks.<name>` prints, in a process of its own: memory once taken is not given back."""
+    say(f"{name}: {count:,} {unit}")
+    command = (sys.executable, "-m", f"benchmarks.{name}", str(count))
     found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
     return found
 
@@ -70,6 +75,13 @@ def _print_table(rows: list[Row], memory: dict[str, Any] | None) -> None:
                 f"{name:24}{item['mib_after_tenth']:,.1f} MiB after a tenth, {item['mib_after_all']:,.1f} MiB"
                 f" after all, {item['kept']:,} keys kept, {item['us_per_key']:.1f} µs a key"
             )
+
+
+def _print_starts(modules: dict[str, Any] | None) -> None:
+    if modules:
+        print(f"\nCPU of a start with so many modules beside the kit's own; ratio {modules['ratio']:.2f}\n")
+        for number, rest, own in zip(*(modules[key] for key in ("modules", "start_ms", "own_code_ms")), strict=True):
+            print(f"{f'{number} modules':24}{rest:,} ms, and {own:,} ms for their own files")
 
 
 if __name__ == "__main__":

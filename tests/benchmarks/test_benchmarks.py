@@ -23,7 +23,7 @@ def printed(*command: str) -> Any:
 
 @pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="it measures on PostgreSQL and Redis")
 def test_every_row_is_measured_on_both_servers() -> None:
-    found = printed("benchmarks", "--rounds", "2", "--seconds", "0.2", "--keys", "0", "--json")
+    found = printed("benchmarks", "--rounds", "2", "--seconds", "0.2", "--keys", "0", "--starts", "0", "--json")
     assert [row["name"] for row in found["rows"]] == [
         *("profile", "list of 20 with total", "page of 20 by cursor", "login", "health")
     ]
@@ -31,7 +31,7 @@ def test_every_row_is_measured_on_both_servers() -> None:
         assert row["ratios"][0] <= row["ratio"] <= row["ratios"][-1]
         assert row["service_cpu_us"] > 0
         assert row["baseline_cpu_us"] > 0
-    assert found["memory"] is None
+    assert (found["memory"], found["modules"]) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["TEST_DATABASE_URL", "TEST_REDIS_URL"])
@@ -51,3 +51,11 @@ def test_memory_does_not_grow_with_the_number_of_keys() -> None:
     for name in ("limiter", "cache"):
         # at a tenth both are full, or nearly so; what grew with the keys would be ten times that at the end
         assert found[name]["mib_after_all"] < 2 * found[name]["mib_after_tenth"] + 8
+
+
+@pytest.mark.skipif(bool(backend.environment()["REDIS_URL"]), reason="a start meets no server")
+def test_thirty_modules_cost_little_more_at_the_start_than_two() -> None:
+    found = printed("benchmarks.modules", "1")
+    assert found["modules"] == [2, 30]
+    assert found["own_code_ms"][1] > found["own_code_ms"][0] > 0
+    assert found["ratio"] <= 1.5

@@ -24,6 +24,7 @@ __all__ = ["Violation", "boundary_violations"]
 
 def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:
     """Every breach in `package`, a folder of `root`, by place. It imports the modules, for M6."""
+    root = root.resolve()
     modules = {module.short_name: module for module in present_modules(root, package)}
     exceptions = Exceptions(modules.values())
     seen, imports = all_imports(package, root)

@@ -49,7 +49,7 @@ def _origin(exc: Exception, package: str, root: Path) -> tuple[str, int]:
     """The last line of the package that led to an error."""
     place = (f"{package}/{CORE}/models.py", 1)
     for frame in traceback.extract_tb(exc.__traceback__):
-        path = Path(frame.filename)
+        path = Path(frame.filename).resolve()
         if path.is_relative_to(root / package) and not path.is_relative_to(Path(__file__).parent):
             place = (str(path.relative_to(root)), frame.lineno or 1)
     return place
@@ -79,17 +79,17 @@ class _Tables:
             yield from self._exports(owner, exceptions)
 
     def _defined(self) -> Iterator[Definition]:
-        mapped = set()
-        plain = []
+        mapped: set[Table] = set()
+        plain: dict[Table, Definition] = {}
         for module in sorted(name for name in sys.modules if _owner(name, self._package) in self._owners):
             owner = str(_owner(module, self._package))
             for name, value in sorted(vars(sys.modules[module]).items()):
                 if isinstance(value, Table):
-                    plain.append(Definition(owner, f"{module}.{name}", value, None))
+                    plain.setdefault(value, Definition(owner, f"{module}.{name}", value, None))
                 elif _is_model(value) and value.__module__ == module and isinstance(value.__table__, Table):
                     mapped.add(value.__table__)
                     yield Definition(owner, f"{module}.{name}", value.__table__, value)
-        yield from (definition for definition in plain if definition.table not in mapped)
+        yield from (definition for table, definition in plain.items() if table not in mapped)
 
     def _references(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
         for key in definition.table.foreign_keys:
@@ -145,7 +145,7 @@ class _Tables:
     def _file(self, name: str) -> str:
         while name not in sys.modules:
             name = name.rpartition(".")[0]
-        return str(Path(str(sys.modules[name].__file__)).relative_to(self._root))
+        return str(Path(str(sys.modules[name].__file__)).resolve().relative_to(self._root))
 
 
 def _is_model(value: object) -> bool:
