@@ -53,7 +53,9 @@ class PlantedProject:
 
     def environment(self, **settings: str) -> dict[str, str]:
         """The copy is what is imported; `settings` come on top of its own."""
-        return environment(self.folder, **self.settings | settings) | {"PYTHONPATH": str(self.folder)}
+        found = environment(self.folder, **self.settings | settings) | {"PYTHONPATH": str(self.folder)}
+        found.pop("PYTHONDONTWRITEBYTECODE", None)  # the copy is compiled once, not for every command
+        return found
 
     def kit(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Run a `kit` command in the copy to its end."""

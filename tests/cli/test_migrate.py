@@ -34,6 +34,7 @@ class TestUpToDate:
         assert self.said("preview") == ""
         assert self.said("upgrade") == "Nothing was pending.\n"
         assert self.said("merge") == "No timeline has several heads.\n"
+        assert self.said("check", "--scratch") == "The migrations are sound.\n"
 
     def test_status_and_history_agree(self) -> None:
         status: Any = json.loads(self.said("status", "--json"))
@@ -84,17 +85,16 @@ class TestModule:
     def test_it_is_migrated_and_left_alone_when_taken_out(self, project: PlantedProject) -> None:
         path = Path(self.done(project, "revision", "-m", "widgets").strip())
         assert path.parent == project.folder / "app" / "widgets" / "migrations" / "versions"
-        assert "CREATE TABLE widgets_notes" in self.done(project, "preview")
         assert self.done(project).endswith("is up to date.\n")
-        assert self.done(project, "check") == "The migrations are sound.\n"
 
         without = {"MODULES": "app.*,-app.widgets"}
         assert self.done(project, "revision", "-m", "without", **without).startswith("Models and tables agree")
         orphans = json.loads(self.done(project, "status", "--json", **without))["orphans"]
         assert orphans == ["alembic_version_widgets", "widgets_events", "widgets_notes"]
 
-        assert self.done(project, "downgrade", "base", "-t", "widgets", "--yes").endswith("Undone.\n")
-        assert path.stem.split("_")[1] in self.done(project, "status")
+        undone = self.done(project, "downgrade", "base", "-t", "widgets", "--yes")
+        assert path.stem.split("_")[1] in undone
+        assert undone.endswith("Undone.\n")
 
     def test_a_planted_operation_is_refused_in_one_line(self, project: PlantedProject) -> None:
         versions = project.folder / "app" / "widgets" / "migrations" / "versions"

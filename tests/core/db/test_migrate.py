@@ -1,8 +1,6 @@
 """Migrations: the application's own on this half's database, and SQLite's traps on a scratch timeline."""
 
-import asyncio
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from alembic.config import Config
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from app.core.configs import PROJECT_ROOT
 from app.core.db import Database
 from app.core.db.migrate import Migrations, alembic_config, downgrade, upgrade
 from app.core.db.migration_env import sync_url
@@ -62,22 +59,6 @@ class TestApplication:
         downgrade(url)
         assert schema(url) != before
         upgrade(url)
-        assert schema(url) == before
-
-    async def test_several_processes_may_migrate_at_once(self, committed: Database) -> None:
-        url = committed.engine.url
-        before = schema(url)
-        downgrade(url, "base")
-        address = url.render_as_string(hide_password=False)
-        upgrading = [sys.executable, "-m", "alembic", "-x", f"url={address}", "upgrade", "head"]
-        processes = [
-            await asyncio.create_subprocess_exec(*upgrading, cwd=PROJECT_ROOT, stderr=asyncio.subprocess.PIPE)
-            for _ in range(2)
-        ]
-        async with asyncio.timeout(60):
-            for process in processes:
-                _, errors = await process.communicate()
-                assert process.returncode == 0, errors.decode()
         assert schema(url) == before
 
     async def test_the_statements_can_be_printed_instead(self, committed: Database) -> None:

@@ -1,0 +1,72 @@
+"""Eight upgrades that start at once all end well; `UPGRADE_ROUNDS` says how often that is tried."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from app.core.db.migration_env import sync_url
+from tests.conftest import backend
+from tests.core.db.timelines import tables_of
+from tests.planted import PlantedProject
+
+AT_ONCE = 8
+ROUNDS = int(os.environ.get("UPGRADE_ROUNDS", "1"))
+
+
+@pytest.fixture(scope="module")
+def project(template: URL, tmp_path_factory: pytest.TempPathFactory) -> PlantedProject:
+    """The application with a module on the shared timeline and one on its own, their revisions written."""
+    found = PlantedProject(tmp_path_factory.mktemp("upgrades"))
+    found.add_module("widgets", "widgets_events")
+    found.add_module("gadgets", "gadgets_events", migrations="own")
+    url = backend.copy()
+    written = found.kit("migrate", "revision", "-m", "planted", DATABASE_URL=url.render_as_string(hide_password=False))
+    backend.drop(url)
+    assert written.stdout.count("planted.py") == 2, written.stderr
+    return found
+
+
+@pytest.fixture
+def empty(template: URL, tmp_path: Path) -> Iterator[URL]:
+    """A database without a table; on SQLite not even a file."""
+    if template.get_backend_name() == "sqlite":
+        yield template.set(database=str(tmp_path / "new.db"))
+        return
+    url = backend.copy()
+    with sa.create_engine(sync_url(url), poolclass=sa.NullPool).begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    yield url
+    backend.drop(url)
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_all_end_well(number: int, project: PlantedProject, empty: URL) -> None:
+    settings = project.environment(DATABASE_URL=empty.render_as_string(hide_password=False))
+    started = [
+        subprocess.Popen(
+            project.command("migrate"),
+            cwd=project.folder,
+            env=settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(AT_ONCE)
+    ]
+    try:
+        ended = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (said, errors) in zip(started, ended, strict=True):
+        assert process.returncode == 0, errors
+        assert said.endswith("is up to date.\n")
+    assert {"alembic_version_gadgets", "widgets_events", "gadgets_events", "core_jobs"} <= tables_of(empty)
+    again = project.kit("migrate", "check", DATABASE_URL=settings["DATABASE_URL"])
+    assert again.stdout == "The migrations are sound.\n", again.stderr
