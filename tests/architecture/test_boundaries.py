@@ -7,6 +7,7 @@ import pytest
 
 from app.core.boundaries import boundary_violations
 from app.core.configs import PROJECT_ROOT
+from app.core.exceptions import ConfigError
 from tests.architecture.conftest import Plant
 
 
@@ -139,6 +140,11 @@ class TestCircles:
         (found,) = plant(files)
         assert found.startswith("app/bank/module.toml:1: M3 ")
         assert "app.bank > app.shop > app.till > app.bank (the other way at app/shop/module.toml:1, app/till/" in found
+
+
+def test_a_file_that_is_no_python_is_named(plant: Plant) -> None:
+    with pytest.raises(ConfigError, match=r"shop/deps\.py:2: not valid Python$"):
+        plant({"shop/deps.py": "\nx = ("})
 
 
 def test_without_grimp_it_says_what_to_do() -> None:

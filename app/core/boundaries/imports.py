@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.core.exceptions import ConfigError
+from app.core.modules.manifest import shown
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
@@ -67,7 +68,10 @@ def _graph(package: str) -> "ImportGraph":
         import grimp
     except ImportError as exc:
         raise ConfigError("boundaries are checked with grimp, a development tool: make setup") from exc
-    return grimp.build_graph(package, cache_dir=None)
+    try:
+        return grimp.build_graph(package, cache_dir=None)
+    except grimp.exceptions.SourceSyntaxError as exc:
+        raise ConfigError(f"{shown(Path(exc.filename))}:{exc.lineno}: not valid Python") from exc
 
 
 class _Hidden(ast.NodeVisitor):
