@@ -17,18 +17,14 @@ from app.core.db.timelines import Timeline, Timelines
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and what to do about it."""
+    """One thing that is wrong, and what to do about it; without `blocking` it is only worth knowing."""
 
     kind: Literal["heads", "owner", "destructive", "pending", "difference", "model", "unread"]
     timeline: str
     what: str
     fix: str
     revision: str | None = None
-
-    @property
-    def blocking(self) -> bool:
-        """Whether it is a fault, and not only something that could not be looked at."""
-        return self.kind != "unread"
+    blocking: bool = True
 
     def __str__(self) -> str:
         where = f"{self.timeline} {self.revision}" if self.revision else self.timeline
@@ -82,13 +78,16 @@ def _losses(line: Timeline, revision: Script, up: Recording) -> Iterator[Fault]:
         return
     if up.losses:
         fix = f'Say why that is right in {revision.path}: destructive = "nobody used it since 1.2"'
-        yield Fault("destructive", line.name, f"loses data: it {', '.join(up.losses)}", fix, revision.revision)
+        # Whoever installs a package cannot write into its revisions; the data is the package's own.
+        ours = line.kind != "external"
+        yield Fault("destructive", line.name, f"loses data: it {', '.join(up.losses)}", fix, revision.revision, ours)
 
 
 def _unread(line: Timeline, revision: Script, *recordings: Recording) -> Iterator[Fault]:
     for reason in dict.fromkeys(recording.unread for recording in recordings if recording.unread):
         fix = "Leave out what needs rows there: if not op.get_context().as_sql"
-        yield Fault("unread", line.name, f"cannot be run without a database ({reason})", fix, revision.revision)
+        what = f"cannot be run without a database ({reason})"
+        yield Fault("unread", line.name, what, fix, revision.revision, blocking=False)
 
 
 def model_faults(timelines: Timelines, line: Timeline) -> Iterator[Fault]:
@@ -108,7 +107,8 @@ def differences(timelines: Timelines, line: Timeline, connection: Connection) ->
         return
     for operation in describe(script.upgrade_ops):
         fix = f"Write it down: kit migrate revision --timeline {line.name} -m ..."
-        yield Fault("difference", line.name, f"models and tables differ: {operation}", fix)
+        what = f"models and tables differ: {operation}"
+        yield Fault("difference", line.name, what, fix, blocking=line.kind != "external")
 
 
 def merge_fix(line: Timeline) -> str:

@@ -5,7 +5,7 @@ The shared timeline holds the tables of core and of the modules with `migrations
 A timeline owns what its models declare and what carries the prefix of its modules; nothing else is its business.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -81,10 +81,14 @@ class Timelines(Mapping[str, Timeline]):
 
 
 def installed_timelines() -> Timelines:
-    """The timelines of this process: the shared one, own ones of modules, external packages, each by dependency."""
+    """The timelines of this process: the shared one, own ones of modules, those of packages, each by dependency."""
     from app.core.models import metadata  # imports every model
 
-    modules = installed_modules()
+    return timelines_of(installed_modules(), metadata)
+
+
+def timelines_of(modules: Sequence[Module], metadata: MetaData) -> Timelines:
+    """The timelines of `modules`, which are in load order; `metadata` is that of the internal ones."""
     internal = [module for module in modules if not module.external]
     return Timelines(
         shared_timeline(metadata, tuple(module.short_name for module in internal if module.migrations == "shared")),
