@@ -1,6 +1,7 @@
 """`kit migrate`."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -13,7 +14,8 @@ from app.cli.console import database_errors, fail, load_settings
 from app.cli.prepare import migrate_database, quiet_alembic
 
 if TYPE_CHECKING:
-    from app.core.db.migrate import Migrations, RevisionInfo
+    from app.core.db.migrate import Migrations
+    from app.core.db.timelines import RevisionInfo
 
 app = typer.Typer(help="Bring the database up to date; below it, everything else about migrations.")
 
@@ -157,6 +159,8 @@ def check(
 @contextmanager
 def _migrations(*, scratch: bool = False) -> Iterator["Migrations"]:
     """The application's migrations; ends the program with one line for what they refuse."""
+    if scratch:
+        os.environ["ENVIRONMENT"] = "testing"  # the check of the code must not depend on a developer's .env
     settings = load_settings()
     quiet_alembic()
     from alembic.util import CommandError

@@ -11,27 +11,23 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from alembic.script.revision import RevisionError
 from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from app.core.configs import PROJECT_ROOT, app_config
 from app.core.db.migration_check import Fault, differences, merge_fix, model_faults, revision_faults
 from app.core.db.migration_env import connected, reading
 from app.core.db.migration_operations import record
-from app.core.db.timelines import MigrationError, Timeline, Timelines, installed_timelines
-
-
-@dataclass(frozen=True)
-class RevisionInfo:
-    """One revision of a timeline, and whether the database has it."""
-
-    timeline: str
-    revision: str
-    parents: tuple[str, ...]
-    message: str
-    path: Path
-    applied: bool
+from app.core.db.timelines import (
+    MigrationError,
+    RevisionInfo,
+    Timeline,
+    Timelines,
+    between,
+    installed_timelines,
+    revision_info,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Migrations:
                 raise MigrationError("\n".join(map(str, faults)))
             for line in chosen:
                 if pending[line.name]:
-                    command.upgrade(self.config(line, connection=connection), revision)
+                    self._run(connection, line, pending[line.name], revision)
         return [info for infos in pending.values() for info in infos]
 
     def downgrade(self, revision: str = "-1", timeline: str | None = None) -> None:
@@ -116,9 +112,9 @@ class Migrations:
         config, scripts = self.config(line), self.scripts(line)
         with reading(self.url) as connection:
             current, dialect = self._current(connection, line), connection.dialect.name
-        undone = _between(line, scripts, current, revision, select_for_downgrade=True) if current else []
+        undone = between(line, scripts, current, revision, select_for_downgrade=True) if current else []
         return [
-            (_info(line, script, applied=True), record(config, scripts, script, dialect, down=True).losses)
+            (revision_info(line, script, applied=True), record(config, scripts, script, dialect, down=True).losses)
             for script in undone
         ]
 
@@ -194,6 +190,16 @@ class Migrations:
         wanted = None if only is None else {info.revision for info in only}
         return revision_faults(self.timelines, line, self.config(line), connection.dialect.name, wanted)
 
+    def _run(self, connection: Connection, line: Timeline, pending: Sequence[RevisionInfo], revision: str) -> None:
+        waiting = [info.revision for info in pending]
+        config = self.config(line, connection=connection, on_version_apply=lambda **_: waiting.pop(0))
+        try:
+            command.upgrade(config, revision)
+        except DBAPIError as exc:
+            where = waiting[0] if waiting else "its end"
+            reason = str(exc.orig).partition("\n")[0]
+            raise MigrationError(f"timeline {line.name}: {where} failed, and nothing of it was kept: {reason}") from exc
+
     def _check(self, line: Timeline, connection: Connection) -> Iterator[Fault]:
         yield from model_faults(self.timelines, line)
         yield from self.revision_faults(line, connection)
@@ -224,8 +230,10 @@ class Migrations:
     def _history(self, connection: Connection, line: Timeline) -> list[RevisionInfo]:
         scripts = self.scripts(line)
         current = self._current(connection, line)
-        applied = {script.revision for script in _between(line, scripts, current, "base")} if current else set()
-        return [_info(line, script, script.revision in applied) for script in reversed([*scripts.walk_revisions()])]
+        applied = {script.revision for script in between(line, scripts, current, "base")} if current else set()
+        return [
+            revision_info(line, script, script.revision in applied) for script in reversed([*scripts.walk_revisions()])
+        ]
 
     def _ahead(self, connection: Connection, line: Timeline, revision: str) -> list[RevisionInfo]:
         """What an upgrade to `revision` would run, in its order."""
@@ -236,8 +244,8 @@ class Migrations:
             raise MigrationError(f"timeline {line.name} has several heads: {', '.join(heads)}. {merge_fix(line)}")
         if not heads:
             return []
-        ahead = _between(line, scripts, revision, current or "base", implicit_base=True)
-        return [_info(line, script, applied=False) for script in reversed(ahead)]
+        ahead = between(line, scripts, revision, current or "base", implicit_base=True)
+        return [revision_info(line, script, applied=False) for script in reversed(ahead)]
 
     def _must_be_current(self, line: Timeline) -> None:
         with reading(self.url) as connection:
@@ -247,26 +255,6 @@ class Migrations:
 
 def _named(infos: Iterable[RevisionInfo]) -> str:
     return ", ".join(info.revision for info in infos)
-
-
-def _info(line: Timeline, script: Script, applied: bool) -> RevisionInfo:
-    parents = script.down_revision or ()
-    return RevisionInfo(
-        line.name,
-        script.revision,
-        (parents,) if isinstance(parents, str) else tuple(parents),
-        script.doc,
-        Path(script.path),
-        applied,
-    )
-
-
-def _between(line: Timeline, scripts: ScriptDirectory, upper: Any, lower: Any, **options: bool) -> list[Script]:
-    """The revisions after `lower` up to `upper`, newest first."""
-    try:
-        return list(scripts.iterate_revisions(upper, lower, **options))
-    except RevisionError as exc:
-        raise MigrationError(f"timeline {line.name}: {str(exc).rstrip('.')}. kit migrate history lists them") from exc
 
 
 def _paths(written: Script | Sequence[Script | None] | None) -> list[Path]:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from app.core.db.migrate import Migrations
 from app.core.db.migration_env import connected
-from app.core.db.timelines import Timeline
+from app.core.db.timelines import MigrationError, Timeline
 
 _WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
 
@@ -41,8 +41,12 @@ def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -
     def steps(revisions: Any, _context: Any) -> Any:
         return scripts._upgrade_revs("head", revisions)
 
-    with EnvironmentContext(config, scripts, fn=steps, as_sql=True, starting_rev=current or None):
-        scripts.run_env()
+    try:
+        with EnvironmentContext(config, scripts, fn=steps, as_sql=True, starting_rev=current or None):
+            scripts.run_env()
+    except Exception as exc:  # a revision may raise anything where it finds no rows
+        reason = f"{type(exc).__name__}: {exc}"
+        raise MigrationError(f"timeline {line.name}: a pending revision needs the database to run: {reason}") from exc
     return f"-- timeline {line.name}\n{config.output_buffer.getvalue()}"
 
 

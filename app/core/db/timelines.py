@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from sqlalchemy import MetaData
 
 from app.core.configs import PROJECT_ROOT
@@ -35,6 +37,18 @@ class Timeline:
     version_table: str
     metadata: MetaData
     owners: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RevisionInfo:
+    """One revision of a timeline, and whether the database has it."""
+
+    timeline: str
+    revision: str
+    parents: tuple[str, ...]
+    message: str
+    path: Path
+    applied: bool
 
 
 class Timelines(Mapping[str, Timeline]):
@@ -124,3 +138,24 @@ def metadata_of(models: ModuleType) -> MetaData:
     if len(found) > 1:
         raise ConfigError(f"{models.__name__} holds several MetaData: put one declarative base there")
     return next(iter(found.values()), MetaData())
+
+
+def revision_info(line: Timeline, script: Script, applied: bool) -> RevisionInfo:
+    """What `kit` says of a revision."""
+    parents = script.down_revision or ()
+    return RevisionInfo(
+        line.name,
+        script.revision,
+        (parents,) if isinstance(parents, str) else tuple(parents),
+        script.doc,
+        Path(script.path),
+        applied,
+    )
+
+
+def between(line: Timeline, scripts: ScriptDirectory, upper: Any, lower: Any, **options: bool) -> list[Script]:
+    """The revisions after `lower` up to `upper`, newest first."""
+    try:
+        return list(scripts.iterate_revisions(upper, lower, **options))
+    except RevisionError as exc:
+        raise MigrationError(f"timeline {line.name}: {str(exc).rstrip('.')}. kit migrate history lists them") from exc

@@ -245,3 +245,14 @@ class TestDatabase:
         assert "cannot be run without a database (NoResultFound" in note.what
         widgets.upgrade()
         assert "widgets_a" in tables_of(widgets.url)
+
+    def test_a_revision_that_fails_is_named_and_undone(self, widgets: Migrations) -> None:
+        line = widgets.timelines["widgets"]
+        add_revision(line, 1, MAKE)
+        add_revision(line, 2, "op.execute('INSERT INTO widgets_absent VALUES (1)')")
+        before = tables_of(widgets.url)
+        with pytest.raises(
+            MigrationError, match=r"timeline widgets: widgets2 failed, and nothing of it was kept: .*absent"
+        ):
+            widgets.upgrade()
+        assert tables_of(widgets.url) == before

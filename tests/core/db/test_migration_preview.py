@@ -8,6 +8,7 @@ from sqlalchemy.engine import URL
 from app.core.db import Database
 from app.core.db.migrate import Migrations
 from app.core.db.migration_preview import preview
+from app.core.db.timelines import MigrationError
 from tests.core.db.test_migrate import schema
 from tests.core.db.timelines import add_revision, migrations, shared, timeline
 
@@ -61,6 +62,15 @@ def test_values_are_written_out(widgets: Migrations) -> None:
     )
     add_revision(widgets.timelines["widgets"], 1, code)
     assert "VALUES (1, 'it''s')" in preview(widgets)
+
+
+def test_a_revision_that_needs_rows_is_run_on_a_copy_or_refused(widgets: Migrations) -> None:
+    add_revision(widgets.timelines["widgets"], 1, f"{MAKE}\nop.get_bind().execute(sa.text('SELECT 1')).one()")
+    if widgets.url.get_backend_name() == "sqlite":
+        assert "CREATE TABLE widgets_a" in preview(widgets)
+    else:
+        with pytest.raises(MigrationError, match="timeline widgets: a pending revision needs the database to run"):
+            preview(widgets)
 
 
 def test_two_heads_that_are_joined_start_from_both(widgets: Migrations) -> None:

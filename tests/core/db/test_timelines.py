@@ -199,7 +199,7 @@ class TestAutogenerate:
         assert path.read_text().count("op.drop_table") == 1
         assert "# Loses data: drops widgets_notes." in path.read_text()
         if kind != "external":  # what a package drops of its own is its own business
-            with pytest.raises(MigrationError, match=r'loses data: it drops widgets_notes\. Say why .* destructive = "'):
+            with pytest.raises(MigrationError, match=r"loses data: it drops widgets_notes\. Say why .* destructive ="):
                 smaller.upgrade()
             mark(path)
         smaller.upgrade()
