@@ -6,6 +6,7 @@ from fastapi import Depends, Path, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from app.auth.config import AuthConfig, get_auth_config
+from app.auth.events import Origin
 from app.auth.exceptions import AccountNotActive, InvalidAccessToken
 from app.auth.gateway import AuthGatewayInterface, DatabaseAuthGateway
 from app.auth.models import UserStatus
@@ -20,12 +21,15 @@ from app.auth.services.login import LoginService
 from app.auth.services.profile import ProfileService
 from app.auth.services.recovery import RecoveryService
 from app.auth.services.registration import RegistrationService
-from app.auth.services.sessions import Client, SessionService
+from app.auth.services.security_events import SecurityEvents
+from app.auth.services.sessions import SessionService
 from app.auth.services.users import UserService
 from app.core.api.identity import remember_principal
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured
 from app.core.exceptions import AuthenticationError
+from app.core.services.events import EventsServiceInterface
+from app.core.services.log.context import conversation_id, request_id
 
 MAX_ID = 2**63 - 1
 
@@ -86,13 +90,26 @@ ActiveUser: TypeAlias = Annotated[UserDTO, Depends(active_user)]
 RowId: TypeAlias = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 
-async def client_of(request: Request) -> Client:
-    """Where the request comes from, trimmed to what a session keeps."""
+async def origin_of(request: Request) -> Origin:
+    """Where the request comes from, trimmed to what a row keeps."""
     agent = "".join(character for character in request.headers.get("user-agent", "") if character.isprintable())
-    return Client(device=agent[:200] or "unknown", address=request.client.host[:64] if request.client else "unknown")
+    return Origin(
+        address=request.client.host[:64] if request.client else None,
+        user_agent=agent[:200] or None,
+        request_id=request_id(),
+        conversation_id=conversation_id(),
+    )
 
 
-CallingClient = Annotated[Client, Depends(client_of)]
+RequestOrigin: TypeAlias = Annotated[Origin, Depends(origin_of)]
+
+
+async def auth_events(events: EventsService, origin: RequestOrigin) -> EventsServiceInterface:
+    """Tells listeners what happened to accounts, and where it came from."""
+    return SecurityEvents(events=events, origin=origin)
+
+
+AuthEvents: TypeAlias = Annotated[EventsServiceInterface, Depends(auth_events)]
 
 
 async def credential_service(config: Config) -> CredentialService:
@@ -103,7 +120,9 @@ async def credential_service(config: Config) -> CredentialService:
 Credentials = Annotated[CredentialService, Depends(credential_service)]
 
 
-async def session_service(request: Request, config: Config) -> SessionService:
+async def session_service(
+    request: Request, config: Config, events: AuthEvents, origin: RequestOrigin
+) -> SessionService:
     """Opens, refreshes and ends sessions."""
     return SessionService(
         sessions=SessionRepository(),
@@ -111,24 +130,29 @@ async def session_service(request: Request, config: Config) -> SessionService:
         access_tokens=config.access_tokens,
         secret=configured(request, get_settings).secret_key,
         lifetime=config.session_lifetime,
+        events=events,
+        origin=origin,
     )
 
 
 Sessions = Annotated[SessionService, Depends(session_service)]
 
 
-async def login_service(config: Config, credentials: Credentials, sessions: Sessions) -> LoginService:
+async def login_service(
+    config: Config, credentials: Credentials, sessions: Sessions, events: AuthEvents
+) -> LoginService:
     """Exchanges passwords for sessions."""
     return LoginService(
         users=UserRepository(),
         credentials=credentials,
         sessions=sessions,
+        events=events,
         verification_required=config.verification_required,
     )
 
 
 async def registration_service(
-    request: Request, config: Config, credentials: Credentials, events: EventsService, mail: MailService
+    request: Request, config: Config, credentials: Credentials, events: AuthEvents, mail: MailService
 ) -> RegistrationService:
     """Makes accounts for whoever asks."""
     return RegistrationService(
@@ -142,7 +166,7 @@ async def registration_service(
     )
 
 
-async def recovery_service(credentials: Credentials, queue: QueueService) -> RecoveryService:
+async def recovery_service(credentials: Credentials, queue: QueueService, events: AuthEvents) -> RecoveryService:
     """Asks for mailed links and honours them."""
     return RecoveryService(
         users=UserRepository(),
@@ -150,10 +174,11 @@ async def recovery_service(credentials: Credentials, queue: QueueService) -> Rec
         tokens=OneTimeTokenRepository(),
         credentials=credentials,
         queue=queue,
+        events=events,
     )
 
 
-async def account_service(request: Request, config: Config, events: EventsService, mail: MailService) -> AccountService:
+async def account_service(request: Request, config: Config, events: AuthEvents, mail: MailService) -> AccountService:
     """The rules for changing an account."""
     return AccountService(
         users=UserRepository(),
@@ -169,7 +194,7 @@ Accounts = Annotated[AccountService, Depends(account_service)]
 
 
 async def profile_service(
-    config: Config, credentials: Credentials, accounts: Accounts, queue: QueueService
+    config: Config, credentials: Credentials, accounts: Accounts, queue: QueueService, events: AuthEvents
 ) -> ProfileService:
     """Changes the caller's own account."""
     return ProfileService(
@@ -179,12 +204,13 @@ async def profile_service(
         credentials=credentials,
         accounts=accounts,
         queue=queue,
+        events=events,
         verification_required=config.verification_required,
     )
 
 
 async def user_service(
-    credentials: Credentials, accounts: Accounts, events: EventsService, queue: QueueService
+    credentials: Credentials, accounts: Accounts, events: AuthEvents, queue: QueueService
 ) -> UserService:
     """Administers accounts."""
     return UserService(

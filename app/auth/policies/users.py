@@ -1,28 +1,23 @@
-"""Who may do what with accounts. Until roles exist a superuser holds every permission.
+"""Who may do what with accounts.
 
 Each works as a dependency of a route and as a plain call: `await can_write_users(user)`.
 """
 
 from app.auth.deps import ActiveUser, RowId
 from app.auth.exceptions import ActionNotAllowed
+from app.auth.policies.permissions import requires_permission
 
+can_list_users = requires_permission("users:read")
+"""May the user see everybody's accounts?"""
 
-async def can_list_users(user: ActiveUser) -> None:
-    """May the user see everybody's accounts (`users:read`)?"""
-    if not user.is_superuser:
-        raise ActionNotAllowed
+can_write_users = requires_permission("users:write")
+"""May the user make, change and delete accounts?"""
 
 
 async def can_read_user(user: ActiveUser, user_id: RowId) -> None:
     """May the user see this account: their own, or anybody's with `users:read`?"""
     if user.id != user_id:
         await can_list_users(user)
-
-
-async def can_write_users(user: ActiveUser) -> None:
-    """May the user make, change and delete accounts (`users:write`)?"""
-    if not user.is_superuser:
-        raise ActionNotAllowed
 
 
 async def can_grant_superuser(user: ActiveUser) -> None:

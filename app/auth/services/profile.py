@@ -2,6 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.events import PasswordChanged
 from app.auth.models import EndReason, User
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
@@ -11,6 +12,7 @@ from app.auth.schemas.users import UserDTO
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
 from app.auth.tasks import SendEmailChange, SendVerification
+from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
@@ -26,6 +28,7 @@ class ProfileService:
         credentials: CredentialService,
         accounts: AccountService,
         queue: QueueServiceInterface,
+        events: EventsServiceInterface,
         verification_required: bool,
     ) -> None:
         self.users = users
@@ -34,15 +37,18 @@ class ProfileService:
         self.credentials = credentials
         self.accounts = accounts
         self.queue = queue
+        self.events = events
         self.verification_required = verification_required
 
     async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession) -> UserDTO:
         """Change name and address. Where addresses must be verified a new one counts once it is."""
         user = await self._authorised(user_id, changes, db=db)
+        before = {"username": user.username, "email": user.email, "is_verified": user.is_verified}
         if changes.username is not None:
             await self.users.change(db=db, user=user, username=changes.username)
         if changes.email is not None and changes.email != user.email:
             await self._change_email(user, changes.email, db=db)
+        self.accounts.tell_changes(user, before, actor_id=user_id)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
@@ -55,12 +61,13 @@ class ProfileService:
         await self.users.update(db=db, entity=user, data={"password_hash": new_hash})
         await self.sessions.revoke(db=db, user_id=user_id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
         await self.tokens.void(db=db, user_id=user_id)
+        self.events.dispatch(PasswordChanged(user_id=user_id, actor_id=user_id))
         await self.users.commit(db=db)
 
     async def delete(self, user_id: int, *, db: AsyncSession, password: str) -> None:
         """End the account."""
         user = await self.credentials.confirm(user_id, db=db, password=password)
-        await self.accounts.delete(user, db=db)
+        await self.accounts.delete(user, db=db, actor_id=user_id)
         await self.users.commit(db=db)
 
     async def _authorised(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession) -> User:

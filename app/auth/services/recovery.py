@@ -2,6 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.events import EmailAddressChanged, EmailAddressVerified, PasswordResetCompleted, PasswordResetRequested
 from app.auth.exceptions import InvalidOneTimeToken
 from app.auth.models import EndReason, OneTimeToken, Purpose, User, UserStatus
 from app.auth.repositories.sessions import SessionRepository
@@ -12,6 +13,7 @@ from app.auth.security.identity import email_key
 from app.auth.security.opaque_tokens import token_hash
 from app.auth.services.credentials import CredentialService
 from app.auth.tasks import SendPasswordReset, SendVerification
+from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
@@ -26,17 +28,21 @@ class RecoveryService:
         tokens: OneTimeTokenRepository,
         credentials: CredentialService,
         queue: QueueServiceInterface,
+        events: EventsServiceInterface,
     ) -> None:
         self.users = users
         self.sessions = sessions
         self.tokens = tokens
         self.credentials = credentials
         self.queue = queue
+        self.events = events
 
     async def request_reset(self, email: str, *, db: AsyncSession) -> None:
         """Have a link for a new password sent, if the address has an account."""
         user = await self.users.find_by_email(db=db, email=email)
-        await self.queue.push(task=SendPasswordReset, data={"user_id": user.id if user else None})
+        user_id = user.id if user else None
+        await self.queue.push(task=SendPasswordReset, data={"user_id": user_id})
+        self.events.dispatch(PasswordResetRequested(user_id=user_id))
         await self.users.commit(db=db)
 
     async def request_verification(self, email: str, *, db: AsyncSession) -> None:
@@ -56,6 +62,7 @@ class RecoveryService:
         await self.users.update(db=db, entity=user, data={"password_hash": password_hash, "is_verified": True})
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.PASSWORD_CHANGED)
         await self.tokens.void(db=db, user_id=user.id)
+        self.events.dispatch(PasswordResetCompleted(user_id=user.id, actor_id=user.id))
         await self.users.commit(db=db)
 
     async def verify_email(self, token: str, *, db: AsyncSession) -> None:
@@ -64,6 +71,8 @@ class RecoveryService:
         await self.users.change(db=db, user=user, email=consumed.email, is_verified=True)
         if consumed.purpose == Purpose.CHANGE_EMAIL:
             await self.tokens.void(db=db, user_id=user.id)
+            self.events.dispatch(EmailAddressChanged(user_id=user.id, actor_id=user.id))
+        self.events.dispatch(EmailAddressVerified(user_id=user.id, actor_id=user.id))
         await self.users.commit(db=db)
 
     async def _consume(self, digest: str, *purposes: Purpose, db: AsyncSession) -> tuple[OneTimeToken, User]:

@@ -1,11 +1,11 @@
 """Logins: opened, carried on by refresh tokens, ended."""
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.events import LoggedOut, LoggedOutEverywhere, LoginSucceeded, Origin, RefreshTokenReused, SessionRevoked
 from app.auth.exceptions import InvalidGrant, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User, UserStatus
 from app.auth.repositories.sessions import Family, RefreshTokenRepository, SessionRepository
@@ -14,16 +14,10 @@ from app.auth.security.access_tokens import AccessTokens
 from app.auth.security.opaque_tokens import new_salt, new_token, successor, token_hash
 from app.core.db import utcnow
 from app.core.deps import logger
+from app.core.services.events import EventsServiceInterface
 
 REFRESH_GRACE = timedelta(seconds=10)
 """How long a rotated token still answers with its successor: a lost answer or two tabs are no theft."""
-
-
-class Client(NamedTuple):
-    """Where a request came from, as the session shows it to its owner."""
-
-    device: str
-    address: str
 
 
 class SessionService:
@@ -37,23 +31,31 @@ class SessionService:
         access_tokens: AccessTokens,
         secret: SecretStr,
         lifetime: timedelta,
+        events: EventsServiceInterface,
+        origin: Origin,
     ) -> None:
         self.sessions = sessions
         self.refresh_tokens = refresh_tokens
         self.access_tokens = access_tokens
         self.secret = secret.get_secret_value().encode()
         self.lifetime = lifetime
+        self.events = events
+        self.origin = origin
 
-    async def open(self, user: User, *, db: AsyncSession, client: Client) -> TokenAnswer:
+    async def open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
         """A new session with its first tokens, in the caller's transaction."""
         session = await self.sessions.create(
             db=db,
             entity=AuthSession(
-                user_id=user.id, device=client.device, address=client.address, expires_at=utcnow() + self.lifetime
+                user_id=user.id,
+                device=self.origin.user_agent or "unknown",
+                address=self.origin.address or "unknown",
+                expires_at=utcnow() + self.lifetime,
             ),
         )
         token = new_token()
         await self._store(token, db=db, session=session)
+        self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
         return self._answer(session, token)
 
     async def refresh(self, token: str, *, db: AsyncSession) -> TokenAnswer:
@@ -82,11 +84,14 @@ class SessionService:
         """End one of the user's own sessions; SessionNotFound where there is no such live one."""
         if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
             raise SessionNotFound
+        ended = LoggedOut if reason is EndReason.LOGOUT else SessionRevoked
+        self.events.dispatch(ended(user_id=user_id, actor_id=user_id, session_id=session_id))
         await self.sessions.commit(db=db)
 
     async def end_all(self, user_id: int, *, db: AsyncSession) -> None:
         """Log the user out everywhere."""
         await self.sessions.revoke(db=db, user_id=user_id, reason=EndReason.LOGOUT)
+        self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=user_id))
         await self.sessions.commit(db=db)
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
@@ -104,6 +109,7 @@ class SessionService:
     async def _end_family(self, family: Family, *, db: AsyncSession) -> None:
         session = family.session
         await self.sessions.revoke(db=db, user_id=session.user_id, session_id=session.id, reason=EndReason.TOKEN_REUSED)
+        self.events.dispatch(RefreshTokenReused(user_id=session.user_id, session_id=session.id))
         await self.sessions.commit(db=db)  # before the refusal leaves: its error would roll this back
         await logger.a_warning("refresh token reused, session ended", user_id=session.user_id, session_id=session.id)
 

@@ -59,7 +59,7 @@ class UserService:
         password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
         values = data.model_dump(exclude={"password"})
         user = await self.users.add(db=db, password_hash=password_hash, **values)
-        self.events.dispatch(UserCreated(user_id=user.id))
+        self.events.dispatch(UserCreated(user_id=user.id, actor_id=actor.id))
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
@@ -79,7 +79,9 @@ class UserService:
         if moves:
             await self.accounts.tell_old_address(user, values["email"])
             await self.queue.push(task=SendVerification, data={"user_id": user.id})
+        before = {name: getattr(user, name) for name in values}
         await self.users.change(db=db, user=user, **values)
+        self.accounts.tell_changes(user, before, actor_id=actor.id)
         if user.status_id != UserStatus.ACTIVE:
             await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
         await self.users.commit(db=db)
@@ -90,7 +92,8 @@ class UserService:
         unverified = values.get("is_verified") is False and self.accounts.verification_required
         return unverified or values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED
 
-    async def delete(self, user_id: int, *, db: AsyncSession) -> None:
+    async def delete(self, user_id: int, *, db: AsyncSession, actor: UserDTO) -> None:
         """Delete an account."""
-        await self.accounts.delete(await self.users.require(db=db, id=user_id, for_update=True), db=db)
+        user = await self.users.require(db=db, id=user_id, for_update=True)
+        await self.accounts.delete(user, db=db, actor_id=actor.id)
         await self.users.commit(db=db)

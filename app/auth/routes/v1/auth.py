@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, status
 from fastapi import Response as HTTPResponse
 
-from app.auth.deps import CallingClient, CurrentCaller, Logins, Recovery, Registrations, Sessions
+from app.auth.deps import CurrentCaller, Logins, Recovery, Registrations, Sessions
 from app.auth.models import EndReason
 from app.auth.schemas.auth import (
     Accepted,
@@ -52,11 +52,9 @@ async def register(
 
 
 @router.post("/login", dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=5, seconds=60))])
-async def login(
-    form: Annotated[LoginForm, Form()], db: DBSession, service: Logins, client: CallingClient
-) -> TokenAnswer:
+async def login(form: Annotated[LoginForm, Form()], db: DBSession, service: Logins) -> TokenAnswer:
     """Log in with e-mail address or user name (OAuth2 password grant)."""
-    return await service.login(form, db=db, client=client)
+    return await service.login(form, db=db)
 
 
 @router.post("/refresh-token", dependencies=[Depends(no_store)])

@@ -49,6 +49,6 @@ async def update_user(
 
 
 @router.delete("/{user_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
-async def delete_user(user_id: RowId, db: DBSession, service: Users) -> None:
+async def delete_user(user_id: RowId, db: DBSession, service: Users, actor: ActiveUser) -> None:
     """Delete an account and end its sessions."""
-    await service.delete(user_id, db=db)
+    await service.delete(user_id, db=db, actor=actor)
