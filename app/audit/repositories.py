@@ -1,0 +1,38 @@
+"""The SQL of this module."""
+
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.audit.models import AuditEvent
+from app.core.db import BaseRepository
+from app.core.exceptions import UniqueViolation
+
+
+class AuditEventRepository(BaseRepository[AuditEvent]):
+    """Adds events, shows them, and removes old ones; nothing changes them."""
+
+    model = AuditEvent
+
+    async def add_once(self, *, db: AsyncSession, entity: AuditEvent) -> bool:
+        """Store an event; False where it was stored before."""
+        try:
+            async with db.begin_nested():
+                await self.create(db=db, entity=entity)
+        except UniqueViolation:
+            return False
+        return True
+
+    async def delete_oldest(self, *, db: AsyncSession, before: datetime, limit: int) -> int:
+        """Remove up to `limit` events from before a moment; how many there were."""
+        oldest = (
+            select(AuditEvent.id)
+            .where(AuditEvent.occurred_at < before)
+            .order_by(AuditEvent.occurred_at, AuditEvent.id)
+            .limit(limit)
+        )
+        statement = delete(AuditEvent).where(AuditEvent.id.in_(oldest))
+        result = await db.execute(statement, execution_options={"synchronize_session": False})
+        return cast(CursorResult[Any], result).rowcount

@@ -1,0 +1,34 @@
+"""What happened, for those who may see it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi import Response as HTTPResponse
+
+from app.audit.deps import Audit, AuditEventId
+from app.audit.policies import can_read_events
+from app.audit.schemas import AuditEventFilterParam, AuditEventListParams, AuditEventRead, AuditEventSortParam
+from app.core.api import ListParamsBuilder, PaginatedResponse, Response
+from app.core.deps import DBSession
+
+router = APIRouter(prefix="/audit/events", tags=["audit"], dependencies=[Depends(can_read_events)])
+
+list_params = ListParamsBuilder(AuditEventListParams, AuditEventSortParam, AuditEventFilterParam)
+
+
+@router.get("")
+async def list_events(
+    params: Annotated[AuditEventListParams, Depends(list_params)],
+    db: DBSession,
+    service: Audit,
+    request: Request,
+    response: HTTPResponse,
+) -> PaginatedResponse[AuditEventRead]:
+    """A page of the security events."""
+    return PaginatedResponse.of(await service.get_list(params, db=db), request, response)
+
+
+@router.get("/{audit_event_id}")
+async def read_event(audit_event_id: AuditEventId, db: DBSession, service: Audit) -> Response[AuditEventRead]:
+    """One security event."""
+    return Response(data=await service.get(audit_event_id, db=db))
