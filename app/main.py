@@ -23,8 +23,10 @@ from app.core.api.middlewares import (
 from app.core.api.openapi import DocumentedAPI, operation_id
 from app.core.api.routes import RouteTemplates
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
+from app.core.kit import Kit
 from app.core.modules import installed_modules, parts
 from app.core.modules.lifespan import module_lifespans
+from app.core.modules.registration import register_packages
 from app.core.runtime import open_runtime
 from app.core.services.log import configure_logging, logger
 
@@ -59,6 +61,8 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
     _include_modules(app, chosen)
     if chosen.docs_enabled:
         add_docs(app)
+    app.state.kit = Kit(chosen)
+    register_packages(app, installed_modules())
     return app
 
 

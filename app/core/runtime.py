@@ -67,8 +67,8 @@ async def open_runtime(
     `run_jobs` has this process run jobs in the background, and scheduled ones unless `run_schedule` says otherwise.
     """
     global _current  # noqa: PLW0603  the one place that holds what is open
-    # Registries first: without them an event finds no listener and a job no task.
-    from app.core import listeners, tasks  # noqa: F401
+    # Registries first: without them an event finds no listener, a job no task, a package's mail no template.
+    from app.core import kit, listeners, tasks  # noqa: F401
 
     settings.mail_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:

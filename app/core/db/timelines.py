@@ -119,16 +119,14 @@ def shared_timeline(metadata: MetaData, modules: tuple[str, ...]) -> Timeline:
 
 def _own(module: Module, metadata: MetaData) -> Timeline:
     name = module.short_name
-    versions = module.path / "migrations" / "versions"
-    return Timeline(name, "own", versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
+    return Timeline(name, "own", module.versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
 
 
 def _external(module: Module) -> Timeline:
     name = module.short_name
-    versions = module.path / "migrations" / "versions"
-    models = module.part("models")
+    models = module.models
     metadata = metadata_of(models) if models else MetaData()
-    return Timeline(name, "external", versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
+    return Timeline(name, "external", module.versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
 
 
 def metadata_of(models: ModuleType) -> MetaData:
@@ -157,5 +155,6 @@ def between(line: Timeline, scripts: ScriptDirectory, upper: Any, lower: Any, **
     """The revisions after `lower` up to `upper`, newest first."""
     try:
         return list(scripts.iterate_revisions(upper, lower, **options))
-    except RevisionError as exc:
-        raise MigrationError(f"timeline {line.name}: {str(exc).rstrip('.')}. kit migrate history lists them") from exc
+    except (RevisionError, AssertionError) as exc:  # the latter for an empty name
+        reason = str(exc).rstrip(".") or "no revision is named"
+        raise MigrationError(f"timeline {line.name}: {reason}. kit migrate history lists them") from exc

@@ -41,6 +41,16 @@ class Module:
         return self.manifest.migrations
 
     @property
+    def versions(self) -> Path:
+        """Where the revisions of a timeline of its own are."""
+        return self.path / "migrations" / "versions"
+
+    @property
+    def models(self) -> ModuleType | None:
+        """Its tables, imported, or None where it has none."""
+        return self.part("models")
+
+    @property
     def summary(self) -> str:
         """The first line of its docstring, read without importing it."""
         try:
