@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import fail, load_settings, settings_errors, show_json
+from app.cli.generators import commands
 
 if TYPE_CHECKING:
     from app.core.boundaries import Violation
 
-app = typer.Typer(help="List the modules, check their boundaries, draw their map.", no_args_is_help=True)
+app = typer.Typer(help="List, make and remove modules, check their boundaries, draw their map.", no_args_is_help=True)
+app.command()(commands.new)
+app.command()(commands.remove)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 

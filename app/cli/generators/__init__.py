@@ -1,0 +1,1 @@
+"""What writes modules and models, finished: `kit module new` and `remove`, `kit model new`."""
