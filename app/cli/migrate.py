@@ -43,7 +43,7 @@ def upgrade(revision: Annotated[str, typer.Argument()] = "head", timeline: OneTi
     typer.echo("Done." if ran else "Nothing was pending.")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # `-1` is no option
 def downgrade(
     revision: Annotated[str, typer.Argument(help="-1 is one step, base is all.")] = "-1",
     timeline: OneTimeline = None,

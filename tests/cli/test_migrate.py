@@ -50,10 +50,20 @@ class TestUpToDate:
     def test_an_unknown_timeline_is_one_line(self) -> None:
         assert self.said("status", "-t", "nope", code=1).startswith("there is no timeline nope; there are shared")
 
-    def test_an_unknown_revision_is_one_line(self) -> None:
-        said = self.said("upgrade", "nope", "-t", "shared", code=1)
+    @pytest.mark.parametrize("revision", ["nope", "", "+99", "a@b", "head@nope"])
+    def test_an_unknown_revision_is_one_line(self, revision: str) -> None:
+        for command in ("upgrade", "downgrade"):
+            said = self.said(command, revision, "-t", "shared", code=1)
+            assert said.startswith("timeline shared: ")
+            assert said.count("\n") == 1
+
+    def test_further_back_than_the_first_revision_is_one_line(self) -> None:
+        said = self.said("downgrade", "-99", "-t", "shared", code=1)
         assert said.startswith("timeline shared: ")
-        assert said.count("\n") == 1
+
+    @pytest.mark.parametrize("message", ["", " ", 'a"b', "a\\b", "a\nb"])
+    def test_a_message_that_is_no_line_of_text_is_refused(self, message: str) -> None:
+        assert self.said("revision", "-m", message, code=1).startswith("a message is one line of text")
 
     def test_without_a_yes_nothing_is_undone(self) -> None:
         result = CliRunner().invoke(app, ["migrate", "downgrade", "base", "-t", "shared"], input="n\n")

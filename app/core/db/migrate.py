@@ -123,6 +123,7 @@ class Migrations:
 
         A timeline without a difference gets none, unless `empty` asks for a revision to fill by hand.
         """
+        _check_message(message)
         if empty or timeline is not None:
             chosen = [self.timelines.one(timeline)]
         else:
@@ -136,6 +137,7 @@ class Migrations:
 
     def merge(self, message: str = "merge", timeline: str | None = None) -> list[Path]:
         """Join the heads of one timeline, or of each that has several."""
+        _check_message(message)
         torn = [line for line in self.timelines.chosen(timeline) if len(self.scripts(line).get_heads()) > 1]
         return [path for line in torn for path in _paths(command.merge(self.config(line), "heads", message))]
 
@@ -178,8 +180,14 @@ class Migrations:
         return config
 
     def scripts(self, line: Timeline) -> ScriptDirectory:
-        """The timeline's revisions."""
-        return ScriptDirectory.from_config(self.config(line))
+        """The timeline's revisions; MigrationError where a file is no revision or names one that is not there."""
+        scripts = ScriptDirectory.from_config(self.config(line))
+        try:
+            scripts.get_heads()
+        except Exception as exc:  # a file there may raise anything
+            reason = f"{type(exc).__name__}: {exc}"
+            raise MigrationError(f"timeline {line.name}: its revisions cannot be read: {reason}") from exc
+        return scripts
 
     def revision_faults(
         self, line: Timeline, connection: Connection, only: Sequence[RevisionInfo] | None = None
@@ -255,6 +263,12 @@ class Migrations:
 
 def _named(infos: Iterable[RevisionInfo]) -> str:
     return ", ".join(info.revision for info in infos)
+
+
+def _check_message(message: str) -> None:
+    # It becomes the docstring of the file.
+    if not message.strip() or not message.isprintable() or set(message) & set('"\\'):
+        raise MigrationError("a message is one line of text without double quotes and backslashes")
 
 
 def _paths(written: Script | Sequence[Script | None] | None) -> list[Path]:

@@ -256,3 +256,10 @@ class TestDatabase:
         ):
             widgets.upgrade()
         assert tables_of(widgets.url) == before
+
+    @pytest.mark.parametrize("text", ["(", "1 / 0", "revision, down_revision = 'widgets2', 'absent'"])
+    @pytest.mark.filterwarnings("ignore:Revision absent referenced:UserWarning")
+    def test_a_file_that_is_no_revision_is_said_to_be_so(self, widgets: Migrations, text: str) -> None:
+        (widgets.timelines["widgets"].versions / "broken.py").write_text(text)
+        with pytest.raises(MigrationError, match="timeline widgets: its revisions cannot be read: "):
+            widgets.upgrade()
