@@ -9,6 +9,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.core.api import health
+from app.core.api.collisions import warn_about_collisions
 from app.core.api.docs import add_docs
 from app.core.api.errors import add_error_handlers
 from app.core.api.input_guard import InputGuard
@@ -106,6 +107,7 @@ def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], Abstra
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
+            warn_about_collisions(app.routes)
             yield
 
     return lifespan
