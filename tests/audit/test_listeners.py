@@ -1,0 +1,134 @@
+"""From what happens in auth to a row: what is kept, and what never is."""
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import httpx
+from fastapi import FastAPI
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.audit.models import AuditEvent, Outcome
+from app.auth import SecurityEvent
+from app.core.configs import get_settings
+from app.core.db import Database
+from app.core.db.jobs import Job
+from app.core.services.events.registry import listeners
+from tests.factories.user import UserFactory
+from tests.utils import PASSWORD, login_user
+
+LOGIN = "/api/v1/auth/login"
+Drain = Callable[[], Awaitable[int]]
+
+
+async def kept(db: AsyncSession) -> list[AuditEvent]:
+    """Every row, in the order in which things happened."""
+    return list(await db.scalars(select(AuditEvent).order_by(AuditEvent.occurred_at)))
+
+
+def events_of(cls: type[SecurityEvent]) -> Iterator[type[SecurityEvent]]:
+    for subclass in cls.__subclasses__():
+        yield from events_of(subclass) if subclass.__subclasses__() else (subclass,)
+
+
+def test_every_security_event_of_auth_is_heard() -> None:
+    """Whoever adds an event to auth adds its listener here."""
+    heard = {found.event for found in listeners if found.name.startswith("app.audit.")}
+    assert heard == {event for event in events_of(SecurityEvent) if event.__module__ == "app.auth.events"}
+
+
+class TestKept:
+    async def test_a_login_with_where_it_came_from(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain
+    ) -> None:
+        user = await UserFactory.create()
+        headers = {"User-Agent": "Browser\t1 " + "x" * 500, "X-Conversation-ID": "checkout-7"}
+
+        answer = await client.post(LOGIN, data={"username": user.email, "password": PASSWORD}, headers=headers)
+        await drain()
+
+        (row,) = await kept(db)
+        assert (row.kind, row.outcome) == ("login_succeeded", Outcome.SUCCESS)
+        assert (row.actor_id, row.subject_id) == (user.id, user.id)
+        assert (row.address, row.user_agent) == ("192.0.2.1", ("Browser1 " + "x" * 500)[:200])
+        assert (row.request_id, row.conversation_id) == (answer.headers["X-Request-ID"], "checkout-7")
+        assert set(row.details) == {"session_id"}
+
+    async def test_refused_logins_of_whoever_it_was(
+        self, committed: Database, client: httpx.AsyncClient, drain: Drain
+    ) -> None:
+        """The request ends in an error and its unit rolls back; the event is stored all the same."""
+        user = await UserFactory.create()
+        for name in (user.email, "nobody@example.com"):
+            assert (await client.post(LOGIN, data={"username": name, "password": "wrong"})).status_code == 401
+        await drain()
+
+        async with committed.session_scope(read_only=True) as db:
+            known, unknown = await kept(db)
+        assert {known.kind, unknown.kind} == {"login_failed"}
+        assert {known.outcome, unknown.outcome} == {Outcome.FAILURE}
+        assert (known.actor_id, known.subject_id, known.details) == (None, user.id, {"reason": "wrong_password"})
+        assert (unknown.actor_id, unknown.subject_id) == (None, None)
+        assert unknown.details == {"reason": "unknown_account"}
+
+    async def test_who_did_it_to_whom(self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain) -> None:
+        admin, user = await UserFactory.create(is_superuser=True), await UserFactory.create()
+        await login_user(client, admin)
+
+        await client.patch(f"/api/v1/users/{user.id}", json={"status_id": 2, "username": "renamed"})
+        await client.delete(f"/api/v1/users/{user.id}")
+        await drain()
+
+        _login, *rows = await kept(db)
+        assert {(row.actor_id, row.subject_id) for row in rows} == {(admin.id, user.id)}
+        assert [(row.kind, row.details) for row in rows] == [
+            ("user_updated", {"fields": ["username", "status_id"]}),
+            ("user_status_changed", {"status_id": 2}),
+            ("user_deleted", {}),
+        ]
+
+
+class TestNotKept:
+    async def test_a_registration_that_was_refused(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain
+    ) -> None:
+        await UserFactory.create(username="ann")
+        account = {"email": "a@example.com", "username": "ann", "password": PASSWORD}
+
+        assert (await client.post("/api/v1/auth/register", json=account)).status_code == 409
+        assert (await client.post("/api/v1/auth/register", json=account | {"username": "ben"})).status_code == 201
+        await drain()
+
+        assert [row.kind for row in await kept(db)] == ["user_created"]
+
+    async def test_what_was_typed(self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain) -> None:
+        """People type their password into the field above: neither field is in a row, nor in a job."""
+        user = await UserFactory.create()
+        tokens = await login_user(client, user)
+        secrets = ["hunter2", PASSWORD, tokens["access_token"], tokens["refresh_token"]]
+
+        await client.post(LOGIN, data={"username": "hunter2 in the wrong field", "password": "x"})
+        await client.post(LOGIN, data={"username": user.username, "password": "hunter2 in its own field"})
+        await client.post("/api/v1/profile/password", json={"current_password": PASSWORD, "new_password": "hunter2222"})
+        await client.post("/api/v1/auth/restore-password", json={"email": "hunter2@example.com"})
+        jobs = [str(payload) for payload in await db.scalars(select(Job.payload))]
+        await drain()
+
+        rows = await kept(db)
+        assert len(rows) == 5
+        for text in (*jobs, *(str(row.to_dict()) for row in rows)):
+            assert not [secret for secret in secrets if secret in text]
+
+    async def test_what_the_limit_refuses(
+        self, app: FastAPI, db: AsyncSession, client: httpx.AsyncClient, drain: Drain
+    ) -> None:
+        """However many try, a client writes no more rows than the limit lets it try passwords."""
+        settings = get_settings().model_copy(update={"RATE_LIMITER_ENABLED": True})
+        app.dependency_overrides[get_settings] = lambda: settings
+        try:
+            for _ in range(20):
+                await client.post(LOGIN, data={"username": "nobody", "password": "wrong"})
+        finally:
+            app.dependency_overrides.pop(get_settings)
+        await drain()
+
+        assert len(await kept(db)) == 5
