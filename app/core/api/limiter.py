@@ -57,6 +57,10 @@ class ConfigurableRateLimiter(RateLimiter):
         counted[key] = self._counted(connection, verdict)
         _refuse_beyond(verdict)
 
+    def __str__(self) -> str:
+        rate = self._windows.rate
+        return f"{rate.limit} in {rate.interval / 1000:g} s"
+
     async def count(self, connection: HTTPConnection) -> None:
         """Count one more call on an open connection: a message of a websocket."""
         settings = configured(connection, get_settings)
