@@ -50,7 +50,7 @@ def list_modules(as_json: Json = False) -> None:
 
 @app.command()
 def validate(as_json: Json = False) -> None:
-    """Check manifests and boundaries: rules M1 to M6, for every module that is there."""
+    """Check manifests and boundaries: M1 to M6 for every module that is there, E1 for installed packages."""
     found, faults = _checked()
     if as_json:
         show_json({"violations": [asdict(violation) for violation in found], "faults": faults})
@@ -71,13 +71,14 @@ def _checked() -> "tuple[list[Violation], list[str]]":
     with settings_errors():
         from app.core.configs import app_config
         from app.core.exceptions import ConfigError
-    from app.core.boundaries import boundary_violations
+    from app.core.boundaries import boundary_violations, isolation_violations
     from app.core.modules import discover
 
     found: list[Violation] = []
     try:
         found += boundary_violations()
-        discover(app_config.MODULES)
+        for module in discover(app_config.MODULES):
+            found += isolation_violations(module) if module.external else []
     except ConfigError as exc:
         return found, str(exc).splitlines()
     return found, []

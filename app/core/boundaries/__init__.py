@@ -8,18 +8,20 @@
 | M4 | layers inside a module point down |
 | M5 | core uses no module, and no module an entry point or a registry |
 | M6 | no foreign key, relationship or exported model crosses from one module into another |
+| E1 | an external package imports nothing of the service |
 """
 
 from pathlib import Path
 
 from app.core.boundaries.imports import all_imports
+from app.core.boundaries.isolation import isolation_violations
 from app.core.boundaries.rules import circles, crossing_imports, unseen
 from app.core.boundaries.tables import table_violations
 from app.core.boundaries.violations import Exceptions, Violation
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
 
-__all__ = ["Violation", "boundary_violations"]
+__all__ = ["Violation", "boundary_violations", "isolation_violations"]
 
 
 def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:

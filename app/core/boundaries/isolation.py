@@ -1,88 +1,90 @@
 """E1: an external package imports nothing of the service, also not by way of other packages."""
 
 import ast
-import importlib.machinery
+import importlib.util
 import re
 import sys
+import warnings
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
 from app.core.boundaries.violations import Violation
+from app.core.configs import PROJECT_ROOT
 from app.core.modules import Module
-from app.core.modules.external import package_path
 from app.core.modules.manifest import shown
 
-_IMPORT = re.compile(rb"^\s*(?:import|from)\s+([\w., ]+)", re.MULTILINE)
-_CALLS = ("import_module", "__import__")
+_LOCKED = re.compile(r"^([\w.-]+)[^=\s]*==", re.MULTILINE)
 
 
-class _Place(NamedTuple):
+class _Found(NamedTuple):
+    file: Path
     line: int
     imported: str
 
+    @property
+    def package(self) -> str:
+        return self.imported.partition(".")[0]
+
 
 def isolation_violations(module: Module, forbidden: str = "app") -> list[Violation]:
-    """Where the package of `module`, or one that it uses, imports `forbidden`, by place."""
-    found = []
-    for name, trail in _used(module.name, forbidden):
-        for file in _files(name):
-            for place in _imports_of(file, forbidden):
-                way = f"{name} imports {place.imported}"
-                if len(trail) > 1:
-                    way += f", and {' uses '.join(trail)}"
-                found.append(Violation(shown(file), place.line, "E1", way, _fix(module.name, trail)))
-    return sorted(found)
+    """Where the package of `module`, or one that it uses, imports `forbidden`, by place.
 
-
-def _fix(name: str, trail: tuple[str, ...]) -> str:
-    if len(trail) == 1:
-        return "take what it needs from app.state.kit, or make it a module below app/"
-    return f"do without {trail[1]} in {name}: what imports the service cannot be installed beside it"
-
-
-def _used(start: str, forbidden: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The package, and every other that is reached from it, each with the way there."""
-    waiting: list[tuple[str, ...]] = [(start,)]
-    seen = {start, forbidden, *sys.stdlib_module_names}
+    What the service itself is built on is not looked at: it was there before the service, and is large.
+    """
+    known = {forbidden, *sys.stdlib_module_names, *_built_on()}
+    trails: dict[str, tuple[str, ...]] = {module.name: (module.name,)}
+    waiting, violations = [module.name], []
     while waiting:
-        trail = waiting.pop(0)
-        yield trail[-1], trail
-        for name in sorted(_mentioned(trail[-1]) - seen):
-            seen.add(name)
-            waiting.append((*trail, name))
+        trail = trails[waiting.pop(0)]
+        for found in _imports_of(trail[-1]):
+            if found.package == forbidden:
+                violations.append(_violation(found, trail))
+            elif found.package not in known | trails.keys():
+                trails[found.package] = (*trail, found.package)
+                waiting.append(found.package)
+    return sorted(violations)
 
 
-def _mentioned(name: str) -> set[str]:
-    """The top-level names after `import` and `from`; what is no package has no files, and costs nothing."""
-    names: set[str] = set()
-    for file in _files(name):
-        for match in _IMPORT.findall(file.read_bytes()):
-            names |= {part.split()[0].partition(".")[0] for part in match.decode().split(",") if part.strip()}
-    return {name for name in names if name.isidentifier()}
+def _violation(found: _Found, trail: tuple[str, ...]) -> Violation:
+    message = f"{trail[-1]} imports {found.imported}"
+    fix = "take what it needs from app.state.kit, or make it a module below app/"
+    if len(trail) > 1:
+        message += f", and {' uses '.join(trail)}"
+        fix = f"do without {trail[1]} in {trail[0]}: what imports the service is not installed beside it"
+    return Violation(shown(found.file), found.line, "E1", message, fix)
 
 
-def _files(name: str) -> list[Path]:
-    path = package_path(name)
-    if path is not None:
-        return sorted(path.rglob("*.py"))
-    spec = importlib.machinery.PathFinder.find_spec(name)
+def _built_on() -> set[str]:
+    """The import names of the locked requirements."""
+    texts = [path.read_text(encoding="utf-8") for path in PROJECT_ROOT.glob("requirements*.txt")]
+    locked = {_plain(name) for text in texts for name in _LOCKED.findall(text)}
+    return {name for name, found in packages_distributions().items() if locked & set(map(_plain, found))}
+
+
+def _plain(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _imports_of(package: str) -> Iterator[_Found]:
+    """Absolute imports anywhere in it, and those by `import_module("app...")`."""
+    for file in _files(package):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of other people's code
+                tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):  # templates, and tests of other Pythons, lie in packages too
+            continue
+        for node in ast.walk(tree):
+            for name in _named(node):
+                yield _Found(file, getattr(node, "lineno", 1), name)
+
+
+def _files(package: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)
+    if spec and spec.submodule_search_locations:
+        return sorted(file for folder in spec.submodule_search_locations for file in Path(folder).rglob("*.py"))
     return [Path(spec.origin)] if spec and spec.origin and spec.origin.endswith(".py") else []
-
-
-def _imports_of(file: Path, forbidden: str) -> Iterator[_Place]:
-    """Import statements anywhere in it, and `import_module("app...")`."""
-    source = file.read_bytes()
-    if forbidden.encode() not in source:
-        return
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # templates and tests of other Pythons lie in packages too
-        return
-    for node in ast.walk(tree):
-        for name in _named(node):
-            if name == forbidden or name.startswith(f"{forbidden}."):
-                yield _Place(getattr(node, "lineno", 1), name)
 
 
 def _named(node: ast.AST) -> list[str]:
@@ -93,6 +95,6 @@ def _named(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Call):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         given = [*node.args[:1], *(item.value for item in node.keywords if item.arg == "name")]
-        texts = [item.value for item in given if isinstance(item, ast.Constant)]
-        return [text for text in texts if isinstance(text, str)] if called in _CALLS else []
+        texts = [item.value for item in given if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+        return [text for text in texts if text.strip(".")] if called in ("import_module", "__import__") else []
     return []
