@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import demo, migrate, module, openapi, ready, routes, run
+from app.cli import demo, migrate, model, module, openapi, ready, routes, run
 
 app = typer.Typer(
     name="kit",
@@ -15,6 +15,7 @@ for command in (run.run, ready.ready, demo.demo, openapi.openapi, routes.routes)
     app.command()(command)
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(module.app, name="module")
+app.add_typer(model.app, name="model")
 
 
 def main() -> None:

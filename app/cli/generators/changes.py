@@ -66,7 +66,7 @@ class Changes:
         `watched` are files the block itself may change, and folders it may add files to.
         """
         with _interruptible():
-            listed = {folder: set(folder.iterdir()) if folder.is_dir() else set() for folder in watched}
+            listed = {path: set(path.iterdir()) if path.is_dir() else set() for path in watched if not path.is_file()}
             try:
                 for path in watched:
                     if path.is_file():
@@ -125,6 +125,9 @@ def _forget_new(folder: Path, before: set[Path]) -> None:
     for path in set(folder.iterdir()) - before if folder.is_dir() else ():
         if path.is_file():
             path.unlink()
+    if not before and folder.is_dir():
+        remove_empty(folder)
+        remove_empty(folder.parent)
 
 
 @contextmanager

@@ -51,8 +51,8 @@ def _check_free(name: str, *, force: bool) -> None:
         raise GeneratorError(f"the module {name} exists: add to it with kit model new {name} ...")
     if name in RESERVED or folder.with_suffix(".py").exists() or (folder.exists() and not is_module and not force):
         raise GeneratorError(f"app/{name} is a part of the application: choose another name")
-    if not is_module and (tests.exists() or tests.with_suffix(".py").exists() or factories_of(name).exists()):
-        raise GeneratorError(f"there are tests of that name ({_tests_named(name)}): choose another name")
+    if not is_module and (tests.exists() or tests.with_suffix(".py").exists()):
+        raise GeneratorError(f"tests/{name} is there and tests something else: choose another name")
     known = {*present_modules(), *installed_modules()}
     others = [other for other in ("core", *(module.short_name for module in known)) if other != name]
     if other := table_clash(name, sorted(others)):
@@ -63,14 +63,10 @@ def _check_free(name: str, *, force: bool) -> None:
         )
 
 
-def _tests_named(name: str) -> str:
-    paths = [PROJECT_ROOT / "tests" / name, PROJECT_ROOT / "tests" / f"{name}.py", factories_of(name)]
-    return ", ".join(str(path.relative_to(PROJECT_ROOT)) for path in paths if path.exists())
-
-
-def factories_of(name: str) -> Path:
-    """Where the factories of a generated module are."""
-    return PROJECT_ROOT / "tests" / "factories" / f"{name}.py"
+def factories_of(name: str) -> list[Path]:
+    """The factories of a module's models."""
+    folder = PROJECT_ROOT / "tests" / "factories"
+    return [path for path in sorted(folder.glob("*.py")) if f"from app.{name}." in path.read_text(encoding="utf-8")]
 
 
 @dataclass
@@ -124,8 +120,7 @@ def _folders_of(name: str) -> list[Path]:
 
 def _files_of(name: str) -> list[Path]:
     files = [path for folder in _folders_of(name) for path in sorted(folder.rglob("*")) if path.is_file()]
-    factories = factories_of(name)
-    return [path for path in files if "__pycache__" not in path.parts] + [factories] * factories.is_file()
+    return [path for path in files if "__pycache__" not in path.parts] + factories_of(name)
 
 
 def _mentions(module: Module, going: list[Path]) -> list[str]:

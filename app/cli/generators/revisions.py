@@ -1,7 +1,7 @@
 """The revisions of what is generated: written on a scratch database, taken back while nobody ran them."""
 
-import sys
 from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ def write_revision(message: str, timeline: str) -> list[Path]:
     from app.core.db.migrate import scratch_database
 
     quiet_alembic()
-    with redirect_stdout(sys.stderr), scratch_database() as migrations:  # Alembic announces its hooks
+    with redirect_stdout(StringIO()), scratch_database() as migrations:  # Alembic announces its hooks
         return migrations.revision(message, timeline)
 
 
