@@ -54,10 +54,10 @@ class AuditService:
         usernames = await self._usernames(page.items)
         return page.map(lambda row: _named(row, usernames))
 
-    async def purge(self, kept: timedelta, *, db: AsyncSession) -> int:
+    async def purge(self, kept: timedelta, *, db: AsyncSession, batch: int = PURGE_BATCH) -> int:
         """Remove events older than `kept`, each batch in a transaction of its own: nobody waits for long."""
         before, removed = utcnow() - kept, 0
-        while count := await self.events.delete_oldest(db=db, before=before, limit=PURGE_BATCH):
+        while count := await self.events.delete_oldest(db=db, before=before, limit=batch):
             await self.events.commit(db=db)
             removed += count
         await logger.a_info("audit events purged", count=removed)
