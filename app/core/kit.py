@@ -116,7 +116,7 @@ class Kit:
         `schema` names the columns to show, `sort` and `filters` those that may be asked for.
         """
         name = model.__name__
-        params: type[ListParams] = type(f"{name}ListParams", (ListParams,), {"model": model})
+        params: type[ListParams] = type(f"{name}ListParams", (ListParams,), {"model": model, "__module__": __name__})
         builder = ListParamsBuilder(
             params,
             create_model(f"{name}SortParam", __base__=SortParam, field=(_one_of(sort), ...)),

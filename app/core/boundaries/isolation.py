@@ -81,7 +81,10 @@ def _imports_of(package: str) -> Iterator[_Found]:
 
 
 def _files(package: str) -> list[Path]:
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # `__main__`, and what was put into sys.modules by hand
+        return []
     if spec and spec.submodule_search_locations:
         return sorted(file for folder in spec.submodule_search_locations for file in Path(folder).rglob("*.py"))
     return [Path(spec.origin)] if spec and spec.origin and spec.origin.endswith(".py") else []
@@ -96,5 +99,9 @@ def _named(node: ast.AST) -> list[str]:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         given = [*node.args[:1], *(item.value for item in node.keywords if item.arg == "name")]
         texts = [item.value for item in given if isinstance(item, ast.Constant) and isinstance(item.value, str)]
-        return [text for text in texts if text.strip(".")] if called in ("import_module", "__import__") else []
+        return (
+            [text for text in texts if text.partition(".")[0].isidentifier()]
+            if called in ("import_module", "__import__")
+            else []
+        )
     return []
