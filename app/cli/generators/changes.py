@@ -1,5 +1,6 @@
 """Files to make, change and delete: all of them or none."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 from app.cli.generators.errors import GeneratorError
+
+CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 
 
 class Changes:
@@ -109,14 +112,13 @@ class Changes:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder that holds no more than what Python compiled."""
-    for cache in list(folder.rglob("__pycache__")):
-        for file in cache.iterdir():
-            file.unlink()
-        cache.rmdir()
-    for child in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
+    """Remove a folder that holds no more than what tools left there."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.name in CACHES or path.suffix == ".egg-info":
+            shutil.rmtree(path)
+    for path in sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True):
         with suppress(OSError):
-            child.rmdir()
+            path.rmdir()
     with suppress(OSError):
         folder.rmdir()
 

@@ -20,18 +20,28 @@ def new(
     migrations: Annotated[
         Literal["shared", "own"], typer.Option(help="`own` gives it a timeline of its own.")
     ] = "shared",
+    external: Annotated[
+        bool, typer.Option("--external", help="A package of its own, in packages/, to be installed.")
+    ] = False,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a module: its manifest, its root, a router, a test."""
+    """Make a module: its manifest, its root, a router and a test."""
     with generating():
-        from app.cli.generators.modules import make_module, plan_module
+        from app.cli.generators.modules import plan_module
+        from app.cli.generators.packages import plan_package
+        from app.cli.generators.project import carried_out
 
-        changes = plan_module(name, migrations=migrations, force=force)
+        planned = plan_package(name, force=force) if external else plan_module(name, migrations, force=force)
         if not dry_run:
-            make_module(changes)
-        show(changes, dry_run=dry_run)
-        if not dry_run:
+            with carried_out(planned, documents=not external):
+                pass
+        show(planned, dry_run=dry_run)
+        if dry_run:
+            return
+        if external:
+            say_next(f"pip install -e packages/{name}", f"MODULES='app.*,{name}' kit migrate")
+        else:
             say_next(f"kit model new {name} NAME field:type ...", "make test")
 
 
@@ -42,7 +52,7 @@ def remove(
 ) -> None:
     """Delete a module with its tests, its factories and the revisions nobody ran."""
     with generating():
-        from app.cli.generators.modules import plan_removal, remove_module
+        from app.cli.generators.removal import plan_removal, remove_module
 
         removal = plan_removal(name)
         if removal.dependants:
@@ -56,6 +66,8 @@ def remove(
             typer.secho(f"app.{name} is still named in {place}", fg=typer.colors.YELLOW)
         for path in removal.kept_revisions:
             typer.secho(f"{path} stays: databases may have run it", fg=typer.colors.YELLOW)
+        if removal.external:
+            say_next(f"pip uninstall {name}", f"take {name} out of MODULES")
         if removal.kept_revisions or removal.own_timeline:
             typer.echo(f"Tables {name}_* that exist are left alone; kit migrate status names them.")
 

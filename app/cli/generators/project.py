@@ -99,7 +99,7 @@ class Record:
 
 
 @contextmanager
-def carried_out(changes: Changes, *watched: Path) -> Iterator[list[Path]]:
+def carried_out(changes: Changes, *watched: Path, documents: bool = True) -> Iterator[list[Path]]:
     """Do all of it or nothing, formatted, with the documents written again; the block adds files it makes itself."""
     check_tools()
     record = Record()
@@ -108,7 +108,8 @@ def carried_out(changes: Changes, *watched: Path) -> Iterator[list[Path]]:
         tidy([*changes.made, *changes.changed], changes.root)
         further: list[Path] = []
         yield further
-        write_documents()
+        if documents:
+            write_documents()
     record.add([*changes.made, *ours, *further])
     record.forget(changes.deleted)
 
