@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import demo, migrate, model, module, openapi, ready, routes, run
+from app.cli import demo, doctor, migrate, model, module, openapi, ready, routes, run
 
 app = typer.Typer(
     name="kit",
@@ -11,7 +11,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, ready.ready, demo.demo, openapi.openapi, routes.routes):
+for command in (run.run, ready.ready, demo.demo, openapi.openapi, routes.routes, doctor.doctor):
     app.command()(command)
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(module.app, name="module")

@@ -50,7 +50,7 @@ def settings_errors() -> Iterator[None]:
     except ConfigError as exc:
         fail(str(exc))
     except ValidationError as exc:
-        fail(f"The settings cannot be used: {'; '.join(_faults(exc))}")
+        fail(f"The settings cannot be used: {'; '.join(faults_of(exc))}")
 
 
 def load_registries() -> None:
@@ -112,7 +112,7 @@ def input_errors() -> Iterator[None]:
     except AppError as exc:
         fail(exc.detail)
     except ValidationError as exc:
-        fail("; ".join(_faults(exc)))
+        fail("; ".join(faults_of(exc)))
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _faults(error: "ValidationError") -> list[str]:
+def faults_of(error: "ValidationError") -> list[str]:
     """What is wrong, without the values that were given."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     return [

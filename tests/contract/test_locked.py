@@ -1,32 +1,18 @@
 """What is declared, what is locked and what pip installs are the same."""
 
-import hashlib
-import json
 import re
 import tomllib
-from typing import Any
 
 import pytest
 
+from app.cli.doctor.installation import content_hash
 from app.core.configs import PROJECT_ROOT
 
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^ ]+)", re.MULTILINE)
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
-_PROJECT_KEYS = ("requires-python", "dependencies", "optional-dependencies")
-_POETRY_KEYS = ("dependencies", "source", "extras", "dev-dependencies", "group")
 
 LOCK = tomllib.loads((PROJECT_ROOT / "poetry.lock").read_text())
 ADVICE = "poetry lock && poetry export, as docs/deployment.md says"
-
-
-def content_hash(pyproject: dict[str, Any]) -> str:
-    """The fingerprint of the declared dependencies, computed as Poetry does."""
-    poetry = pyproject["tool"]["poetry"]
-    relevant = {
-        "project": {key: pyproject["project"][key] for key in _PROJECT_KEYS if key in pyproject["project"]},
-        "tool": {"poetry": {key: poetry[key] for key in _POETRY_KEYS if key in poetry}},
-    }
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
 
 def exported(name: str) -> dict[str, tuple[str, set[str]]]:

@@ -1,0 +1,47 @@
+"""Whether the application can be built, and its document and routes tell the truth."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from app.cli.doctor.configuration import unfit_settings
+from app.cli.doctor.findings import Finding, fault, or_ok, reason, skipped, warning
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def application() -> list[Finding]:
+    """It can be built, every token URL of its document answers, and every route can be reached."""
+    if unfit_settings():
+        return [skipped("application", "refuses to start with these settings")]
+    try:
+        from app.core import listeners, tasks  # noqa: F401
+        from app.main import app
+    except Exception as exc:
+        fix = "kit module validate, or python -c 'import app.main' for the whole story"
+        return [fault("application", f"cannot be built: {type(exc).__name__}: {reason(exc)}", fix)]
+    from app.core.api.collisions import route_collisions
+
+    found = [
+        warning("application", str(collision).removesuffix(f"; {collision.fix}"), collision.fix)
+        for collision in route_collisions(app.routes)
+    ]
+    return or_ok("application", [*_dead_token_urls(app), *found], "every route can be reached")
+
+
+def _dead_token_urls(app: "FastAPI") -> Iterator[Finding]:
+    from starlette.routing import Match
+
+    schemes: dict[str, Any] = app.openapi().get("components", {}).get("securitySchemes", {})
+    for name, scheme in schemes.items():
+        for flow in scheme.get("flows", {}).values():
+            url = urlsplit(urljoin("/openapi.json", flow.get("tokenUrl", "")))
+            if url.netloc or "tokenUrl" not in flow:
+                continue  # somebody else's
+            scope = {"type": "http", "method": "POST", "path": url.path, "headers": []}
+            if not any(route.matches(dict(scope))[0] == Match.FULL for route in app.routes):
+                what = f"the token URL of {name} is {url.path}, where no route answers POST"
+                yield fault(
+                    "application", what, "correct tokenUrl of that scheme: Swagger's Authorize and clients use it"
+                )
