@@ -34,17 +34,18 @@ class ListenerRegistry:
 
     def add(self, event: type[BaseEvent], handler: Handler, *, durable: bool) -> None:
         """Register `handler`; ConfigError where it cannot listen or its name is taken."""
-        if not (isinstance(event, type) and issubclass(event, BaseEvent)):
-            raise ConfigError(f"@listener takes a subclass of BaseEvent, not {event!r}")
+        self._check_event(event)
         if not inspect.iscoroutinefunction(handler):
             raise ConfigError(f"{handler!r} cannot listen: it is no `async def`")
         name = f"{handler.__module__}:{handler.__qualname__}"
+        if not inspect.signature(handler).parameters:
+            raise ConfigError(f"{name} cannot listen: it takes no event")
         if name in self._listeners:
             raise ConfigError(f"two listeners are called {name}")
         self._listeners[name] = Listener(name, event, handler, durable)
 
     def of(self, event: type[BaseEvent], *, durable: bool) -> list[Listener]:
-        """Who hears `event`."""
+        """Who hears `event`: listeners of exactly this class, not of its bases."""
         return [found for found in self._listeners.values() if found.event is event and found.durable is durable]
 
     def get(self, name: str) -> Listener:
@@ -53,6 +54,16 @@ class ListenerRegistry:
             return self._listeners[name]
         except KeyError:
             raise UnknownListener(f"no listener is called {name!r}: was it renamed or removed?") from None
+
+    def _check_event(self, event: type[BaseEvent]) -> None:
+        if not (isinstance(event, type) and issubclass(event, BaseEvent) and event is not BaseEvent):
+            raise ConfigError(f"@listener takes a subclass of BaseEvent, not {event!r}")
+        for other in {found.event for found in self._listeners.values()} - {event}:
+            if other.__event_name__ == event.__event_name__:
+                raise ConfigError(
+                    f"{_path(other)} and {_path(event)} are both called {event.__event_name__!r}: "
+                    "give one another __event_name__"
+                )
 
 
 listeners = ListenerRegistry()
@@ -70,3 +81,7 @@ def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H
         return handler
 
     return register
+
+
+def _path(event: type) -> str:
+    return f"{event.__module__}.{event.__qualname__}"

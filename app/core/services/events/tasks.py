@@ -25,7 +25,7 @@ class Listen(BaseTask):
         await found.handler(
             ListenedEvent(
                 name=event,
-                data=found.event.model_validate(data),
+                data=found.event.model_validate(data, by_alias=False, by_name=True),
                 id=event_id,
                 attempt=job.attempt if job else 1,
                 occurred_at=occurred_at,
