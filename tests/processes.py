@@ -1,15 +1,19 @@
 """What tests of whole processes use."""
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dotenv import dotenv_values
+from redis import Redis
+from redis.exceptions import RedisError
 
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
@@ -53,15 +57,49 @@ def kit(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
 def started(
     *command: str, env: Mapping[str, str], log: Path, cwd: Path = PROJECT_ROOT
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that runs while the block does, its output in `log`."""
+    """A process that runs while the block does, its output in `log`. Its group does not outlive the block."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield process
-    finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
+    finally:
+        kill(process)
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """`kill -9` for a process of `started` and all it started."""
+    with suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def redis_server(folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """A Redis of the test's own, which keeps nothing when it ends."""
+    command = ("redis-server", "--port", str(port), "--save", "", "--dir", str(folder))
+    with started(*command, env=os.environ, log=folder / "redis.log") as process:
+        with Redis(port=port, socket_timeout=5) as redis:
+            wait_for(lambda: _pongs(redis))
+        yield process
+
+
+def _pongs(redis: "Redis") -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisError:
+        return False
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -70,3 +108,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < give_up, "waited in vain"
         time.sleep(0.05)
+
+
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """The same, while the event loop goes on."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "waited in vain"
+        await asyncio.sleep(0.02)
