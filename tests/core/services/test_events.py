@@ -13,17 +13,18 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel as PydanticModel
 from pydantic import Field, Secret, SecretBytes, SecretStr, computed_field, create_model
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import Headers
 from typing_extensions import TypedDict
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
-from app.core.db.session import Database
+from app.core.db.session import Database, current_session
 from app.core.deps import DBSession, listener
 from app.core.deps import EventsService as InjectedEvents
 from app.core.exceptions import ConfigError
@@ -73,6 +74,26 @@ class Scenery(BaseEvent):
 @listener(Scenery)
 async def scenery(event: ListenedEvent[Scenery]) -> None:
     await stage.enter("scenery", event)
+
+
+class Rehearsed(BaseEvent):
+    name: str
+
+
+@listener(Rehearsed)
+async def rehearse(event: ListenedEvent[Rehearsed], db: DBSession, events: InjectedEvents) -> None:
+    events.dispatch(CurtainRaised(act=7))
+    assert db is current_session()
+    await stage.enter(event.data.name, event)
+
+
+class Whispered(BaseEvent):
+    pass
+
+
+@listener(Whispered, durable=False)
+async def whisper(event: ListenedEvent[Whispered], db: DBSession) -> None:
+    await stage.enter("whisper", await db.scalar(select(1)))
 
 
 class Account(PydanticModel):
@@ -398,6 +419,32 @@ class TestDurableListener:
         )
 
 
+class TestDependencies:
+    async def test_a_listener_s_session_commits_when_it_ends_well(
+        self, kit: Runtime, committed: Database, drain: Drain, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope():
+            kit.events.dispatch(Rehearsed(name="well"))
+        assert await drain() == 3
+        assert [event.data.act for event in scene.values("first")] == [7]
+
+    async def test_and_is_rolled_back_when_it_raises(
+        self, kit: Runtime, committed: Database, drain: Drain, scene: Stage
+    ) -> None:
+        scene.fails("badly", RuntimeError("forgot the text"))
+        async with kit.database.session_scope():
+            kit.events.dispatch(Rehearsed(name="badly"))
+        assert await drain() == 1
+        assert scene.values("first") == []
+
+    async def test_one_that_is_not_durable_has_them_too(
+        self, kit: Runtime, committed: Database, drain: Drain, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope():
+            kit.events.dispatch(Whispered())
+        await until(lambda: scene.values("whisper") == [1])
+
+
 class TestListenerThatIsNotDurable:
     async def test_hears_it_once_after_the_commit_in_this_process(
         self, kit: Runtime, committed: Database, scene: Stage
@@ -438,8 +485,20 @@ class TestRegistration:
 
         async def deaf() -> None: ...
 
-        with pytest.raises(ConfigError, match="deaf cannot listen: it takes no event"):
-            ListenerRegistry().add(CurtainRaised, deaf, durable=True)  # type: ignore[arg-type]  # the mistake
+        async def greedy(event: ListenedEvent[CurtainRaised], user_id: int) -> None: ...
+
+        for handler in (deaf, greedy):
+            with pytest.raises(ConfigError, match="cannot listen: beside its dependencies it must take one parameter"):
+                ListenerRegistry().add(CurtainRaised, handler, durable=True)
+
+    def test_a_dependency_that_needs_a_request_is_refused(self) -> None:
+        async def headers(request: Request) -> Headers:
+            return request.headers
+
+        async def hear(event: ListenedEvent[CurtainRaised], found: Annotated[Headers, Depends(headers)]) -> None: ...
+
+        with pytest.raises(ConfigError, match=r"hear asks for 'found': .* takes 'request' from a request"):
+            ListenerRegistry().add(CurtainRaised, hear, durable=True)
 
     def test_two_events_cannot_share_a_name(self) -> None:
         class Other(BaseEvent):

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 from app.core.exceptions import ConfigError
 from app.core.services.events.interface import BaseEvent, ListenedEvent
+from app.core.services.queue.injection import call_with_dependencies, dependencies_of
 
-Handler = Callable[[ListenedEvent[Any]], Awaitable[None]]
+Handler = Callable[..., Awaitable[None]]
+"""Takes the ListenedEvent, and the dependencies it asks for as a route does."""
 H = TypeVar("H", bound=Handler)
 
 
@@ -25,6 +27,10 @@ class Listener:
     handler: Handler
     durable: bool
 
+    async def hear(self, event: ListenedEvent[Any]) -> None:
+        """Call the function with `event` and what else it asks for."""
+        await call_with_dependencies(self.handler, event)
+
 
 class ListenerRegistry:
     """Listeners by name."""
@@ -38,8 +44,7 @@ class ListenerRegistry:
         if not inspect.iscoroutinefunction(handler):
             raise ConfigError(f"{handler!r} cannot listen: it is no `async def`")
         name = f"{handler.__module__}:{handler.__qualname__}"
-        if not inspect.signature(handler).parameters:
-            raise ConfigError(f"{name} cannot listen: it takes no event")
+        _check_parameters(handler, name)
         if name in self._listeners:
             raise ConfigError(f"two listeners are called {name}")
         self._listeners[name] = Listener(name, event, handler, durable)
@@ -72,8 +77,9 @@ listeners = ListenerRegistry()
 def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H]:
     """Have the decorated coroutine function hear `event` after the transaction that dispatched it has committed.
 
-    Durable: a job of its own, at least once, retried on its own, with no unit of work open: open a
-    `session_scope()` where one is needed. `durable=False`: in this process, at most once.
+    It takes the ListenedEvent and, as a route does, any dependency of `app.core.deps`: `db: DBSession` is a unit of
+    work that commits when the listener has ended well. Durable: a job of its own, at least once, retried on its own.
+    `durable=False`: in this process, at most once.
     """
 
     def register(handler: H) -> H:
@@ -81,6 +87,20 @@ def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H
         return handler
 
     return register
+
+
+def _check_parameters(handler: Handler, name: str) -> None:
+    try:
+        injected = dependencies_of(handler)
+    except NameError:  # an annotation names what is defined later
+        return
+    needed = [
+        parameter
+        for parameter in inspect.signature(handler).parameters.values()
+        if parameter.default is parameter.empty and parameter.name not in injected
+    ]
+    if len(needed) != 1 or needed[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise ConfigError(f"{name} cannot listen: beside its dependencies it must take one parameter, the event")
 
 
 def _path(event: type) -> str:

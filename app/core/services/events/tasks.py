@@ -22,7 +22,7 @@ class Listen(BaseTask):
         """Deliver; what the listener raises is this job's failure."""
         found = listeners.get(listener)
         job = current_job()
-        await found.handler(
+        await found.hear(
             ListenedEvent(
                 name=event,
                 data=found.event.model_validate(data, by_alias=False, by_name=True),
