@@ -1,6 +1,7 @@
 """Mail templates of these tests."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -36,6 +37,7 @@ class Faulty(View):
 
 
 class Whisper(View):
-    """Holds a secret."""
+    """Holds a secret, here or deeper down."""
 
-    token: SecretStr
+    token: SecretStr | None = None
+    more: Any = None

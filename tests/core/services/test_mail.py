@@ -38,6 +38,12 @@ def part(message: EmailMessage, kind: str) -> str:
     return content
 
 
+def _with_secrets(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _with_secrets(item) for key, item in value.items()}
+    return [_with_secrets(item) for item in value] if isinstance(value, list) else SecretStr(str(value))
+
+
 class TestSend:
     async def test_has_an_html_part_and_a_text_part(self, kit: Runtime, captured_mail: CapturedMail) -> None:
         await kit.mail.send(template=Ticket(name="Ada", seat=7), email_data=to("ada@example.com"))
@@ -144,9 +150,13 @@ class TestQueue:
         assert captured_mail.messages() == []
 
     async def test_is_a_job_for_each_recipient(
-        self, kit: Runtime, db: AsyncSession, drain: Drain, captured_mail: CapturedMail
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, captured_mail: CapturedMail
     ) -> None:
         await kit.mail.queue(Ticket(name="all", seat=1), to("ada@example.com", "bob@example.com"))
+        assert [job.payload["email_data"]["recipients"] for job in await jobs()] == [
+            ["ada@example.com"],
+            ["bob@example.com"],
+        ]
         assert await drain() == 2
         assert len(captured_mail.to("ada@example.com")) == len(captured_mail.to("bob@example.com")) == 1
 
@@ -162,9 +172,15 @@ class TestQueue:
         (after,) = captured_mail.messages()
         assert after["Message-ID"] == before["Message-ID"]
 
-    async def test_a_secret_is_refused(self, kit: Runtime, db: AsyncSession, jobs: Jobs) -> None:
-        with pytest.raises(TypeError, match="token is a secret"):
-            await kit.mail.queue(Whisper(token=SecretStr("hidden")), to("ada@example.com"))
+    @pytest.mark.parametrize(
+        "fields", [{"token": "hidden"}, {"more": ["hidden"]}, {"more": {"deep": [{"er": "hidden"}]}}]
+    )
+    async def test_a_secret_is_refused(
+        self, kit: Runtime, db: AsyncSession, jobs: Jobs, fields: dict[str, object]
+    ) -> None:
+        whisper = Whisper.model_validate(_with_secrets(fields))
+        with pytest.raises(TypeError, match=f"{next(iter(fields))} is a secret"):
+            await kit.mail.queue(whisper, to("ada@example.com"))
         assert await jobs() == []
 
     async def test_a_row_cannot_name_any_class(
@@ -204,6 +220,9 @@ class TestText:
             ("1 &lt; 2 &amp; 3&nbsp;&euro;", "1 < 2 & 3 €"),
             ("a<hr>b", "a\n---\nb"),
             ("</p></a></style>stray", "stray"),
+            ("<head><title>a</title><img src=x alt=b><a href='https://a.test'>c</a><p>d</p></head>seen", "seen"),
+            ("<head><meta charset=utf-8><title>a</title><body>no end of the head", "no end of the head"),
+            ("<template><p>a</p><img alt=b></template><p>seen</p>", "seen"),
             ("one<br><br>two<p>three</p>\n\n<p></p><p>four</p>", "one\n\ntwo\n\nthree\n\nfour"),
         ],
     )
