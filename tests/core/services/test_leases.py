@@ -12,6 +12,7 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import PermanentFailure
+from app.core.services.queue.outcomes import completed, dead, failed, handed_back
 from app.core.services.queue.store import JobStore
 from tests.core.services.stage import Play, Say, Stage
 from tests.utils import freeze
@@ -39,20 +40,18 @@ class TestLease:
         with freeze(timedelta(seconds=61)):
             taken = (await store.claim(1))[0]
         assert (lost.id, lost.attempts, taken.attempts) == (taken.id, 1, 2)
-        assert not await store.extend(lost)
-        assert not await store.complete(lost)
-        assert not await store.retry(lost, "late", timedelta())
-        assert not await store.bury(lost, "late")
-        assert not await store.release(lost)
+        assert await store.extend([lost]) == set()
+        for outcome in (completed(lost), failed(lost, "late", timedelta()), dead(lost, "late"), handed_back(lost)):
+            assert not await store.write(outcome)
         assert (await jobs())[0].status == JobStatus.PROCESSING
-        assert await store.complete(taken)
-        assert not await store.complete(taken)
+        assert await store.record([completed(lost), completed(taken)]) == {(taken.id, 2)}
+        assert not await store.write(completed(taken))
 
     async def test_an_extended_lease_holds(self, kit: Runtime, db: AsyncSession, store: JobStore) -> None:
         await kit.queue.push(Play, {"number": 1})
         job = (await store.claim(1))[0]
         with freeze(timedelta(seconds=50)):
-            assert await store.extend(job)
+            assert await store.extend([job]) == {(job.id, 1)}
         with freeze(timedelta(seconds=100)):
             assert await store.claim(1) == []
 
@@ -73,7 +72,7 @@ class TestLease:
     ) -> None:
         await kit.queue.push(Play, {"number": 1})
         job = (await store.claim(1))[0]
-        assert await store.release(job)
+        assert await store.write(handed_back(job))
         again = await store.claim(1)
         assert [(found.id, found.attempts) for found in again] == [(job.id, 1)]
 

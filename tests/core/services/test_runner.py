@@ -1,14 +1,21 @@
 """The runner in the background: waking, looking, side by side, stopping."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import StatementError
 
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import JobRunner
+from app.core.services.queue.outcomes import OutcomeWriter, completed
+from app.core.services.queue.store import JobStore
 from tests.core.services.conftest import change, make_runner, running, until
 from tests.core.services.stage import Play, Stage
 
@@ -23,9 +30,11 @@ class Reachable:
     def __init__(self, kit: Runtime) -> None:
         self.kit = kit
         self.yes = True
+        self.refused = 0
 
     def __call__(self) -> Database:
         if not self.yes:
+            self.refused += 1
             raise OSError("no route to host")
         return self.kit.database
 
@@ -149,24 +158,130 @@ class TestBackground:
         await kit.queue.push(Play, {"number": 1})
         async with running(JobRunner(reachable, concurrency=1, poll=60, lease=0.3)):
             await until(lambda: scene.values("play") == [1])
-        assert "the lease of a job could not be extended" in capfd.readouterr().out
+        assert "the leases of jobs could not be extended" in capfd.readouterr().out
         assert (await jobs())[0].status == JobStatus.COMPLETED
 
-    async def test_an_outcome_that_cannot_be_stored_is_logged_and_the_job_runs_again(
+    @pytest.mark.parametrize("lease", [60, 0.1], ids=["shorter than the lease", "longer than the lease"])
+    async def test_an_outcome_waits_for_a_database_that_is_away(
+        self,
+        kit: Runtime,
+        committed: Database,
+        jobs: Jobs,
+        scene: Stage,
+        capfd: pytest.CaptureFixture[str],
+        lease: float,
+    ) -> None:
+        reachable = Reachable(kit)
+
+        async def cut_off() -> None:
+            reachable.yes = False
+
+        scene.scenes["play"] = cut_off
+        await kit.queue.push(Play, {"number": 1})
+        async with running(JobRunner(reachable, concurrency=1, poll=0.02, lease=lease)):
+            await until(lambda: reachable.refused >= 5)
+            reachable.yes = True
+        assert capfd.readouterr().out.count("outcomes of jobs cannot be stored: trying again") == 1
+        job = (await jobs())[0]
+        assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+    async def test_an_outcome_that_could_not_be_stored_before_the_end_is_logged(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
     ) -> None:
         reachable = Reachable(kit)
 
         async def cut_off() -> None:
-            reachable.yes = len(scene.entries) > 1
+            reachable.yes = False
 
         scene.scenes["play"] = cut_off
+        number = await kit.queue.push(Play, {"number": 1})
+        async with running(JobRunner(reachable, concurrency=1, poll=60, lease=60), grace=0.05):
+            await until(lambda: reachable.refused > 0)
+        out = capfd.readouterr().out
+        assert out.count("outcomes of jobs cannot be stored: trying again") == 1
+        assert f"outcomes of jobs could not be stored: they run again after their lease ids=[{number}]" in out
+        assert (await jobs())[0].status == JobStatus.PROCESSING
+
+    async def test_a_task_that_blocks_the_event_loop_beyond_its_lease_runs_once(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        async def block() -> None:
+            time.sleep(0.4)  # noqa: ASYNC251  what is tested
+            await asyncio.sleep(0.1)
+
+        scene.scenes["play"] = block
         await kit.queue.push(Play, {"number": 1})
-        runner = JobRunner(reachable, concurrency=1, poll=0.02, lease=0.1)
-        async with running(runner):
-            await until(lambda: scene.values("play") == [1])
-            await until(lambda: "the outcome of a job could not be stored" in capfd.readouterr().out)
-            reachable.yes = True
-            await until(lambda: scene.values("play") == [1, 1])
+        async with running(make_runner(kit, lease=0.3)):
+            await until(lambda: scene.values("play") != [])
         job = (await jobs())[0]
-        assert (job.status, job.attempts) == (JobStatus.COMPLETED, 2)
+        assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+    async def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        async def ignore() -> None:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(30)
+
+        scene.scenes["play"] = ignore
+        await kit.queue.push(Play, {"number": 1})
+        before = asyncio.all_tasks()
+        async with running(make_runner(kit), grace=0.05):
+            await until(lambda: scene.values("play") == [1])
+        assert "a job ignores that it is cancelled" in capfd.readouterr().out
+        await until(lambda: asyncio.all_tasks() <= before)
+        job = (await jobs())[0]
+        assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
+
+    async def test_what_cannot_be_stored_does_not_keep_others_from_it(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        store = JobStore(lambda: kit.database, timedelta(seconds=60))
+        writer = OutcomeWriter(store)
+        async with kit.database.session_scope():
+            for number in range(3):
+                await kit.queue.push(Play, {"number": number})
+        claimed = await store.claim(3)
+        stored = [writer.write(completed(job, object() if job is claimed[1] else None)) for job in claimed]
+        first, second, third = await asyncio.gather(*stored, return_exceptions=True)
+        assert (first, third) == (True, True)
+        assert isinstance(second, TypeError | StatementError)
+        await writer.close(1)
+
+
+class TestSideBySide:
+    async def test_two_runners_share_the_jobs(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        by: dict[str, list[int]] = {"one": [], "two": []}
+        async with kit.database.session_scope():
+            for number in range(200):
+                await kit.queue.push(Play, {"number": number})
+        turn = asyncio.Barrier(2)
+
+        async def wait_for_the_other() -> None:
+            with suppress(asyncio.BrokenBarrierError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await turn.wait()
+
+        scene.scenes["play"] = wait_for_the_other
+        one, two = (make_runner(kit, concurrency=1 if name == "one" else 8) for name in by)
+        async with running(one), running(two):
+            await until(lambda: len(scene.entries) == 200, 30)
+        assert sorted(scene.values("play")) == list(range(200))
+        assert {(job.status, job.attempts) for job in await jobs()} == {(JobStatus.COMPLETED, 1)}
+
+    async def test_a_claim_does_not_wait_for_a_row_someone_else_has_locked(
+        self, kit: Runtime, committed: Database, scene: Stage
+    ) -> None:
+        if committed.engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one lock for all rows")
+        for number in range(2):
+            await kit.queue.push(Play, {"number": number})
+        store = JobStore(lambda: kit.database, timedelta(seconds=60))
+        async with kit.database.session() as other:
+            await other.execute(select(Job).order_by(Job.id).limit(1).with_for_update())
+            claimed = await asyncio.wait_for(store.claim(10), 5)
+            await other.rollback()
+        assert [job.payload for job in claimed] == [{"number": 1}]

@@ -77,6 +77,7 @@ async def run_once(
     """Run a task that was pushed with `durable=False`: tried once, a failure is logged."""
     with correlation(request_id, conversation_id):
         try:
-            await run_task(tasks.get(task), payload)
-        except Exception:
+            found = tasks.get(task)
+            await run_task(found, found.load(payload))
+        except (Exception, KeyboardInterrupt, SystemExit):  # the last two would end the worker
             logger.exception("a task that is not durable failed", task=task)
