@@ -112,12 +112,10 @@ class TestHeaders:
         with pytest.raises(ValidationError):
             to()
 
-    async def test_a_sender_with_a_line_break_is_refused(self, kit: Runtime, captured_mail: CapturedMail) -> None:
-        sender = Sender("Theatre\r\nBcc: eve@example.com", "noreply@localhost", "localhost")
-        mail = CaptureMailService(sender, kit.queue, captured_mail.folder)
-        with pytest.raises(ValueError, match="CR or LF"):
-            await mail.send(Ticket(name="a", seat=1), to("ada@example.com"))
-        assert captured_mail.messages() == []
+    @pytest.mark.parametrize("name", ["Theatre\r\nBcc: eve@example.com", ENCODED])
+    def test_a_sender_that_would_end_its_line_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="not allowed"):
+            Sender(name, "noreply@localhost", "localhost")
 
     async def test_a_sender_name_may_be_anything_else(self, kit: Runtime, captured_mail: CapturedMail) -> None:
         sender = Sender('Käse, "fein" <x>', "noreply@localhost", "localhost")

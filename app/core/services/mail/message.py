@@ -14,7 +14,7 @@ from uuid import uuid4
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound, select_autoescape
 
 from app.core.db.base import utcnow
-from app.core.services.mail.envelope import EmailCopy, EmailData, parse_mailbox
+from app.core.services.mail.envelope import EmailCopy, EmailData, one_line, parse_mailbox
 from app.core.services.mail.interface import BaseTemplate
 from app.core.services.mail.text import html_to_text
 from app.core.services.queue.context import current_job
@@ -30,6 +30,9 @@ class Sender:
     name: str
     address: str
     domain: str
+
+    def __post_init__(self) -> None:
+        one_line(self.name + self.address + self.domain)
 
 
 @dataclass(frozen=True)
