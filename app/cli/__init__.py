@@ -2,7 +2,9 @@
 
 import typer
 
-from app.cli import demo, migrate, openapi, ready, run
+from app.cli import demo, migrate, openapi, ready, run, worker
+from app.cli.jobs import jobs
+from app.cli.task import task
 
 app = typer.Typer(
     name="kit",
@@ -11,8 +13,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, migrate.migrate, ready.ready, demo.demo, openapi.openapi):
+for command in (
+    run.run,
+    worker.worker,
+    worker.scheduler,
+    migrate.migrate,
+    ready.ready,
+    demo.demo,
+    openapi.openapi,
+):
     app.command()(command)
+app.add_typer(jobs, name="jobs")
+app.add_typer(task, name="task")
 
 
 def main() -> None:

@@ -1,8 +1,11 @@
 """What commands say: coloured in a terminal, plain in a pipe, and one line instead of a traceback."""
 
-from collections.abc import Iterator
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
@@ -10,6 +13,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from app.core.configs import AppConfig
+    from app.core.runtime import Runtime
+
+T = TypeVar("T")
 
 
 def fail(message: str) -> NoReturn:
@@ -37,6 +43,53 @@ def load_settings() -> "AppConfig":
         fail(str(exc))
     except ValidationError as exc:
         fail(f"The settings cannot be used: {'; '.join(_faults(exc))}")
+
+
+def load_registries() -> None:
+    """Every task and listener; ends the program with one line where a module declares one that cannot be."""
+    from app.core.exceptions import ConfigError
+
+    try:
+        from app.core import listeners, tasks  # noqa: F401
+    except ConfigError as exc:
+        fail(str(exc))
+
+
+def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
+    """What `work` gives with everything open; its log goes to the standard error."""
+    settings = load_settings()
+    load_registries()
+    from app.core.runtime import open_runtime
+    from app.core.services.log import configure_logging
+
+    async def run() -> T:
+        configure_logging(settings, sys.stderr.buffer)
+        async with open_runtime(settings, run_jobs=False) as opened:
+            return await work(opened)
+
+    with database_errors(settings):
+        return asyncio.run(run())
+
+
+def show_json(value: Any) -> None:
+    """JSON for programs."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table for people; in a pipe a row is a line, however long."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from app.core.services.log.redaction import clean_text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(Text(clean_text("" if cell is None else str(cell))) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from app.cli.console import database_errors
+from app.cli.console import database_errors, load_registries
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
@@ -23,6 +23,7 @@ def migrate_database(settings: "AppConfig") -> None:
 
 def bootstrap_modules(settings: "AppConfig") -> list[str]:
     """Let every module make what must be there before the first request; the lines to show once."""
+    load_registries()
     with database_errors(settings):
         return asyncio.run(_bootstrap(settings))
 
