@@ -109,7 +109,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
         cache=_cache(settings, redis),
         events=EventsService(_database, waker, background),
         queue=queue,
-        mail=_mail(settings, queue),
+        mail=_mail(settings, queue, stack),
         runner=runner,
         waker=waker,
         broker=broker,
@@ -151,7 +151,7 @@ def _cache(settings: AppConfig, redis: Redis | None) -> CacheServiceInterface:
     return RedisCacheService(redis, f"{settings.REDIS_KEY_PREFIX}cache:")
 
 
-def _mail(settings: AppConfig, queue: QueueServiceInterface) -> MailServiceInterface:
+def _mail(settings: AppConfig, queue: QueueServiceInterface, stack: AsyncExitStack) -> MailServiceInterface:
     sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
     if settings.SMTP_HOST is None:
         return CaptureMailService(sender, queue, settings.mail_dir)
@@ -160,7 +160,9 @@ def _mail(settings: AppConfig, queue: QueueServiceInterface) -> MailServiceInter
         settings.SMTP_PORT,
         settings.SMTP_USER,
         settings.SMTP_PASSWORD,
-        tls=settings.SMTP_TLS,
+        tls=settings.smtp_starttls,
         ssl=settings.SMTP_SSL,
     )
-    return SMTPMailService(sender, queue, server)
+    service = SMTPMailService(sender, queue, server)
+    stack.push_async_callback(service.close)
+    return service
