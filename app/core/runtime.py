@@ -9,7 +9,6 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from taskiq import AsyncBroker
-from taskiq.api import run_scheduler_task
 
 from app.core.configs import AppConfig
 from app.core.db.session import Database
@@ -19,8 +18,8 @@ from app.core.services.cache import CacheServiceInterface, MemoryCacheService, R
 from app.core.services.events import EventsService, EventsServiceInterface
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
 from app.core.services.queue import (
+    Clock,
     JobRunner,
-    JobScheduler,
     JobWaker,
     QueueService,
     QueueServiceInterface,
@@ -123,7 +122,7 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         if run_jobs:
             opened.runner.start()
         if run_schedule:
-            clock = asyncio.create_task(run_scheduler_task(JobScheduler(opened.broker)))
+            clock = asyncio.create_task(Clock().run())
         yield
     finally:
         if clock:

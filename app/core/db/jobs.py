@@ -74,9 +74,9 @@ class Job(BaseModel):
 
 
 class Schedule(BaseModel):
-    """What a scheduled task has reached: of several schedulers, the one that moves `last_tick` on stores the job."""
+    """Until when the ticks of a scheduled task are dealt with. Of several schedulers the one that moves it on acts."""
 
     __tablename__ = "core_schedules"
 
     task: Mapped[str] = mapped_column(String(200), unique=True)
-    last_tick: Mapped[datetime]
+    reached_at: Mapped[datetime]

@@ -13,13 +13,17 @@ from app.core.services.queue.interface import (
 )
 from app.core.services.queue.registry import TaskDataError, TaskResultError, queued
 from app.core.services.queue.runner import JobRunner
-from app.core.services.queue.schedule import JobScheduler
+from app.core.services.queue.schedule import Clock, JobScheduler
 from app.core.services.queue.service import QueueService
 from app.core.services.queue.tasks import PurgeJobs
+from app.core.services.queue.ticks import Cron, Every
 from app.core.services.queue.waker import JobWaker
 
 __all__ = [
     "BaseTask",
+    "Clock",
+    "Cron",
+    "Every",
     "JobCancelled",
     "JobFailed",
     "JobNotFound",

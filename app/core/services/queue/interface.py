@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from app.core.exceptions import ConflictError, NotFoundError
+from app.core.services.queue.ticks import Schedule
 
 
 class BaseTask(ABC):
@@ -14,11 +15,12 @@ class BaseTask(ABC):
     `run` takes the pushed data as keyword arguments, validated against its annotations, and the dependencies of
     `app.core.deps` or any other `Annotated[..., Depends(...)]` that needs no request. What it returns, JSON, is the
     result of the job. `max_attempts` counts the first run; `timeout` and `backoff` (the first delay, doubled each
-    time) are seconds. `__schedule__` is a cron line in UTC or an interval, for tasks that run by the clock.
+    time) are seconds. `__schedule__`, for tasks that run by the clock, is a cron line in UTC, an interval, or a
+    `Cron` or `Every` that says more.
     """
 
     __task_name__: ClassVar[str]
-    __schedule__: ClassVar[str | timedelta | None] = None
+    __schedule__: ClassVar[str | timedelta | Schedule | None] = None
     max_attempts: ClassVar[int] = 5
     backoff: ClassVar[float] = 1.0
     timeout: ClassVar[float] = 300.0

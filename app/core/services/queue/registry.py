@@ -2,10 +2,8 @@
 
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import timedelta
 from functools import cached_property
 from typing import Any, NotRequired, TypeVar, get_type_hints
 
@@ -13,15 +11,15 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError
 from typing_extensions import TypedDict
 
+from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
 from app.core.services.queue.context import PermanentFailure
 from app.core.services.queue.injection import dependencies_of, injected
 from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.ticks import schedule_of
 from app.core.services.secret_types import holds_secret
 
 T = TypeVar("T", bound=type[BaseTask])
-
-_CRON_LINE = re.compile(r"[\d*,/-]+(?: [\d*,/-]+){4}")
 
 
 class TaskDataError(ValueError):
@@ -42,6 +40,7 @@ class RegisteredTask:
     def __init__(self, cls: type[BaseTask]) -> None:
         self.cls = cls
         self.name = cls.__task_name__
+        self.schedule = None if cls.__schedule__ is None else schedule_of(cls.__schedule__)
 
     @cached_property
     def adapter(self) -> TypeAdapter[dict[str, Any]]:
@@ -144,8 +143,9 @@ def _check(cls: type[BaseTask]) -> None:
         raise ConfigError(f"{_path(cls)} has no `async def run(self, ...)`")
     with suppress(NameError):  # an annotation may name what is defined after the class
         _check_annotations(cls)
-    if cls.__schedule__ is not None:
-        _check_schedule(cls, cls.__schedule__)
+        if cls.__schedule__ and (needed := [each.name for each in _parameters(cls) if each.default is each.empty]):
+            raise ConfigError(f"{_path(cls)} runs by the clock, nobody gives its run {', '.join(needed)}")
+    _check_schedule(cls)
 
 
 def _check_annotations(cls: type[BaseTask]) -> None:
@@ -163,14 +163,12 @@ def _check_annotations(cls: type[BaseTask]) -> None:
         raise ConfigError(f"{_path(cls)}.run takes or returns what cannot be stored as JSON: {exc.message}") from exc
 
 
-def _check_schedule(cls: type[BaseTask], schedule: str | timedelta) -> None:
-    if isinstance(schedule, str):
-        if not _CRON_LINE.fullmatch(schedule):
-            raise ConfigError(f"{_path(cls)}.__schedule__ is no cron line of five fields: {schedule!r}")
-    elif schedule < timedelta(seconds=1) or schedule.microseconds:
-        raise ConfigError(f"{_path(cls)}.__schedule__ must be whole seconds, at least one")
-    if needed := [parameter.name for parameter in _parameters(cls) if parameter.default is parameter.empty]:
-        raise ConfigError(f"{_path(cls)} runs by the clock, nobody gives its run {', '.join(needed)}")
+def _check_schedule(cls: type[BaseTask]) -> None:
+    try:
+        if schedule := RegisteredTask(cls).schedule:
+            schedule.next_after(utcnow())
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{_path(cls)}.__schedule__ = {cls.__schedule__!r}: {exc}") from exc
 
 
 def _parameters(cls: type[BaseTask]) -> list[inspect.Parameter]:

@@ -7,13 +7,12 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Row, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from taskiq import AsyncBroker
 from taskiq.kicker import AsyncKicker
 
 from app.core.db.base import utcnow
-from app.core.db.integrity import named_violations
+from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.jobs import DEDUP_KEY_TAKEN, Job, JobStatus
 from app.core.db.session import Database, current_session, is_read_only, on_commit, write_late
 from app.core.services.background import Background
@@ -164,17 +163,11 @@ def _open_unit() -> AsyncSession | None:
 
 async def _store_unless_taken(session: AsyncSession, job: Job) -> int | None:
     """Store `job`; where its key is taken the id of the job that has it."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     values = {name: value for name, value in job.to_dict().items() if value is not None}
-    unless_taken = (
-        insert(Job)
-        .values(values)
-        .on_conflict_do_nothing(index_elements=[Job.task, Job.dedup_key], index_where=DEDUP_KEY_TAKEN)
-        .returning(Job.id)
-    )
     holder = select(Job.id).where(Job.task == job.task, Job.dedup_key == job.dedup_key, Job.finished_at.is_(None))
     while True:  # the holder may finish between the two
-        if (stored := await session.scalar(unless_taken)) is not None:
+        stored = await insert_unless_taken(session, Job, values, unique=("task", "dedup_key"), where=DEDUP_KEY_TAKEN)
+        if stored is not None:
             job.id = stored
             return None
         if (taken := await session.scalar(holder)) is not None:
