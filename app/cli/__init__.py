@@ -4,6 +4,7 @@ import typer
 
 from app.cli import demo, migrate, openapi, ready, run, worker
 from app.cli.jobs import jobs
+from app.cli.mail import mail
 from app.cli.task import task
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ for command in (
     app.command()(command)
 app.add_typer(jobs, name="jobs")
 app.add_typer(task, name="task")
+app.add_typer(mail, name="mail")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """`kit worker` and `kit scheduler`: the processes beside the one that serves the API."""
 
 import asyncio
+import logging
 import os
 import signal
 from functools import partial
@@ -80,6 +81,7 @@ async def _listen(opened: "Runtime", stopping: asyncio.Event) -> None:
     if opened.redis is None:
         logger.info("REDIS_URL is not set: jobs are found by looking", every=settings.JOBS_POLL_SECONDS)
         return
+    logging.getLogger("taskiq").setLevel(logging.WARNING)  # at INFO a line for every wake-up
     opened.broker.is_worker_process = True
     while not stopping.is_set():
         receiver = Receiver(
