@@ -8,7 +8,7 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.runtime import runtime
-from app.core.services.cache import CacheServiceInterface, cached
+from app.core.services.cache import CacheServiceInterface, cached, invalidates
 from app.core.services.events import EventsServiceInterface, listener
 from app.core.services.log import logger
 from app.core.services.mail import MailServiceInterface
@@ -78,6 +78,7 @@ __all__ = [
     "configured",
     "db_session",
     "events_service",
+    "invalidates",
     "listener",
     "logger",
     "mail_service",

@@ -14,7 +14,7 @@ from app.core.configs import AppConfig
 from app.core.db.session import Database
 from app.core.exceptions import RuntimeNotOpen
 from app.core.services.background import Background
-from app.core.services.cache import CacheServiceInterface, MemoryCacheService, RedisCacheService
+from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
 from app.core.services.events import EventsService, EventsServiceInterface
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
 from app.core.services.queue import (
@@ -88,6 +88,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
     redis = connect_redis(settings.redis_url) if settings.redis_url else None
     if redis:
         stack.push_async_callback(redis.aclose)
+    cache = _cache(settings, stack)
     broker = make_broker(settings)
     await broker.startup()
     stack.push_async_callback(broker.shutdown)
@@ -105,7 +106,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
         settings=settings,
         database=database,
         redis=redis,
-        cache=_cache(settings, redis),
+        cache=cache,
         events=EventsService(_database, waker, background),
         queue=queue,
         mail=_mail(settings, queue, stack),
@@ -131,11 +132,11 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         await opened.runner.stop(opened.settings.SHUTDOWN_GRACE_SECONDS)
 
 
-def connect_redis(url: str) -> Redis:
+def connect_redis(url: str, *, connections: int = 50) -> Redis:
     """For the cache and the limiter: fail fast, their users have an answer without Redis."""
     pool = BlockingConnectionPool.from_url(
         url,
-        max_connections=50,
+        max_connections=connections,
         timeout=0.2,
         socket_timeout=0.2,
         socket_connect_timeout=0.2,
@@ -144,10 +145,18 @@ def connect_redis(url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _cache(settings: AppConfig, redis: Redis | None) -> CacheServiceInterface:
-    if redis is None:
-        return MemoryCacheService(settings.CACHE_MAX_ITEMS)
-    return RedisCacheService(redis, f"{settings.REDIS_KEY_PREFIX}cache:")
+def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
+    store: MemoryStore | RedisStore
+    max_seconds, max_bytes = settings.CACHE_MAX_SECONDS, settings.CACHE_MAX_VALUE_BYTES
+    if settings.redis_url is None:
+        store = MemoryStore(settings.CACHE_MAX_ITEMS, settings.CACHE_MAX_BYTES)
+    else:
+        # Its own few connections: it waits less long than the limiter, and a burst need not open fifty.
+        redis = connect_redis(settings.redis_url, connections=10)
+        stack.push_async_callback(redis.aclose)
+        store = RedisStore(redis, f"{settings.REDIS_KEY_PREFIX}cache:", max_seconds=max_seconds, max_bytes=max_bytes)
+        stack.push_async_callback(store.close)
+    return CacheService(store, max_value_bytes=max_bytes, max_seconds=max_seconds)
 
 
 def _mail(settings: AppConfig, queue: QueueServiceInterface, stack: AsyncExitStack) -> MailServiceInterface:

@@ -69,6 +69,9 @@ class AppConfig(BaseConfig):
     JOBS_KEEP_DAYS: int = Field(default=7, ge=0)
 
     CACHE_MAX_ITEMS: int = Field(default=10_000, ge=1)
+    CACHE_MAX_BYTES: int = Field(default=64 * 1024 * 1024, ge=1)
+    CACHE_MAX_VALUE_BYTES: int = Field(default=1024 * 1024, ge=1)
+    CACHE_MAX_SECONDS: int = Field(default=86400, ge=1)
 
     SMTP_HOST: str | None = None
     SMTP_PORT: int = Field(default=587, ge=1, le=65535)

@@ -1,20 +1,14 @@
 """The cache, in process and in Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.runtime import Runtime
-from app.core.services.cache import CacheServiceInterface, MemoryCacheService, RedisCacheService
+from app.core.services.cache import CacheServiceInterface
 
 
 class Seat(BaseModel):
@@ -22,22 +16,6 @@ class Seat(BaseModel):
 
     row: str
     taken_at: datetime
-
-
-class FlakyRedis(Redis):
-    """A Redis that answers `value`, or is away."""
-
-    def __init__(self, value: bytes = b"1") -> None:
-        super().__init__()
-        self.value = value
-        self.away = False
-        self.commands: list[tuple[Any, ...]] = []
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if self.away:
-            raise RedisConnectionError("away")
-        self.commands.append(args)
-        return self.value
 
 
 @pytest.fixture
@@ -95,50 +73,3 @@ class TestEveryCache:
         await cache.delete()
         assert await cache.get(key) is None
         assert await cache.get(f"{key}:b") is None
-
-
-class TestMemory:
-    async def test_is_bounded_and_the_least_recently_used_gives_way(self) -> None:
-        cache = MemoryCacheService(max_items=2)
-        await cache.set("a", 1)
-        await cache.set("b", 2)
-        await cache.get("a")
-        await cache.set("c", 3)
-        assert [await cache.get(key) for key in "abc"] == [1, None, 3]
-
-
-class TestRedis:
-    @pytest.fixture
-    async def away(self) -> AsyncIterator[RedisCacheService]:
-        """A cache whose Redis does not answer."""
-        redis = Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.2, retry=Retry(NoBackoff(), 0))
-        yield RedisCacheService(redis, "test:")
-        await redis.aclose()
-
-    async def test_away_is_a_miss_logged_once(self, away: RedisCacheService, capfd: pytest.CaptureFixture[str]) -> None:
-        await away.set("a", 1)
-        assert await away.get("a") is None
-        await away.delete("a")
-        assert capfd.readouterr().out.count("going on without a cache") == 1
-
-    async def test_back_again_it_works_and_a_second_absence_is_logged_again(
-        self, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        redis = FlakyRedis()
-        cache = RedisCacheService(redis, "test:")
-        for away in (True, True, False, True):
-            redis.away = away
-            assert await cache.get("a") == (None if away else 1)
-        assert capfd.readouterr().out.count("going on without a cache") == 2
-
-    async def test_a_poisoned_value_is_a_miss(self, capfd: pytest.CaptureFixture[str]) -> None:
-        redis = FlakyRedis(b"\xff{not json")
-        assert await RedisCacheService(redis, "test:").get("a") is None
-        assert "cannot be read" in capfd.readouterr().out
-
-    async def test_commands_carry_the_prefix(self) -> None:
-        redis = FlakyRedis()
-        cache = RedisCacheService(redis, "test:")
-        await cache.set("a", 1, ttl=1.5)
-        await cache.delete("a", "b")
-        assert redis.commands == [("SET", "test:a", b"1", "PX", 1500), ("DEL", "test:a", "test:b")]

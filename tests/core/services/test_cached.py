@@ -88,14 +88,14 @@ class TestFunction:
 
         assert [await one(prefix), await two(prefix)] == [1, 2]
 
-    async def test_none_is_not_kept(self, counter: Counter, prefix: str) -> None:
+    async def test_none_is_kept(self, counter: Counter, prefix: str) -> None:
         @cached(ttl=60)
         async def find(of: str) -> int | None:
             counter.add(of)
             return None
 
         assert [await find(prefix), await find(prefix)] == [None, None]
-        assert len(counter.calls) == 2
+        assert len(counter.calls) == 1
 
     async def test_an_error_is_not_kept(self, counter: Counter, prefix: str) -> None:
         @cached(ttl=60)

@@ -13,7 +13,7 @@ from app.core.configs import PROJECT_ROOT, AppConfig
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime, open_runtime, runtime
-from app.core.services.cache import MemoryCacheService, RedisCacheService
+from app.core.services.cache import CacheService
 from app.core.services.mail import CaptureMailService, SMTPMailService
 from tests.core.services.conftest import rolled_back, until
 from tests.core.services.stage import CurtainRaised, Play, Stage
@@ -74,7 +74,7 @@ async def test_the_runtime_before_is_the_runtime_again(kit: Runtime, settings: A
 
 async def test_settings_choose_the_services(kit: Runtime, settings: AppConfig, tmp_path: Path) -> None:
     assert isinstance(kit.mail, CaptureMailService)
-    assert isinstance(kit.cache, MemoryCacheService if kit.redis is None else RedisCacheService)
+    assert isinstance(kit.cache, CacheService)
     sending = AppConfig(DATABASE_URL=settings.DATABASE_URL, VAR_DIR=tmp_path, SMTP_HOST="127.0.0.1")
     async with open_runtime(sending, run_jobs=False) as opened:
         assert isinstance(opened.mail, SMTPMailService)
