@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 mail = typer.Typer(help="Look at the mails this service sends.", no_args_is_help=True)
 
 
-@mail.callback()
-def group() -> None:
-    """Keeps `preview` a command of its own while it is the only one."""
-
-
 @mail.command()
 def preview(
     template: Annotated[str | None, typer.Argument(help="The template's class; without one they are listed.")] = None,
+    *,
     html: Annotated[bool, typer.Option("--html", help="Only the HTML part.")] = False,
     text: Annotated[bool, typer.Option("--text", help="Only the text part.")] = False,
     data: Annotated[str, typer.Option(help='Values instead of the samples: \'{"username": "bob"}\'.')] = "{}",
@@ -38,19 +34,18 @@ def preview(
         return
     name = _find(template, known)
     parts = _render(name, _fill(name, known[name], data), settings)
-    if output:
-        parts |= {"files": _write(output, name, parts)}
-    content = parts.pop("eml") and parts
+    files = _write(output, name, parts) if output else []
     if as_json:
-        show_json({"template": known[name].template_name(), **content})
-    elif output:
-        typer.echo("\n".join(content["files"]))
+        content = {key: parts[key].decode() for key in ("html", "text")}
+        show_json({"template": known[name].template_name(), **content, "files": files})
+    elif files:
+        typer.echo("\n".join(files))
     else:
-        wanted = [kind for kind, chosen in (("html", html), ("text", text)) if chosen] or ["html", "text"]
-        for kind in wanted:
+        wanted = [key for key, chosen in (("html", html), ("text", text)) if chosen] or ["html", "text"]
+        for key in wanted:
             if len(wanted) > 1:
-                typer.secho(f"--- {kind} ---", bold=True)
-            typer.echo(content[kind].rstrip("\n"))
+                typer.secho(f"--- {key} ---", bold=True)
+            typer.echo(parts[key].decode().rstrip("\n"))
 
 
 def _known_templates() -> "dict[str, type[BaseTemplate]]":
@@ -87,16 +82,19 @@ def _find(wanted: str, known: "Mapping[str, type[BaseTemplate]]") -> str:
     import difflib
 
     names = {key.lower(): name for name, kind in known.items() for key in (name, kind.template_name())}
-    if found := names.get(wanted.lower()):
-        return found
-    close = difflib.get_close_matches(wanted.lower(), names, n=3)
-    hint = f" Did you mean {' or '.join(names[key] for key in close)}?" if close else " kit mail preview lists them."
-    fail(f"No template is called {wanted!r}.{hint}")
+    found = names.get(wanted.lower())
+    if found is None:
+        close = [names[key] for key in difflib.get_close_matches(wanted.lower(), names, n=3)]
+        hint = f"Did you mean {' or '.join(close)}?" if close else "`kit mail preview` lists them."
+        fail(f"No template is called {wanted!r}. {hint}")
+    return found
 
 
 def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
     from pydantic import ValidationError
     from pydantic.errors import PydanticInvalidForJsonSchema
+
+    from app.core.services.queue.registry import describe_faults
 
     given = _read(data)
     fields = [field.alias or key for key, field in kind.model_fields.items()]
@@ -105,25 +103,25 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
     try:
         sample = kind.sample()
     except (ValidationError, PydanticInvalidForJsonSchema) as exc:
-        reason = _faults(exc) if isinstance(exc, ValidationError) else str(exc).partition("\n")[0]
+        reason = describe_faults(exc) if isinstance(exc, ValidationError) else str(exc).partition("\n")[0]
         fail(f"{name} has no sample ({reason}): give its fields examples, Field(examples=[...]), or write sample().")
     try:
         return kind.model_validate({**sample.model_dump(by_alias=True), **given})
     except ValidationError as exc:
-        fail(f"--data does not fit {name}: {_faults(exc)}")
+        fail(f"--data does not fit {name}: {describe_faults(exc)}")
 
 
 def _read(data: str) -> dict[str, Any]:
     try:
         given = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         fail(f"--data is not JSON: {exc}")
     if not isinstance(given, dict):
         fail('--data must be a JSON object, for example \'{"username": "bob"}\'.')
     return given
 
 
-def _render(name: str, template: "BaseTemplate", settings: "AppConfig") -> dict[str, Any]:
+def _render(name: str, template: "BaseTemplate", settings: "AppConfig") -> dict[str, bytes]:
     from app.core.services.mail import EmailData, Sender
     from app.core.services.mail.message import compose, render
 
@@ -132,9 +130,9 @@ def _render(name: str, template: "BaseTemplate", settings: "AppConfig") -> dict[
     try:
         html, text = render(template)
         (outgoing,) = compose(template, envelope, sender)
-    except Exception as exc:  # noqa: BLE001  a view can raise anything
+    except Exception as exc:  # a view can raise anything
         _blame(name, template, exc)
-    return {"html": html, "text": text, "eml": outgoing.message.as_bytes()}
+    return {"html": html.encode(), "text": text.encode(), "eml": outgoing.message.as_bytes()}
 
 
 def _blame(name: str, template: "BaseTemplate", error: Exception) -> NoReturn:
@@ -146,19 +144,13 @@ def _blame(name: str, template: "BaseTemplate", error: Exception) -> NoReturn:
     fail(f"{name} cannot be rendered: {where}{type(error).__name__}: {error}")
 
 
-def _write(folder: Path, name: str, parts: Mapping[str, Any]) -> list[str]:
-    stem = folder / name.rpartition(":")[2]
-    files = {".html": parts["html"].encode(), ".txt": parts["text"].encode(), ".eml": parts["eml"]}
+def _write(folder: Path, name: str, parts: Mapping[str, bytes]) -> list[str]:
+    stem = name.rpartition(":")[2]
+    files = {folder / f"{stem}.{'txt' if key == 'text' else key}": content for key, content in parts.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for suffix, content in files.items():
-            stem.with_name(stem.name + suffix).write_bytes(content)
+        for path, content in files.items():
+            path.write_bytes(content)
     except OSError as exc:
         fail(f"{folder} cannot be written: {exc.strerror}.")
-    return [f"{stem}{suffix}" for suffix in files]
-
-
-def _faults(error: Any) -> str:
-    from app.core.services.queue.registry import describe_faults
-
-    return describe_faults(error)
+    return [str(path) for path in files]

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict
 
 from app.core.services.mail.envelope import EmailData
+from app.core.services.mail.samples import sample_values
 
 
 class BaseTemplate(PydanticModel, ABC):
@@ -37,6 +38,14 @@ class BaseTemplate(PydanticModel, ABC):
     @abstractmethod
     def _get_name(self) -> str:
         """The view's file name, for example `welcome.html`."""
+
+    @classmethod
+    def sample(cls) -> Self:
+        """One to look at, as `kit mail preview` does: fields from their `examples`, defaults or types.
+
+        Override it where that is not enough.
+        """
+        return cls.model_validate(sample_values(cls.model_json_schema()))
 
     def context(self) -> dict[str, Any]:
         """What the view sees."""
