@@ -82,19 +82,22 @@ class JobRunner:
         return ran
 
     async def _look(self) -> None:
+        more = False
         while not self._stopping:
+            expected = more or self._wake.is_set()
             self._wake.clear()
             free = self._concurrency - len(self._active)
-            if not (free and await self._claim(free)):
+            more = free > 0 and await self._claim(free, expected)
+            if not more:
                 await self._rest()
 
-    async def _claim(self, free: int) -> bool:
-        """Start up to `free` jobs; whether there may be more."""
+    async def _claim(self, free: int, expected: bool) -> bool:
+        """Start up to `free` jobs; whether there may be more. Where none is expected it only looks first."""
         try:
             # After a pause (a database that was away, a task that blocked the event loop) our own come first.
             if asyncio.get_running_loop().time() - self._beaten_at > 2 * self._beat:
                 await self._extend()
-            jobs = await self.store.claim(free)
+            jobs = await self.store.claim(free) if expected or await self.store.any_due() else []
         except Exception as exc:
             self._fell_out(exc)
             return False

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, Select, bindparam, delete, select, tuple_, update
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy import CursorResult, bindparam, delete, select, tuple_, update
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
@@ -18,7 +18,31 @@ Run: TypeAlias = tuple[int, int]
 """A job's id and the attempt it was claimed for."""
 
 _REMOVABLE = (JobStatus.COMPLETED, JobStatus.CANCELLED)
-_HELD = (
+
+# Composed once: every job pays for these.
+_table = Job.metadata.tables[Job.__tablename__]
+_due = select(Job.id).where(Job.finished_at.is_(None), Job.available_at <= bindparam("now"))
+_any_due = _due.limit(1)
+_next_due = (
+    _due.order_by(Job.available_at, Job.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("due")  # PostgreSQL may evaluate a plain subquery more than once and take more than the limit
+)
+_claim = (
+    update(Job)
+    .where(Job.id.in_(select(_next_due.c.id)))
+    .values(
+        status=JobStatus.PROCESSING,
+        attempts=Job.attempts + 1,
+        available_at=bindparam("lease_ends"),
+        started_at=bindparam("now"),
+    )
+    .returning(Job)
+    .execution_options(synchronize_session=False)
+)
+# Locked in order: two transactions with rows in common do not wait for each other.
+_held = (
     select(Job.id, Job.attempts)
     .where(
         tuple_(Job.id, Job.attempts).in_(bindparam("runs", expanding=True)),
@@ -27,6 +51,7 @@ _HELD = (
     .order_by(Job.id)
     .with_for_update()
 )
+_write = update(_table).where(_table.c.id == bindparam("job_id"))
 
 
 def new_job(task: RegisteredTask, data: Mapping[str, Any], *, dedup_key: str | None = None) -> Job:
@@ -49,17 +74,20 @@ class JobStore:
         self._database = database
         self._lease = lease
 
+    async def any_due(self) -> bool:
+        """Whether a claim would find something. To look costs little, a claim takes SQLite's only write lock."""
+        async with self._database().session_scope(read_only=True) as session:
+            return await session.scalar(_any_due, {"now": utcnow()}) is not None
+
     async def claim(self, limit: int) -> Sequence[Job]:
         """Take up to `limit` due jobs for the length of a lease.
 
         A job whose last allowed attempt ended with its lease (it may have killed its process) is dead instead.
         """
-        # A look costs nothing; the claim takes SQLite's only write lock.
-        if not await self._any_due():
-            return []
         async with self._database().session_scope() as session:
             await session.connection()  # now, or waiting for SQLite's lock would shorten the lease
-            claimed = await session.scalars(_claim(limit, utcnow(), self._lease))
+            now = utcnow()
+            claimed = await session.scalars(_claim, {"limit": limit, "now": now, "lease_ends": now + self._lease})
             return [job for job in sorted(claimed, key=lambda job: job.id) if not _bury_exhausted(job)]
 
     async def extend(self, jobs: Iterable[Job]) -> set[Run]:
@@ -69,19 +97,14 @@ class JobStore:
 
     async def record(self, outcomes: Sequence[Outcome]) -> set[Run]:
         """Write what became of runs, in one transaction; those that still held their job."""
+        by_run = {(outcome.job.id, outcome.job.attempts): outcome.values for outcome in outcomes}
         async with self._database().session_scope() as session:
-            # Locked first and in order: two transactions with rows in common cannot wait for each other.
-            runs = [(outcome.job.id, outcome.job.attempts) for outcome in outcomes]
-            held = await session.execute(_HELD, {"runs": runs})
-            found = {(number, attempts) for number, attempts in held}
-            changes = [
-                {"id": outcome.job.id, **outcome.values}
-                for outcome, run in zip(outcomes, runs, strict=True)
-                if run in found
-            ]
-            if changes:
-                await session.execute(update(Job), changes)
-            return found
+            connection = await session.connection()
+            held = {(row.id, row.attempts) for row in await connection.execute(_held, {"runs": list(by_run)})}
+            rows = sorted(({"job_id": run[0], **by_run[run]} for run in held), key=list)
+            for _, alike in groupby(rows, key=list):  # those that set the same columns go in one call
+                await connection.execute(_write, list(alike))
+            return held
 
     async def write(self, outcome: Outcome) -> bool:
         """Write what became of one run; False where it no longer held its job."""
@@ -92,26 +115,6 @@ class JobStore:
         async with self._database().session_scope() as session:
             result = await session.execute(delete(Job).where(Job.status.in_(_REMOVABLE), Job.finished_at < before))
             return _count(result)
-
-    async def _any_due(self) -> bool:
-        async with self._database().session_scope(read_only=True) as session:
-            return await session.scalar(_due(utcnow()).limit(1)) is not None
-
-
-def _due(now: datetime) -> Select[int]:
-    return select(Job.id).where(Job.finished_at.is_(None), Job.available_at <= now)
-
-
-def _claim(limit: int, now: datetime, lease: timedelta) -> ReturningUpdate[Job]:
-    due = _due(now).order_by(Job.available_at, Job.id).limit(limit).with_for_update(skip_locked=True)
-    return (
-        update(Job)
-        # PostgreSQL may evaluate a plain subquery more than once and take more than `limit`.
-        .where(Job.id.in_(select(due.cte("due").c.id)))
-        .values(status=JobStatus.PROCESSING, attempts=Job.attempts + 1, available_at=now + lease, started_at=now)
-        .returning(Job)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def _bury_exhausted(job: Job) -> bool:
