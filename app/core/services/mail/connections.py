@@ -52,6 +52,7 @@ class SMTPConnections:
         self._free = asyncio.Semaphore(server.connections)
         self._kept: list[_Connection] = []
         self._leaving: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[aiosmtplib.SMTP]:
@@ -69,7 +70,8 @@ class SMTPConnections:
             self._keep(connection)
 
     async def close(self) -> None:
-        """Take leave of the server."""
+        """Take leave of the server; who still sends keeps no connection."""
+        self._closed = True
         while self._kept:
             self._leave(self._kept[-1])
         await asyncio.gather(*self._leaving)
@@ -88,6 +90,9 @@ class SMTPConnections:
         return _Connection(await connect(self._server))
 
     def _keep(self, connection: _Connection) -> None:
+        if self._closed:
+            connection.client.close()
+            return
         connection.mails += 1
         self._kept.append(connection)
         if connection.mails >= MAX_MAILS or not connection.client.is_connected:
