@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.models import User
 from app.cli.run import answers
+from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job, JobStatus
 from tests.faults.journal import Journal
 from tests.processes import environment, free_port, kill, started, until, wait_for
@@ -66,18 +68,18 @@ class Service:
     @contextmanager
     def app(self) -> "Iterator[Popen[bytes]]":
         """A server process that answers."""
-        with self._process("-m", "app.cli", "run") as process:
+        with self._process("run") as process:
             wait_for(lambda: answers("127.0.0.1", self.port) or process.poll() is not None)
             assert process.poll() is None, "the server did not start"
             yield process
 
     def worker(self) -> "AbstractContextManager[Popen[bytes]]":
         """A worker process."""
-        return self._process("-m", "taskiq", "worker", "app.worker:broker", "--workers", "1")
+        return self._process("worker")
 
     def scheduler(self) -> "AbstractContextManager[Popen[bytes]]":
         """A scheduler process."""
-        return self._process("-m", "taskiq", "scheduler", "app.worker:scheduler")
+        return self._process("scheduler")
 
     def front(self) -> "AbstractContextManager[Popen[bytes] | None]":
         """What takes requests and runs no jobs; embedded there is no such process."""
@@ -87,9 +89,17 @@ class Service:
         """What runs the jobs."""
         return self.worker() if self.served else self.app()
 
-    def _process(self, *arguments: str) -> "AbstractContextManager[Popen[bytes]]":
-        log = self.folder / f"{next(self._numbers)}.log"
-        return started(sys.executable, *arguments, env=environment(self.folder, **self.settings), log=log)
+    def _process(self, command: str) -> "AbstractContextManager[Popen[bytes]]":
+        log = self.folder / f"{next(self._numbers)}-{command}.log"
+        return started(sys.executable, "-m", "app.cli", command, env=self._environment(), log=log)
+
+    def kit(self, *arguments: str) -> None:
+        """A `kit` command that must succeed."""
+        command = [sys.executable, "-m", "app.cli", *arguments]
+        subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment(), check=True, capture_output=True, timeout=60)
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.folder, **self.settings)
 
     def client(self) -> httpx.AsyncClient:
         """Requests to the server process."""

@@ -8,13 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope
-from aiosmtpd.smtp import Session as Dialogue
-from sqlalchemy import update
-from sqlalchemy.orm import Session
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from app.core.db.base import utcnow
-from app.core.db.jobs import Job, JobStatus
+from app.core.db.jobs import JobStatus
 from tests.faults.service import Service, often, strike, tally
 from tests.processes import free_port, until
 
@@ -26,7 +22,7 @@ class Post:
         self.delivered: list[tuple[str, str]] = []
         self.judge: Callable[[str, str], str] = lambda recipient, message_id: "250 OK"
 
-    async def handle_DATA(self, server: SMTP, dialogue: Dialogue, envelope: Envelope) -> str:  # noqa: N802  aiosmtpd's
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  aiosmtpd's
         assert isinstance(envelope.content, bytes)
         (recipient,), message_id = envelope.rcpt_tos, email.message_from_bytes(envelope.content)["Message-ID"]
         answer = self.judge(recipient, message_id)
@@ -92,7 +88,7 @@ async def test_a_mail_refused_for_good_is_dead_with_its_reason_and_can_be_sent_a
         assert job.last_error is not None
         assert "550 no such user" in job.last_error
         post.judge = Post().judge
-        retry(service, job.id)
+        service.kit("jobs", "retry", str(job.id))
         await service.idle(30)
     assert [recipient for recipient, _ in post.delivered] == ["seat0@example.com"]
 
@@ -120,10 +116,3 @@ async def test_a_mail_whose_sender_is_killed_before_the_answer_keeps_its_message
     assert first == second
     (job,) = service.jobs()
     assert job.status == JobStatus.COMPLETED
-
-
-def retry(service: Service, job_id: int) -> None:
-    """Give a dead job another try."""
-    anew = {"status": JobStatus.PENDING, "attempts": 0, "available_at": utcnow(), "finished_at": None}
-    with Session(service.engine) as session, session.begin():
-        session.execute(update(Job).where(Job.id == job_id).values(**anew))
