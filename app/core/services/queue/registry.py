@@ -55,7 +55,9 @@ class RegisteredTask:
     def dump(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Check pushed data and make JSON of it; TaskDataError where it does not fit."""
         try:
-            return dict(_dump(self.adapter, dict(data)))
+            payload = _dump(self.adapter, dict(data))
+            self.load(payload)  # what could not be read back, NaN say, is refused here, not when it runs
+            return dict(payload)
         except ValidationError as exc:
             raise TaskDataError(f"data for task {self.name} does not fit: {describe_faults(exc)}") from exc
         except ValueError as exc:

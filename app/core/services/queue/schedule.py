@@ -21,7 +21,7 @@ IN_TIME = timedelta(minutes=1)
 """A tick found later than this was missed."""
 
 _LONGEST_SLEEP_SECONDS = 10.0  # so that a clock that was put right is noticed
-_PAUSE = timedelta(seconds=5)
+_PAUSE = timedelta(seconds=1)
 
 
 class Clock:

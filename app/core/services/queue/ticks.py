@@ -28,13 +28,11 @@ class Cron:
         if len(self.line.split()) != 5:
             raise ValueError("a cron line has five fields")
         try:
-            ticks = CronSim(self.line, moment.astimezone(ZoneInfo(self.tz)))
+            ticks = CronSim(self.line, moment.astimezone(_zone(self.tz)))
             # On the second turn of a repeated hour CronSim begins with the first.
             following = next((tick for each in ticks if (tick := each.astimezone(UTC)) > moment), None)
         except CronSimError as exc:
             raise ValueError(str(exc)) from exc
-        except (ZoneInfoNotFoundError, OSError) as exc:
-            raise ValueError(f"there is no time zone {self.tz!r}") from exc
         if following is None:
             raise ValueError("this never comes")
         return following
@@ -58,6 +56,13 @@ class Every:
             return _EPOCH + ((moment - _EPOCH) // self.interval + 1) * self.interval
         except OverflowError as exc:
             raise ValueError("this never comes") from exc
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise ValueError(f"there is no time zone {name!r}") from exc
 
 
 Schedule: TypeAlias = Cron | Every
