@@ -9,7 +9,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import default
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from cryptography import x509
@@ -80,7 +80,7 @@ class Post:
 
 class _Server(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(self.transport, asyncio.Transport):  # STARTTLS makes it a second time
+        if self.transport is None:  # STARTTLS makes it a second time
             self.event_handler.connections += 1
             self.event_handler.open += 1
         super().connection_made(transport)
@@ -91,8 +91,8 @@ class _Server(SMTP):
 
 
 def _abort(server: SMTP) -> None:
-    if isinstance(server.transport, asyncio.Transport):
-        server.transport.abort()
+    if server.transport:
+        cast(asyncio.Transport, server.transport).abort()
 
 
 @asynccontextmanager

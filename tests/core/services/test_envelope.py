@@ -10,7 +10,7 @@ from app.core.db.jobs import Job
 from app.core.runtime import Runtime
 from app.core.services.mail import Attachment, EmailData
 from app.core.services.mail.base import MAX_STORED_BYTES
-from app.core.services.mail.envelope import MAX_ATTACHED_BYTES, parse_mailbox
+from app.core.services.mail.envelope import MAX_ATTACHED_BYTES, MAX_TOGETHER, parse_mailbox
 from tests.core.services.templates import Ticket
 from tests.utils import CapturedMail
 
@@ -37,6 +37,7 @@ class TestMailbox:
             ("Lovelace, Ada <ada@example.com>", '"Lovelace, Ada" <ada@example.com>'),
             ("Zoë <zoe@exämple.com>", "Zoë <zoe@xn--exmple-cua.com>"),
             ("<ada@example.com>", "ada@example.com"),
+            ('Ada "Ace" \\ @ <ada@example.com>', '"Ada \\"Ace\\" \\\\ @" <ada@example.com>'),
         ],
     )
     def test_has_a_display_name_or_none(self, given: str, shown: str) -> None:
@@ -75,6 +76,13 @@ class TestPeople:
         for hidden in ({"cc": ["eve@example.com"]}, {"bcc": ["eve@example.com"]}):
             with pytest.raises(ValidationError, match="need together=True"):
                 mail("ada@example.com", "bob@example.com", **hidden)
+
+    def test_not_too_many_see_each_other(self) -> None:
+        people = [f"p{number}@example.com" for number in range(MAX_TOGETHER)]
+        assert len(mail(*people, together=True).people()) == MAX_TOGETHER
+        with pytest.raises(ValidationError, match="a mail of its own"):
+            mail(*people, bcc=["one.more@example.com"], together=True)
+        assert len(mail(*people, "one.more@example.com").people()) == MAX_TOGETHER + 1
 
     async def test_together_is_one_mail_that_names_all(self, kit: Runtime, captured_mail: CapturedMail) -> None:
         await kit.mail.send(TICKET, mail("Ada <ada@example.com>", "bob@example.com", together=True))
@@ -119,6 +127,7 @@ class TestAttachments:
             Attachment(name="Prüfung, 1.pdf", content=bytes(range(256))),
             Attachment(name="table", content=b"a;b\r\n", media_type="text/csv"),
             Attachment(name="forwarded.eml", content=b"Subject: x\n\ny"),
+            Attachment(name="table.csv.gz", content=b""),
         ]
         await kit.mail.queue(TICKET, mail("ada@example.com", attachments=files))
         await drain()
@@ -130,6 +139,7 @@ class TestAttachments:
         assert [part.get_content_type() for part in arrived] == [
             "application/pdf",
             "text/csv",
+            "application/octet-stream",
             "application/octet-stream",
         ]
         body = message.get_body(("plain",))

@@ -1,5 +1,7 @@
 """Mail: composed, queued, captured."""
 
+import asyncio
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage
 
@@ -194,6 +196,25 @@ class TestQueue:
             job.last_error == "LookupError: no mail template is called 'subprocess:Popen': was it renamed or removed?"
         )
         assert captured_mail.messages() == []
+
+
+class TestCapture:
+    async def test_readers_see_whole_files_that_are_their_owners(
+        self, kit: Runtime, captured_mail: CapturedMail
+    ) -> None:
+        sending = asyncio.gather(
+            *(kit.mail.send(Ticket(name="Ada" * 20_000, seat=seat), to("ada@example.com")) for seat in range(20))
+        )
+        seen: set[int] = set()
+        while not sending.done():
+            seen.add(len(captured_mail.messages()))
+            assert all("Show the ticket" in part(message, "plain") for message in captured_mail.messages())
+            await asyncio.sleep(0)
+        await sending
+        assert len(captured_mail.to("ada@example.com")) == 20
+        assert len(seen) > 1
+        assert {stat.S_IMODE(path.stat().st_mode) for path in captured_mail.folder.glob("*.eml")} == {0o600}
+        assert [path for path in captured_mail.folder.iterdir() if path.suffix != ".eml"] == []
 
 
 class TestText:

@@ -61,7 +61,9 @@ class SMTPConnections:
             connection = await self._take()
             try:
                 yield connection.client
-            except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused):
+            except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused) as exc:
+                if getattr(exc, "code", 0) < 0:  # aiosmtplib's word for what was no answer
+                    connection.client.close()
                 self._keep(connection)
                 raise
             except BaseException:

@@ -4,6 +4,7 @@ import base64
 import mimetypes
 import re
 from email.headerregistry import Address
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from email_validator import EmailNotValidError, validate_email
@@ -12,6 +13,9 @@ from pydantic import BaseModel as PydanticModel
 
 MAX_ATTACHED_BYTES = 10 * 1024 * 1024
 """How much one mail may carry: many servers refuse what is larger once it is encoded."""
+
+MAX_TOGETHER = 100
+"""How many people may see each other in one mail, as many as every server takes (RFC 5321, 4.5.3.1.8)."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TURNING = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -87,7 +91,8 @@ class Attachment(PydanticModel):
 
     def type_and_subtype(self) -> tuple[str, str]:
         """The two halves of the media type."""
-        guessed = self.media_type or mimetypes.guess_type(self.name)[0] or ""
+        # The suffix alone: the whole would be read as a URL, and `.tar.gz` as what is inside.
+        guessed = self.media_type or mimetypes.guess_type(f"file{Path(self.name).suffix}")[0] or ""
         main, _, sub = guessed.partition("/")
         # A message or a multipart would be taken apart by readers; as a file it is only handed over.
         return (main, sub) if sub and main not in ("message", "multipart") else ("application", "octet-stream")
@@ -115,6 +120,8 @@ class EmailData(PydanticModel):
     def _nobody_is_shown_by_accident(self) -> Self:
         if (self.cc or self.bcc) and len(self.recipients) > 1 and not self.together:
             raise ValueError("cc and bcc with several recipients need together=True: all of them will see each other")
+        if self.is_shared and len(self.recipients) + len(self.cc) + len(self.bcc) > MAX_TOGETHER:
+            raise ValueError(f"one mail may have {MAX_TOGETHER} people: give each a mail of its own")
         return self
 
     @model_validator(mode="after")
