@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import fail, show_json, show_table, with_runtime
+from app.cli.console import fail, load_settings, show_json, show_table, with_runtime
 
 if TYPE_CHECKING:
     from app.core.db.jobs import Job, JobStatus
@@ -31,12 +31,14 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
+    load_settings()
+    statuses = _statuses(status or [])
 
     async def read(opened: "Runtime") -> "Sequence[Job]":
         from app.core.services.queue.administration import find_jobs
 
         async with opened.database.session_scope(read_only=True) as db:
-            return await find_jobs(db=db, statuses=_statuses(status or []), task=task, limit=limit)
+            return await find_jobs(db=db, statuses=statuses, task=task, limit=limit)
 
     found = with_runtime(read)
     if as_json:

@@ -37,9 +37,10 @@ def run(
     queue: Annotated[bool, typer.Option("--queue", help="Store it for whoever runs jobs, and print its id.")] = False,
 ) -> None:
     """Run a task here and now, without storing it, and print its result."""
+    given = _object(data)
     load_settings()
     load_registries()
-    found, given = _find(name), _object(data)
+    found = _find(name)
     payload = _payload(found, given)
 
     async def push(opened: "Runtime") -> Any:
