@@ -132,11 +132,11 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         await opened.runner.stop(opened.settings.SHUTDOWN_GRACE_SECONDS)
 
 
-def connect_redis(url: str, *, connections: int = 50) -> Redis:
+def connect_redis(url: str) -> Redis:
     """For the cache and the limiter: fail fast, their users have an answer without Redis."""
     pool = BlockingConnectionPool.from_url(
         url,
-        max_connections=connections,
+        max_connections=50,
         timeout=0.2,
         socket_timeout=0.2,
         socket_connect_timeout=0.2,
@@ -151,8 +151,7 @@ def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
     if settings.redis_url is None:
         store = MemoryStore(settings.CACHE_MAX_ITEMS, settings.CACHE_MAX_BYTES)
     else:
-        # Its own few connections: it waits less long than the limiter, and a burst need not open fifty.
-        redis = connect_redis(settings.redis_url, connections=10)
+        redis = connect_redis(settings.redis_url)  # its own: it waits less long than the limiter
         stack.push_async_callback(redis.aclose)
         store = RedisStore(redis, f"{settings.REDIS_KEY_PREFIX}cache:", max_seconds=max_seconds, max_bytes=max_bytes)
         stack.push_async_callback(store.close)

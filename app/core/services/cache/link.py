@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 TICK = 0.005
 TICKS = 7
-"""One call waits for Redis this many ticks, 35 ms, connecting and waiting for a connection included."""
+"""One call waits for Redis this many ticks, 35 ms, connecting included."""
+
+CALLS = 10
+"""How many are under way at once. More would only wait for this process, and open connections to do so."""
 
 PAUSE = 1.0
 """For how many seconds Redis is left alone between two looks for whether it is back."""
@@ -34,15 +37,17 @@ class RedisLink:
     def __init__(self, redis: Redis, make_up: Callable[[], Awaitable[None]]) -> None:
         self._redis = redis
         self._make_up = make_up
+        self._turns = asyncio.Semaphore(CALLS)
         self._recovery: asyncio.Task[None] | None = None
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
         """The answer of `command`, or Away. What Redis refuses to do is the ResponseError it says."""
-        if self._recovery:
-            raise Away
         try:
-            async with _patience():
-                return await command()
+            async with self._turns:
+                if self._recovery:
+                    raise Away
+                async with _patience():
+                    return await command()
         except ResponseError:
             raise
         except (RedisError, OSError) as exc:
