@@ -61,8 +61,10 @@ class Clock:
             if (due := schedule.next_after(reached)) > now:
                 return due
             if await _move_on(session, task, reached, now):
-                if schedule.catch_up or schedule.next_after(max(reached, now - IN_TIME)) <= now:
-                    job = new_job(task, {})
+                recent = schedule.next_after(max(reached, now - IN_TIME))
+                if schedule.catch_up or recent <= now:
+                    # The key is for people: it says which tick this is.
+                    job = new_job(task, {}, dedup_key=f"tick {recent if recent <= now else due:%FT%TZ}")
                     store_with(session, job, partial(runtime().waker, job))
                 else:
                     logger.warning("a scheduled run was missed and is skipped", task=task.name, due=due)
