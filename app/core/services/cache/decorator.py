@@ -63,11 +63,12 @@ def cached(
     HEAD are remembered, and only what is no `Response`, has no other status and sets no cookie.
     """
 
+    if isinstance(tags, str):
+        raise TypeError("@cached takes a list of tags, not one text")
+
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"@cached takes an `async def`, not {function!r}")
-        if isinstance(tags, str):
-            raise TypeError("@cached takes a list of tags, not one text")
         codec = _Codec(function)
         signature = inspect.signature(function)
         namespace = namespace_of(function.__module__)
