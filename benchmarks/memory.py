@@ -12,9 +12,9 @@ from app.core.api.limiter_windows import windows
 from app.core.services.cache import CacheService, MemoryStore
 
 
-def resident_mib() -> float:
-    """The memory this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident_mib(pid: int | str = "self") -> float:
+    """The memory a process holds now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
