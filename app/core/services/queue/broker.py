@@ -45,7 +45,7 @@ class RowIdBroker(ListQueueBroker):
         self._publishing = BlockingConnectionPool.from_url(
             url,
             max_connections=10,
-            timeout=_PUBLISH_SECONDS,
+            timeout=10,  # for a connection: what is pushed in a burst goes out in turn
             socket_connect_timeout=_PUBLISH_SECONDS,
             socket_timeout=_PUBLISH_SECONDS,
             retry=Retry(NoBackoff(), 1, (RedisConnectionError,)),  # a connection of before a restart is replaced
