@@ -1,4 +1,4 @@
-"""The processes beside the app: `taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`."""
+"""`taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`: `kit worker` under taskiq's manager."""
 
 import multiprocessing
 import os
