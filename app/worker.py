@@ -1,4 +1,4 @@
-"""`taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`: `kit worker` under taskiq's manager."""
+"""For taskiq's own manager: `taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`."""
 
 import multiprocessing
 import os
