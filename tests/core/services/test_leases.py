@@ -1,10 +1,13 @@
 """Leases: who may write what became of a job."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import event, insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import utcnow
@@ -20,6 +23,16 @@ from tests.utils import freeze
 Drain = Callable[[], Awaitable[int]]
 Due = Callable[[], Awaitable[None]]
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
+
+
+@contextmanager
+def listening(target: Any, name: str, function: Callable[..., None]) -> Iterator[None]:
+    """SQLAlchemy calls `function` while the block lasts."""
+    event.listen(target, name, function)
+    try:
+        yield
+    finally:
+        event.remove(target, name, function)
 
 
 class TestLease:
@@ -83,6 +96,32 @@ class TestLease:
         batches = await asyncio.gather(*(store.claim(7) for _ in range(8)))
         ids = [job.id for batch in batches for job in batch]
         assert len(ids) == len(set(ids)) == 30
+
+    async def test_many_completed_rows_are_not_looked_at(self, committed: Database, store: JobStore) -> None:
+        ended = {"status": JobStatus.COMPLETED, "finished_at": utcnow()}
+        common = {"task": "test.play", "payload": {"number": 1}, "max_attempts": 3, "available_at": utcnow()}
+        async with committed.session_scope() as session:
+            await session.execute(insert(Job), [{**common, **ended} for _ in range(5_000)])
+            await session.execute(insert(Job), [common for _ in range(20)])
+            await session.execute(text("ANALYZE core_jobs"))
+        sent: list[tuple[str, Any]] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            sent.append((statement, parameters))
+
+        with listening(committed.engine.sync_engine, "before_cursor_execute", note):
+            assert await store.any_due()
+            assert len(await store.claim(10)) == 10
+        asked = [(statement, parameters) for statement, parameters in sent if "available_at <=" in statement]
+        assert len(asked) == 2
+        explain = "EXPLAIN QUERY PLAN " if committed.engine.dialect.name == "sqlite" else "EXPLAIN "
+        async with committed.engine.connect() as connection:
+            for statement, parameters in asked:
+                found = await connection.exec_driver_sql(explain + statement, parameters)
+                plan = "\n".join(str(row) for row in found)
+                assert "ix_core_jobs_available_at_id" in plan
+                assert "Seq Scan on core_jobs" not in plan
+                assert "SCAN core_jobs" not in plan
 
     async def test_purge_removes_old_completed_jobs_only(
         self, kit: Runtime, db: AsyncSession, store: JobStore, drain: Drain, jobs: Jobs, scene: Stage

@@ -39,6 +39,44 @@ class Reachable:
         return self.kit.database
 
 
+class Wire:
+    """A way to a server that can be cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._streams: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def connect(self, port: int = 0) -> int:
+        """Lead there; the port that does."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        opened: int = self._server.sockets[0].getsockname()[1]
+        return opened
+
+    async def cut(self) -> None:
+        """Lead nowhere."""
+        if self._server:
+            self._server.close()
+            for stream in self._streams:
+                stream.transport.abort()
+            self._streams.clear()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection(*self._target)
+        self._streams += [writer, behind_writer]
+        with suppress(OSError):
+            await asyncio.gather(_pump(reader, behind_writer), _pump(behind_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
 class TestBackground:
     async def test_runs_what_is_pushed_when_woken(self, kit: Runtime, committed: Database, scene: Stage) -> None:
         async with running(make_runner(kit, poll=60)) as runner:
@@ -250,24 +288,47 @@ class TestBackground:
         await writer.close(1)
 
 
+class TestPostgresAway:
+    async def test_a_job_that_ends_while_the_server_is_cut_off_runs_once(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        if committed.engine.dialect.name == "sqlite":
+            pytest.skip("needs PostgreSQL")
+        wire = Wire(str(committed.engine.url.host), committed.engine.url.port or 5432)
+        port = await wire.connect()
+        through = Database.connect(committed.engine.url.set(host="127.0.0.1", port=port))
+
+        async def cut_off() -> None:
+            await wire.cut()
+
+        scene.scenes["play"] = cut_off
+        await kit.queue.push(Play, {"number": 1})
+        try:
+            async with running(JobRunner(lambda: through, concurrency=1, poll=0.02, lease=60)):
+                await until(lambda: "outcomes of jobs cannot be stored: trying again" in capfd.readouterr().out)
+                await wire.connect(port)
+        finally:
+            await through.close()
+            await wire.cut()
+        job = (await jobs())[0]
+        assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+
 class TestSideBySide:
     async def test_two_runners_share_the_jobs(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
     ) -> None:
-        by: dict[str, list[int]] = {"one": [], "two": []}
         async with kit.database.session_scope():
             for number in range(200):
                 await kit.queue.push(Play, {"number": number})
-        turn = asyncio.Barrier(2)
+        # Each runs one job at a time, and none ends before the other runs one too: half of them each.
+        pair = asyncio.Barrier(2)
 
         async def wait_for_the_other() -> None:
-            with suppress(asyncio.BrokenBarrierError, TimeoutError):
-                async with asyncio.timeout(2):
-                    await turn.wait()
+            await pair.wait()
 
         scene.scenes["play"] = wait_for_the_other
-        one, two = (make_runner(kit, concurrency=1 if name == "one" else 8) for name in by)
-        async with running(one), running(two):
+        async with running(make_runner(kit, concurrency=1)), running(make_runner(kit, concurrency=1)):
             await until(lambda: len(scene.entries) == 200, 30)
         assert sorted(scene.values("play")) == list(range(200))
         assert {(job.status, job.attempts) for job in await jobs()} == {(JobStatus.COMPLETED, 1)}
