@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import httpx
 from sqlalchemy import create_engine, make_url, select
@@ -101,9 +102,9 @@ class Service:
     def _environment(self) -> dict[str, str]:
         return environment(self.folder, **self.settings)
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, **options: Any) -> httpx.AsyncClient:
         """Requests to the server process."""
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=30)
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=30, **options)
 
     async def post(self, path: str, **body: object) -> int:
         """One request; its status."""
