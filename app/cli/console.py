@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
@@ -73,7 +74,7 @@ def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
 
 def show_json(value: Any) -> None:
     """JSON for programs."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    typer.echo(json.dumps(value, indent=2, default=_plain))
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -107,6 +108,10 @@ def database_errors(settings: "AppConfig") -> Iterator[None]:
         reason = next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
         url = settings.database_url.render_as_string(hide_password=True)
         fail(f"The database {url} cannot be used: {reason}. Check DATABASE_URL.")
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _faults(error: "ValidationError") -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -86,6 +87,7 @@ class TestLooking:
         (job,) = json.loads(ok(run("jobs", "list", *arguments, "--json")))
         assert (job["id"], job["status"], job["attempts"]) == (5, "dead", 1)
         assert "payload" not in job
+        assert datetime.fromisoformat(job["created_at"]).tzinfo
 
     def test_one_with_its_data(self, run: Kit, table: Session) -> None:
         assert json.loads(ok(run("jobs", "show", "2", "--json")))["payload"] == {"user_id": 2}
