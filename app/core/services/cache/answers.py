@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response, params
 from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
@@ -76,7 +77,9 @@ class Exchange:
                 headers.append(name, text)
         headers.setdefault("ETag", answer.etag)
         headers.setdefault("Cache-Control", self._freshness(answer))
-        headers["Vary"] = ", ".join(dict.fromkeys([*headers.getlist("vary"), *self._varies()]))
+        headers["Vary"] = ", ".join(
+            dict.fromkeys([*headers.getlist("vary"), *_varies(self.request.scope.get("route"))])
+        )
         if not _names(self.request.headers.getlist("if-none-match"), headers["ETag"]):
             return None
         unchanged = Response(status_code=304)
@@ -90,12 +93,19 @@ class Exchange:
         age = "no-cache" if answer.until is None else f"max-age={max(0, int(answer.until - time.time()))}"
         return f"{'private' if personal else 'public'}, {age}"
 
-    def _varies(self) -> list[str]:
-        """The headers an answer may depend on: credentials, and those the operation declares."""
-        dependant = getattr(self.request.scope.get("route"), "dependant", None)
-        declared = get_flat_params(dependant) if dependant else []
-        headers = [field.alias for field in declared if isinstance(field.field_info, params.Header)]
-        return ["Authorization", "Cookie", *headers]
+
+_declared: dict[int, tuple[Any, list[str]]] = {}
+
+
+def _varies(route: Any) -> list[str]:
+    """The headers an answer may depend on: credentials, and those the operation and its dependencies declare."""
+    known, headers = _declared.get(id(route), (None, []))
+    if known is not route:  # a route cannot be hashed, and the walk costs more than the rest
+        fields = get_flat_params(route.dependant) if isinstance(route, APIRoute) else []
+        declared = [field.alias for field in fields if isinstance(field.field_info, params.Header)]
+        headers = ["Authorization", "Cookie", *(name for name in declared if name != "authorization")]
+        _declared[id(route)] = route, headers
+    return headers
 
 
 async def _exchange(request: Request, response: Response) -> Exchange:
