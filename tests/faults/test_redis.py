@@ -74,6 +74,5 @@ async def test_a_worker_on_an_idle_redis_that_restarts_is_still_woken(
         await until(lambda: done(service) == 1)
         strike(redis)
         with redis_server(tmp_path, port):
-            for _ in range(2):
-                assert await service.post("/faults/work") == 200
-            await until(lambda: done(service) == 3)
+            assert await service.post("/faults/work") == 200
+            await until(lambda: done(service) == 2)
