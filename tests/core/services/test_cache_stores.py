@@ -11,10 +11,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from app.core.runtime import connect_redis
+from app.core.deps import CacheService as CacheServiceDependency
+from app.core.deps import cached
+from app.core.runtime import Runtime, connect_redis
 from app.core.services.cache import CacheService, MemoryStore, RedisStore
 from app.core.services.cache.link import PAUSE, TICK, TICKS
 from app.core.services.cache.memory import ENTRY_BYTES, SWEEP_EVERY
@@ -229,6 +233,31 @@ class TestRedis:
             assert time.perf_counter() - begun < 10 * PATIENCE
         await self.back(store)
         assert await cache.get("a") == 1
+
+    async def test_a_request_is_answered_while_redis_hangs(
+        self, server: "subprocess.Popen[bytes]", kit: Runtime, cache: CacheService
+    ) -> None:
+        web = FastAPI()
+
+        @web.get("/")
+        @cached(ttl=60, tags=["t"])
+        async def root(service: CacheServiceDependency) -> int:
+            await service.set("seen", 1)
+            await service.invalidate("seen")
+            return 1
+
+        before, kit.cache = kit.cache, cache
+        try:
+            async with (
+                httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://test") as http,
+                hanging(server),
+            ):
+                for _ in range(20):
+                    begun = time.perf_counter()
+                    assert (await http.get("/")).json() == 1
+                    assert time.perf_counter() - begun < 10 * 0.05
+        finally:
+            kit.cache = before
 
     async def test_a_busy_process_is_not_taken_for_an_absent_redis(
         self, server: object, cache: CacheService, capfd: pytest.CaptureFixture[str]

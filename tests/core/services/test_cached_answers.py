@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.middleware.gzip import GZipMiddleware
 
 from app.core.api.identity import remember_principal
+from app.core.api.openapi import DocumentedAPI
 from app.core.deps import cached
 from app.core.runtime import Runtime
 from app.core.services.cache import CacheServiceInterface
@@ -262,6 +263,22 @@ class TestValidators:
         assert (plain.headers.get("content-encoding"), packed.headers["content-encoding"]) == (None, "gzip")
         assert plain.headers["etag"] == packed.headers["etag"]
         assert plain.headers["vary"] == packed.headers["vary"] == "Authorization, Cookie, Accept-Encoding"
+
+    def test_the_documentation_names_the_304(self) -> None:
+        web = DocumentedAPI()
+
+        @web.get("/a")
+        @cached(ttl=60)
+        async def a() -> int:
+            return 1
+
+        @web.get("/b")
+        async def b() -> int:
+            return 1
+
+        paths = web.openapi()["paths"]
+        assert ["304" in paths[path]["get"]["responses"] for path in ("/a", "/b")] == [True, False]
+        assert "parameters" not in paths["/a"]["get"]
 
 
 class TestNotKept:
