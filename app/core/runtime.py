@@ -41,6 +41,7 @@ class Runtime:
     runner: JobRunner
     waker: JobWaker
     broker: AsyncBroker
+    background: Background
 
 
 _current: Runtime | None = None
@@ -93,7 +94,6 @@ async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
     await broker.startup()
     stack.push_async_callback(broker.shutdown)
     background = Background()
-    stack.push_async_callback(background.close, settings.SHUTDOWN_GRACE_SECONDS)
     runner = JobRunner(
         _database,
         concurrency=settings.JOBS_CONCURRENCY,
@@ -113,6 +113,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
         runner=runner,
         waker=waker,
         broker=broker,
+        background=background,
     )
 
 
@@ -129,7 +130,11 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         if clock:
             clock.cancel()
             await asyncio.gather(clock, return_exceptions=True)
-        await opened.runner.stop(opened.settings.SHUTDOWN_GRACE_SECONDS)
+        grace = opened.settings.SHUTDOWN_GRACE_SECONDS
+        grace_ends = asyncio.get_running_loop().time() + grace
+        await opened.runner.stop(grace)
+        # One grace for both; at least a second, as what was dispatched outside a unit may still be on its way.
+        await opened.background.close(max(grace_ends - asyncio.get_running_loop().time(), 1))
 
 
 def connect_redis(url: str) -> Redis:

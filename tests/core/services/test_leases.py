@@ -1,13 +1,12 @@
 """Leases: who may write what became of a job."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import utcnow
@@ -17,22 +16,13 @@ from app.core.runtime import Runtime
 from app.core.services.queue import PermanentFailure
 from app.core.services.queue.outcomes import completed, dead, failed, handed_back
 from app.core.services.queue.store import JobStore
+from tests.core.services.conftest import listening
 from tests.core.services.stage import Play, Say, Stage
 from tests.utils import freeze
 
 Drain = Callable[[], Awaitable[int]]
 Due = Callable[[], Awaitable[None]]
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
-
-
-@contextmanager
-def listening(target: Any, name: str, function: Callable[..., None]) -> Iterator[None]:
-    """SQLAlchemy calls `function` while the block lasts."""
-    event.listen(target, name, function)
-    try:
-        yield
-    finally:
-        event.remove(target, name, function)
 
 
 class TestLease:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -16,7 +17,7 @@ from app.core.runtime import Runtime
 from app.core.services.queue import JobRunner
 from app.core.services.queue.outcomes import OutcomeWriter, completed
 from app.core.services.queue.store import JobStore
-from tests.core.services.conftest import change, make_runner, running, until
+from tests.core.services.conftest import change, listening, make_runner, running, until
 from tests.core.services.stage import Play, Stage
 
 Drain = Callable[[], Awaitable[int]]
@@ -271,6 +272,34 @@ class TestBackground:
         await until(lambda: asyncio.all_tasks() <= before)
         job = (await jobs())[0]
         assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
+
+    async def test_what_ends_together_is_stored_together_and_leases_are_kept_together(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        everybody = asyncio.Barrier(10)
+
+        async def end_together() -> None:
+            await asyncio.sleep(0.5)  # three beats
+            await everybody.wait()
+
+        scene.scenes["play"] = end_together
+        async with kit.database.session_scope():
+            for number in range(10):
+                await kit.queue.push(Play, {"number": number})
+        written: list[tuple[str, int]] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+            written.append((statement.partition(" WHERE ")[0], len(parameters) if many else 1))
+
+        with listening(kit.database.engine.sync_engine, "before_cursor_execute", note):
+            async with running(make_runner(kit, poll=60, lease=0.4)):
+                await until(lambda: len(scene.entries) == 10)
+        completing = [rows for text, rows in written if text.startswith("UPDATE") and "finished_at" in text]
+        extending = [rows for text, rows in written if text.startswith("UPDATE") and "finished_at" not in text]
+        assert sum(completing) == 10
+        assert len(completing) <= 2
+        assert set(extending) == {10}
+        assert {(job.status, job.attempts) for job in await jobs()} == {(JobStatus.COMPLETED, 1)}
 
     async def test_what_cannot_be_stored_does_not_keep_others_from_it(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
