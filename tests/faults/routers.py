@@ -9,7 +9,7 @@ from app.auth import UserCreated
 from app.core.deps import DBSession, EventsService, MailService, QueueService
 from app.core.exceptions import ConflictError
 from app.core.services.mail import EmailData
-from tests.core.services.templates import Ticket
+from tests.faults.emails import Ticket
 from tests.faults.tasks import Work
 
 router_v1 = APIRouter(prefix="/faults", tags=["faults"])

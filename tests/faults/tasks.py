@@ -7,10 +7,7 @@ from pathlib import Path
 
 from app.core.deps import queued
 from app.core.services.queue import BaseTask, current_job
-from tests.core.services.templates import Ticket
 from tests.faults.journal import note
-
-TEMPLATES = [Ticket]  # a worker knows those that tasks or listeners import
 
 
 @queued
