@@ -55,9 +55,10 @@ async def _work(settings: "AppConfig", *, with_schedule: bool) -> None:
         listening = asyncio.create_task(_listen(opened, stopping))
         logger.info("worker ready", concurrency=settings.JOBS_CONCURRENCY, schedule=with_schedule)
         await stopping.wait()
-        logger.info("worker stops", grace=settings.SHUTDOWN_GRACE_SECONDS)
-        # Side by side: both have the grace time.
-        await asyncio.gather(opened.runner.stop(settings.SHUTDOWN_GRACE_SECONDS), listening)
+        grace = settings.SHUTDOWN_GRACE_SECONDS
+        logger.info("worker stops", grace=grace)
+        # Side by side: one grace for all.
+        await asyncio.gather(opened.runner.stop(grace), opened.background.close(grace), listening)
 
 
 async def _keep_schedule(settings: "AppConfig") -> None:
