@@ -65,7 +65,7 @@ class AppConfig(BaseConfig):
     WORKER_IN_APP: bool | None = None
     JOBS_CONCURRENCY: int = Field(default=10, ge=1)
     JOBS_POLL_SECONDS: float = Field(default=1.0, gt=0)
-    JOBS_LEASE_SECONDS: float = Field(default=60.0, gt=0)
+    JOBS_LEASE_SECONDS: float = Field(default=20.0, gt=0)
     JOBS_KEEP_DAYS: int = Field(default=7, ge=0)
 
     CACHE_MAX_ITEMS: int = Field(default=10_000, ge=1)
