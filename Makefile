@@ -53,9 +53,9 @@ FAULT_ROUNDS ?= 100
 
 faults: $(VENV)/.development ## kill servers, workers, Redis and connections 100 times amid work; nothing may be lost
 	@export FAULT_ROUNDS=$(FAULT_ROUNDS); \
-	TEST_BACKEND=embedded $(BIN)/pytest -q -s tests/faults $(ARGS) || exit; \
+	TEST_BACKEND=embedded $(BIN)/pytest -s tests/faults $(ARGS) || exit; \
 	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
-		TEST_BACKEND=served $(BIN)/pytest -q -s tests/faults $(ARGS); \
+		TEST_BACKEND=served $(BIN)/pytest -s tests/faults $(ARGS); \
 	else \
 		echo 'Killed embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add workers, PostgreSQL and Redis.'; \
 	fi
