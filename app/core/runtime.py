@@ -72,7 +72,7 @@ async def open_runtime(
 
     settings.mail_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        opened = await _open(settings, stack)
+        opened = await _open(settings, stack, run_jobs)
         previous, _current = _current, opened
         try:
             async with _jobs(opened, run_jobs, run_jobs if run_schedule is None else run_schedule):
@@ -83,8 +83,10 @@ async def open_runtime(
             _current = previous
 
 
-async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
-    database = Database.connect(settings.database_url, pool_size=settings.DB_POOL_SIZE, echo=settings.SQL_ECHO)
+async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> Runtime:
+    # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
+    pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
+    database = Database.connect(settings.database_url, pool_size=pool_size, echo=settings.SQL_ECHO)
     stack.push_async_callback(database.close)
     redis = connect_redis(settings.redis_url) if settings.redis_url else None
     if redis:
