@@ -122,7 +122,7 @@ class TestFunction:
         assert counter.calls == [2, 2]
 
     async def test_a_prefix_and_tags_name_what_to_forget(self, kit: Runtime, counter: Counter, prefix: str) -> None:
-        @cached(ttl=60, prefix=f"{prefix}:squares", tags=lambda number, **_: [f"{prefix}:{number}"])
+        @cached(ttl=60, prefix=f"{prefix}:squares", tags=lambda number: [f"{prefix}:{number}"])
         async def square(number: int, *, of: str = "") -> int:
             return int(counter.add(number)) ** 2
 
@@ -153,6 +153,13 @@ class TestFunction:
         await remembered(prefix)
         assert await kit.cache.get(prefix) is None
         assert await kit.cache.namespace("auth").get(prefix) == len(prefix)
+
+    def test_tags_are_made_of_arguments_there_are(self) -> None:
+        async def find(number: int) -> int:
+            return number
+
+        with pytest.raises(TypeError, match="has no argument user_id to make tags of"):
+            cached(ttl=60, tags=lambda user_id: [user_id])(find)
 
     def test_one_text_is_no_list_of_tags(self) -> None:
         with pytest.raises(TypeError, match="list of tags"):

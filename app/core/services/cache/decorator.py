@@ -26,7 +26,7 @@ T = TypeVar("T")
 KeyBuilder = Callable[..., str]
 
 Tags = Iterable[str] | Callable[..., Iterable[str]]
-"""Tags, or what makes them of the arguments."""
+"""Tags, or what makes them of those arguments of the function that it names."""
 
 _plain: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -73,12 +73,21 @@ def cached(
         signature = inspect.signature(function)
         namespace = namespace_of(function.__module__)
         start = f"{prefix or _name(function)}:"
+        named = inspect.signature(tags).parameters if callable(tags) else {}
+        everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+        if not everything and (unknown := named.keys() - signature.parameters.keys()):
+            raise TypeError(f"@cached: {_name(function)} has no argument {', '.join(sorted(unknown))} to make tags of")
 
         def key_of(*args: P.args, **kwargs: P.kwargs) -> str:
             if key_builder is None:
                 return start + _digest(function, signature.bind(*args, **kwargs))
             built = key_builder(function, *args, **kwargs)
             return start + built if prefix else built
+
+        def taken(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return {name: value for name, value in bound.arguments.items() if everything or name in named}
 
         @functools.wraps(function)
         async def remember(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,7 +97,7 @@ def cached(
             if exchange and answers and not exchange.is_safe:
                 return await call()
             key = key_of(*args, **kwargs)
-            marks = list(tags(*args, **kwargs) if callable(tags) else tags)
+            marks = list(tags(**taken(*args, **kwargs)) if callable(tags) else tags)
             if exchange and private and (caller := exchange.caller):
                 marks.append(caller_tag(key))
                 key += OF_CALLER + caller

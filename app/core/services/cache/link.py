@@ -14,8 +14,8 @@ from app.core.services.log import logger
 T = TypeVar("T")
 
 TICK = 0.005
-TICKS = 7
-"""One call waits for Redis this many ticks, 35 ms, connecting included."""
+TICKS = 6
+"""One call waits for Redis this many ticks, 30 ms, connecting included."""
 
 CALLS = 10
 """How many are under way at once. More would only wait for this process, and open connections to do so."""
@@ -84,7 +84,7 @@ class RedisLink:
 async def _patience() -> AsyncIterator[None]:
     """A TimeoutError once the loop has come round `TICKS` times, at least `TICK` seconds apart.
 
-    By the clock alone, a process that is busy for 35 ms would take that for Redis's fault and give its cache up
+    By the clock alone, a process that is busy for 30 ms would take that for Redis's fault and give its cache up
     when it needs it most.
     """
     loop = asyncio.get_running_loop()
