@@ -60,7 +60,7 @@ faults: $(VENV)/.development ## kill servers, workers, Redis and connections 100
 		echo 'Killed embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add workers, PostgreSQL and Redis.'; \
 	fi
 
-bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS='--json' for programs
+bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS=jobs measures jobs, --json is for programs
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, OpenAPI document
