@@ -91,8 +91,8 @@ class Kit:
         return runtime().database.session_scope(read_only=read_only)
 
     def cache(self, namespace: str) -> CacheServiceInterface:
-        """The cache, every key below `namespace`, which is the package's name."""
-        return _NamespacedCache(namespace)
+        """The cache, every key below `namespace`, which is the package's name; not before the service is started."""
+        return runtime().cache.namespace(namespace)
 
     async def push(self, task: str, data: Mapping[str, Any] | None = None, *, durable: bool = True) -> int | None:
         """Store a run of the task called `task` with the current unit of work; LookupError where there is none."""
@@ -135,22 +135,6 @@ class Kit:
     def page_of(self, schema: type[BaseModel]) -> type[BaseModel]:
         """The answer of such a list, as a `response_model`."""
         return PaginatedResponse[schema]  # type: ignore[valid-type]  # known when it runs only
-
-
-class _NamespacedCache(CacheServiceInterface):
-    """The cache of the running process below a prefix."""
-
-    def __init__(self, namespace: str) -> None:
-        self._prefix = f"{namespace}:"
-
-    async def get(self, key: str) -> Any | None:
-        return await runtime().cache.get(self._prefix + key)
-
-    async def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
-        await runtime().cache.set(self._prefix + key, value, ttl=ttl)
-
-    async def delete(self, *keys: str) -> None:
-        await runtime().cache.delete(*(self._prefix + key for key in keys))
 
 
 def _one_of(names: Sequence[str]) -> Any:
