@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, create_model
@@ -91,8 +91,8 @@ class Kit:
         return runtime().database.session_scope(read_only=read_only)
 
     def cache(self, namespace: str) -> CacheServiceInterface:
-        """The cache, every key below `namespace`, which is the package's name; not before the service is started."""
-        return runtime().cache.namespace(namespace)
+        """The cache, every key below `namespace`, which is the package's name."""
+        return cast(CacheServiceInterface, _LateCache(namespace))
 
     async def push(self, task: str, data: Mapping[str, Any] | None = None, *, durable: bool = True) -> int | None:
         """Store a run of the task called `task` with the current unit of work; LookupError where there is none."""
@@ -135,6 +135,16 @@ class Kit:
     def page_of(self, schema: type[BaseModel]) -> type[BaseModel]:
         """The answer of such a list, as a `response_model`."""
         return PaginatedResponse[schema]  # type: ignore[valid-type]  # known when it runs only
+
+
+class _LateCache:
+    """The cache of the process that runs by then: packages ask for theirs before anything is open."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(runtime().cache.namespace(self._namespace), name)
 
 
 def _one_of(names: Sequence[str]) -> Any:
