@@ -10,6 +10,7 @@ from app.auth import (
     LoginFailed,
     LoginSucceeded,
     PasswordChanged,
+    PasswordConfirmationFailed,
     PasswordResetCompleted,
     PasswordResetRequested,
     RefreshTokenReused,
@@ -72,6 +73,12 @@ async def record_verified_address(event: ListenedEvent[EmailAddressVerified]) ->
 async def record_changed_password(event: ListenedEvent[PasswordChanged]) -> None:
     """Keep that a password was changed."""
     await _record(event)
+
+
+@listener(PasswordConfirmationFailed)
+async def record_failed_confirmation(event: ListenedEvent[PasswordConfirmationFailed]) -> None:
+    """Keep that a change was refused because its password was wrong."""
+    await _record(event, Outcome.FAILURE)
 
 
 @listener(PasswordResetRequested)

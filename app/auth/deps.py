@@ -112,9 +112,9 @@ async def auth_events(events: EventsService, origin: RequestOrigin) -> EventsSer
 AuthEvents: TypeAlias = Annotated[EventsServiceInterface, Depends(auth_events)]
 
 
-async def credential_service(config: Config) -> CredentialService:
+async def credential_service(config: Config, events: AuthEvents) -> CredentialService:
     """Checks passwords."""
-    return CredentialService(users=UserRepository(), hasher=config.password_hasher)
+    return CredentialService(users=UserRepository(), hasher=config.password_hasher, events=events)
 
 
 Credentials = Annotated[CredentialService, Depends(credential_service)]

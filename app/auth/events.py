@@ -73,6 +73,10 @@ class PasswordChanged(AccountEvent):
     """A new password was set by who knew the old one; the other sessions ended."""
 
 
+class PasswordConfirmationFailed(AccountEvent):
+    """A change that asks for the current password was refused: it was wrong."""
+
+
 class PasswordResetRequested(SecurityEvent):
     """A link for a new password was asked for. Without `user_id` for an address that has no account."""
 

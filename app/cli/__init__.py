@@ -2,16 +2,16 @@
 
 import typer
 
-from app.cli import demo, doctor, migrate, model, module, openapi, ready, routes, run, worker
+from app.cli import demo, doctor, migrate, model, module, openapi, ready, routes, run, secrets, worker
 from app.cli.jobs import jobs
 from app.cli.mail import mail
+from app.cli.module_commands import add_module_groups
 from app.cli.task import task
 
 app = typer.Typer(
     name="kit",
     help="Run and look after this service.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -22,6 +22,7 @@ for command in (
     demo.demo,
     openapi.openapi,
     routes.routes,
+    secrets.secrets,
     doctor.doctor,
 ):
     app.command()(command)
@@ -31,6 +32,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(jobs, name="jobs")
 app.add_typer(task, name="task")
 app.add_typer(mail, name="mail")
+add_module_groups(app)
 
 
 def main() -> None:

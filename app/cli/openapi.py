@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import fail, load_settings
+from app.cli.console import fail, load_settings, settings_errors
 
 
 def openapi(
@@ -17,7 +17,9 @@ def openapi(
     os.environ["ENVIRONMENT"] = "testing"
     load_settings()
     from app.core.configs import PROJECT_ROOT
-    from app.main import create_app
+
+    with settings_errors():
+        from app.main import create_app
 
     path = PROJECT_ROOT / "docs" / "openapi.json"
     document = json.dumps(create_app(run_jobs=False).openapi(), indent=2, ensure_ascii=False) + "\n"

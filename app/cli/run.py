@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import fail, load_settings
+from app.cli.console import fail, load_settings, settings_errors
 from app.cli.prepare import bootstrap_modules, migrate_database
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ def run(
     settings = load_settings()
     listener = listen(settings.HOST, settings.PORT)
     from app.core.services.log import configure_logging
+
+    with settings_errors():  # the server's own import of it would say it in a traceback
+        import app.main  # noqa: F401
 
     configure_logging(settings)
     migrate_database(settings)

@@ -30,7 +30,7 @@ def events_of(cls: type[SecurityEvent]) -> Iterator[type[SecurityEvent]]:
         yield from events_of(subclass) if subclass.__subclasses__() else (subclass,)
 
 
-def test_every_security_event_of_auth_is_heard() -> None:
+async def test_every_security_event_of_auth_is_heard(app: FastAPI) -> None:
     """Whoever adds an event to auth adds its listener here."""
     heard = {found.event for found in listeners if found.name.startswith("app.audit.")}
     assert heard == {event for event in events_of(SecurityEvent) if event.__module__ == "app.auth.events"}

@@ -186,9 +186,22 @@ class TestOwnAccount:
         change = {"current_password": PASSWORD, "new_password": "another good one"}
 
         assert (await client.post("/api/v1/profile/password", json=change)).status_code == 204
-        assert (await client.post("/api/v1/profile/password", json=change)).status_code == 422
-
         assert events.told() == [("password_changed", by(user.id))]
+
+    async def test_a_wrong_password_where_it_is_asked_for(
+        self, client: httpx.AsyncClient, events: RecordedEvents, user: User
+    ) -> None:
+        wrong = {"current_password": "wrong"}
+
+        for method, path, change in (
+            ("POST", "/password", {"new_password": "another good one"}),
+            ("PATCH", "", {"email": "new@example.com"}),
+            ("DELETE", "", {}),
+        ):
+            answer = await client.request(method, f"/api/v1/profile{path}", json=wrong | change)
+            assert answer.json()["code"] == "wrong_password"
+
+        assert events.told() == [("password_confirmation_failed", by(user.id))] * 3
 
     async def test_a_new_name(self, client: httpx.AsyncClient, events: RecordedEvents, user: User) -> None:
         await client.patch("/api/v1/profile", json={"username": "renamed"})

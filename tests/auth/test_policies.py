@@ -22,7 +22,7 @@ async def service(app: FastAPI, db: AsyncSession) -> UserService:
     config = AuthConfig()
     events, queue = await events_service(), await queue_service()
     accounts = await account_service(Request({"type": "http", "app": app}), config, events, await mail_service())
-    return await user_service(await credential_service(config), accounts, events, queue)
+    return await user_service(await credential_service(config, events), accounts, events, queue)
 
 
 def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:

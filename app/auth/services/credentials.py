@@ -2,18 +2,21 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.events import PasswordConfirmationFailed
 from app.auth.exceptions import WrongPassword
 from app.auth.models import User
 from app.auth.repositories.users import UserRepository
 from app.auth.security.passwords import PasswordHasher
+from app.core.services.events import EventsServiceInterface
 
 
 class CredentialService:
     """Checks passwords with no transaction held meanwhile: hashing takes long, and SQLite has one writer."""
 
-    def __init__(self, *, users: UserRepository, hasher: PasswordHasher) -> None:
+    def __init__(self, *, users: UserRepository, hasher: PasswordHasher, events: EventsServiceInterface) -> None:
         self.users = users
         self.hasher = hasher
+        self.events = events
 
     async def hash(self, password: str, *, db: AsyncSession) -> str:
         """The hash of a new password; what was written through `db` so far is committed."""
@@ -39,5 +42,7 @@ class CredentialService:
         """The caller's own account, locked, before a sensitive change; WrongPassword otherwise."""
         user = await self.check(await self.users.get(db=db, id=user_id), db=db, password=password)
         if user is None:
+            self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))
+            await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
             raise WrongPassword
         return user

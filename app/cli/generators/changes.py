@@ -111,6 +111,11 @@ class Changes:
             remove_empty(folder)
 
 
+def is_kept(path: Path) -> bool:
+    """Whether this is a file, and none that a tool left there."""
+    return path.is_file() and not any(part in CACHES or part.endswith(".egg-info") for part in path.parts)
+
+
 def remove_empty(folder: Path) -> None:
     """Remove a folder that holds no more than what tools left there."""
     for path in sorted(folder.rglob("*"), reverse=True):

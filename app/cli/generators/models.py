@@ -14,7 +14,7 @@ from app.cli.generators.modules import with_dependency
 from app.cli.generators.names import Names, model_names
 from app.cli.generators.project import carried_out, module_named
 from app.cli.generators.revisions import check_timeline, write_revision
-from app.core.configs import PROJECT_ROOT
+from app.core.configs import PROJECT_ROOT, get_settings
 from app.core.db.timelines import SHARED
 from app.core.modules import Module, installed_modules
 
@@ -44,7 +44,6 @@ def plan_model(module_name: str, name: str, texts: list[str], *, plural: str | N
     _check_identifiers(table, fields)
     changes = Changes(PROJECT_ROOT)
     values = _values(module, names, fields, table)
-    _check_free(module, values["prefix"])
     for layer in LAYERS:
         _add_layer(changes, module, layer, names, values)
     _add_router(changes, module, names, values)
@@ -79,10 +78,27 @@ def _is_prefixed(names: Names, module: Module) -> bool:
 
 
 def _prefix(names: Names, module: Module) -> str:
-    """`/shop/orders`; `/orders` for the model that the module is named after."""
-    last = names.many.removeprefix(module.table_prefix)
-    path = f"/{module.short_name}" + ("" if last == module.short_name else f"/{last}")
-    return path.replace("_", "-")
+    """`/shop/orders`; `/orders` for the model that the module is named after.
+
+    Where that would lie beside `/orders/{order_id}`, the path is one word: each must know its methods.
+    """
+    served = _served()
+    own = "/" + module.short_name.replace("_", "-")
+    last = names.many.removeprefix(module.table_prefix).replace("_", "-")
+    if own == f"/{last}" and not any(path.startswith(f"{own}/") for path in served):
+        found = own
+    else:
+        found = f"{own}-{last}" if own in served else f"{own}/{last}"
+    if found in served:
+        raise GeneratorError(f"{found} is served already: choose another name, or another --plural")
+    return found
+
+
+def _served() -> set[str]:
+    """The paths of the API, without its prefix."""
+    document = PROJECT_ROOT / "docs" / "openapi.json"
+    paths = json.loads(document.read_text(encoding="utf-8"))["paths"] if document.is_file() else {}
+    return {path.removeprefix(get_settings().API_V1_STR) for path in paths}
 
 
 def _values(module: Module, names: Names, fields: list[FieldSpec], table: str) -> dict[str, Any]:
@@ -136,14 +152,13 @@ def _add_layer(changes: Changes, module: Module, layer: str, names: Names, value
 
 
 def _add_router(changes: Changes, module: Module, names: Names, values: dict[str, Any]) -> None:
-    """Include the new router: before those that are there, as `/shop/{id}` would hide `/shop/orders`."""
     path = module.path / "routers.py"
     before = changes.text_of(path) or f'"""Everything this module serves."""\n\n{_ROUTER}\n'
     source.check_parses(before, changes.shown(path))
-    text = source.merged(before, source.rendered("model/routers.py", **values))
-    line = f"router_v1.include_router({names.many}_router)"
-    is_root = values["prefix"].count("/") == 1
-    text = f"{text.rstrip()}\n{line}\n" if is_root else source.insert_after(text, "router_v1", line)
+    if _ROUTER not in before:
+        raise GeneratorError(f"{changes.shown(path)}: write {_ROUTER} there, and include the routers that are there")
+    text = source.merged(before, source.rendered("model/routers.py", **values)).rstrip()
+    text += f"\nrouter_v1.include_router({names.many}_router)\n"
     (changes.change if path.exists() else changes.make)(path, text)
 
 
@@ -158,6 +173,7 @@ def _add_tests(changes: Changes, module: Module, names: Names, values: dict[str,
 def _add_dependency(changes: Changes, module: Module) -> None:
     if module.name == "app.auth":
         return
+    module_named("auth")  # the routes ask it who is calling
     path = module.path / "module.toml"
     before = changes.text_of(path)
     if (after := with_dependency(before, "app.auth")) != before:
@@ -172,20 +188,8 @@ def _add(changes: Changes, path: Path, text: str, *, extends: bool) -> None:
     before = changes.text_of(path)
     source.check_parses(before, changes.shown(path))
     if taken := source.clash(before, text):
-        raise GeneratorError(f"{changes.shown(path)} has a {taken} already: choose another name for the model")
+        raise GeneratorError(f"{changes.shown(path)} has the name {taken} already: choose another for the model")
     changes.change(path, source.merged(before, text))
-
-
-def _check_free(module: Module, prefix: str) -> None:
-    """GeneratorError where the path is served already, or nobody could say who is calling."""
-    if not (PROJECT_ROOT / "app" / "auth" / "module.toml").is_file():
-        raise GeneratorError(
-            f"the routes of {module.short_name} would ask app.auth who is calling: there is no app.auth"
-        )
-    document = PROJECT_ROOT / "docs" / "openapi.json"
-    paths = json.loads(document.read_text(encoding="utf-8"))["paths"] if document.is_file() else {}
-    if any(path.endswith(prefix) and path.count("/") == prefix.count("/") + 2 for path in paths):
-        raise GeneratorError(f"{prefix} is served already: choose another name, or another --plural")
 
 
 def _check_identifiers(table: str, fields: list[FieldSpec]) -> None:

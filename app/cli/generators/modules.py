@@ -2,9 +2,10 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 from app.cli.generators import source
-from app.cli.generators.changes import Changes
+from app.cli.generators.changes import Changes, is_kept
 from app.cli.generators.errors import GeneratorError
 from app.cli.generators.names import check_module_name, table_clash
 from app.core.configs import PROJECT_ROOT
@@ -40,13 +41,9 @@ def _check_free(name: str, *, force: bool) -> None:
     is_module = (folder / "module.toml").is_file()
     if is_module and not force:
         raise GeneratorError(f"the module {name} exists: add to it with kit model new {name} ...")
-    if (
-        name in (*RESERVED, SHARED)
-        or folder.with_suffix(".py").exists()
-        or (folder.exists() and not is_module and not force)
-    ):
+    if name in (*RESERVED, SHARED) or folder.with_suffix(".py").exists() or (not is_module and _holds_files(folder)):
         raise GeneratorError(f"app/{name} is a part of the application: choose another name")
-    if not is_module and (tests.exists() or tests.with_suffix(".py").exists()):
+    if not is_module and (_holds_files(tests) or tests.with_suffix(".py").exists()):
         raise GeneratorError(f"tests/{name} is there and tests something else: choose another name")
     known = {*present_modules(), *installed_modules()}
     others = [other for other in ("core", *(module.short_name for module in known)) if other != name]
@@ -56,6 +53,10 @@ def _check_free(name: str, *, force: bool) -> None:
             f"the tables {longer}_* would be taken for those of {shorter}, as they begin with {shorter}_: "
             "choose another name"
         )
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(is_kept(path) for path in folder.rglob("*"))
 
 
 def with_dependency(manifest: str, module: str) -> str:

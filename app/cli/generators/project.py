@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def document_paths() -> list[Path]:
 
 def write_documents() -> None:
     """Write them again, each by its own command, as this process has loaded the code of before."""
-    for path in document_paths():
-        kit(*DOCUMENTS[path.name])
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda path: kit(*DOCUMENTS[path.name]), document_paths()))
 
 
 def kit(*arguments: str) -> str:

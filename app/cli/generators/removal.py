@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.cli.generators.changes import CACHES, Changes, remove_empty
+from app.cli.generators.changes import Changes, is_kept, remove_empty
 from app.cli.generators.packages import package_folder
 from app.cli.generators.project import Record, carried_out, is_kept_by_git, module_named
 from app.cli.generators.revisions import removable_revisions
@@ -85,9 +85,7 @@ def _folders_of(name: str) -> list[Path]:
 
 
 def _files_below(*folders: Path) -> list[Path]:
-    """All of them, but for what tools left there."""
-    found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [path for path in found if not any(part in CACHES or part.endswith(".egg-info") for part in path.parts)]
+    return [path for folder in folders for path in sorted(folder.rglob("*")) if is_kept(path)]
 
 
 def _mentions(module: Module, going: list[Path]) -> list[str]:

@@ -38,15 +38,6 @@ def merged(existing: str, addition: str) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def insert_after(source: str, name: str, line: str) -> str:
-    """`source` with `line` after the statement that defines `name` at the top; GeneratorError where none does."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and name in _targets(node):
-            lines = source.splitlines()
-            return "\n".join([*lines[: node.end_lineno], line, *lines[node.end_lineno :]]) + "\n"
-    raise GeneratorError(f"routers.py defines no {name}: add {name} = APIRouter()")
-
-
 def export(source: str, name: str) -> str:
     """`source` with `name` in its `__all__`, which is made where there is none."""
     if "__all__ = [" in source:

@@ -1,0 +1,1 @@
+"""Commands of this module: each file is a group of `kit`."""

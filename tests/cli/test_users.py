@@ -1,0 +1,186 @@
+"""`kit users`, and the commands that modules bring."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from select import select as select_ready
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, select
+from sqlalchemy.engine import URL
+
+from app.auth.config import get_auth_config
+from app.auth.models import User
+from app.core.configs import PROJECT_ROOT
+from app.core.db.jobs import Job
+from app.core.db.migration_env import sync_url
+from tests.conftest import backend
+from tests.planted import PlantedProject
+from tests.processes import environment
+
+PASSWORD = "correct horse battery"
+CREATE = (sys.executable, "-m", "app.cli", "users", "create")
+
+SHOP = '''"""Look after the shop."""
+
+import typer
+
+from app.core.exceptions import NotFoundError
+
+app = typer.Typer()
+
+
+@app.command()
+def close_down(reason: str) -> None:
+    """End the business."""
+    print(f"closed: {reason}")
+
+
+@app.command()
+async def find(number: int) -> None:
+    """Find an order."""
+    raise NotFoundError(f"There is no order {number}.")
+'''
+
+
+class House:
+    """A database of its own, and what `kit users create` does to it."""
+
+    def __init__(self, url: URL, folder: Path) -> None:
+        self.url = url
+        stores = {"DATABASE_URL": url.render_as_string(hide_password=False), "REDIS_URL": "", "SECRET_KEY": ""}
+        self.env = environment(folder, **stores)
+
+    def create(self, *arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run the command; `given` is its standard input."""
+        done = subprocess.run(
+            [*CREATE, *arguments],
+            cwd=PROJECT_ROOT,
+            env=self.env,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    def create_in_terminal(self, *arguments: str) -> str:
+        """Run the command where it can ask; what the terminal shows."""
+        terminal, inner = pty.openpty()
+        streams: Any = {"stdin": inner, "stdout": inner, "stderr": inner}
+        with subprocess.Popen(
+            [*CREATE, *arguments],
+            cwd=PROJECT_ROOT,
+            env=self.env,
+            start_new_session=True,  # or the question goes to the terminal of whoever runs the tests
+            **streams,
+        ) as process:
+            os.close(inner)
+            shown = ""
+            for awaited in ("Password: ", "Repeat for confirmation: ", "has id"):
+                while awaited not in shown:
+                    assert select_ready([terminal], [], [], 30)[0], shown
+                    shown += os.read(terminal, 1024).decode()
+                if awaited != "has id":
+                    os.write(terminal, f"{PASSWORD}\n".encode())
+            os.close(terminal)
+        assert process.returncode == 0
+        return shown
+
+    def read(self, statement: Any) -> list[Any]:
+        """The rows."""
+        engine = create_engine(sync_url(self.url))
+        with engine.connect() as connection:
+            rows = list(connection.execute(statement))
+        engine.dispose()
+        return rows
+
+
+@pytest.fixture
+def house(template: URL, tmp_path: Path) -> Iterator[House]:
+    url = backend.copy()
+    yield House(url, tmp_path)
+    backend.drop(url)
+
+
+async def verifies(password: str, stored: str) -> bool:
+    """Whether this is the password."""
+    return (await get_auth_config().password_hasher.verify(password, stored)).ok
+
+
+class TestCreate:
+    async def test_an_account_that_can_log_in_and_is_told_to_listeners(self, house: House) -> None:
+        arguments = ("--email", "Ada@example.com", "--username", "ada", "--password-stdin")
+        done = house.create(*arguments, given=f"{PASSWORD}\n")
+        assert done.returncode == 0, done.stderr
+        (user,) = house.read(select(User.__table__))
+        assert done.stdout == f"User ada (Ada@example.com) has id {user.id}.\n"
+        assert (user.username, user.is_verified, user.is_superuser) == ("ada", True, False)
+        assert await verifies(PASSWORD, user.password_hash)
+        heard = [job.payload["event"] for job in house.read(select(Job.__table__))]
+        assert set(heard) == {"user_created"}
+        assert not any(PASSWORD in str(job) for job in house.read(select(Job.__table__)))
+
+        again = house.create(
+            "--email", "ADA@example.com", "--username", "another", "--password-stdin", given=f"{PASSWORD}\n"
+        )
+        assert (again.returncode, again.stdout) == (1, "")
+        assert again.stderr == "An account with this e-mail address already exists.\n"
+
+    async def test_a_superuser_with_a_generated_password(self, house: House) -> None:
+        done = house.create("--email", "root@example.com", "--username", "root", "--superuser", "--generate")
+        said = re.fullmatch(r"Superuser root \(root@example\.com\) has id \d+\.\nPassword: (\S+) .*\n", done.stdout)
+        assert said, done.stderr
+        (user,) = house.read(select(User.__table__))
+        assert user.is_superuser
+        assert await verifies(said[1], user.password_hash)
+
+    async def test_a_terminal_is_asked_without_an_echo(self, house: House) -> None:
+        shown = house.create_in_terminal("--email", "ada@example.com", "--username", "ada")
+        assert "User ada (ada@example.com) has id " in shown
+        assert PASSWORD not in shown
+        (user,) = house.read(select(User.__table__))
+        assert await verifies(PASSWORD, user.password_hash)
+
+
+class TestRefusal:
+    def test_the_rules_are_those_of_the_api(self, house: House) -> None:
+        done = house.create("--email", "nobody", "--username", "a b", "--password-stdin", given="short\n")
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("email: Value is not a valid e-mail address; username: String should match pattern")
+        assert "password: Value should have at least 8 items" in line
+        assert "short" not in line
+        assert house.read(select(User.__table__)) == []
+
+    def test_nobody_to_ask(self, house: House) -> None:
+        done = house.create("--email", "ada@example.com", "--username", "ada")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--password-stdin or --generate" in done.stderr
+
+
+class TestModuleCommands:
+    def test_they_are_found_and_fail_in_one_line(self, tmp_path: Path) -> None:
+        project = PlantedProject(tmp_path)
+        folder = project.add_module("shop") / "cli"
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+        (folder / "shop.py").write_text(SHOP)
+        (folder / "run.py").write_text('"""Run away."""\nraise AssertionError("a name of kit\'s own")\n')
+        listed = project.kit("--help").stdout
+        assert "Look after the shop." in listed
+        assert "Run away." not in listed
+
+        done = project.kit("shop", "close-down", "war")
+        assert (done.returncode, done.stdout) == (0, "closed: war\n"), done.stderr
+        done = project.kit("shop", "find", "7")
+        assert (done.returncode, done.stderr) == (1, "There is no order 7.\n")
+        done = project.kit("shop", "find", "7", MODULES="app.*,-app.shop")
+        assert (done.returncode, done.stderr) == (1, "app.shop is not installed: MODULES leaves it out.\n")

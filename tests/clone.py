@@ -1,0 +1,64 @@
+"""A clone of the project that commands may write into."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from app.core.configs import PROJECT_ROOT
+from tests.planted import PlantedProject
+
+LEFT_OUT = ("__pycache__", ".venv", "var", ".env", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
+
+
+class Clone(PlantedProject):
+    """The whole working tree, committed to a repository of its own; its `.venv` is the one in use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "clone"
+        self.settings: dict[str, str] = {}
+        shutil.copytree(PROJECT_ROOT, self.folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        (self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+        (self.folder / ".git").unlink(missing_ok=True)
+        self.run("git", "init", "--quiet")
+        self.commit()
+
+    def commit(self) -> None:
+        """Have git know everything as it is."""
+        self.run("git", "add", "--all")
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+        self.run("git", *identity, "commit", "--quiet", "--allow-empty", "--message", "state")
+
+    def changes(self) -> list[str]:
+        """What `git status` lists."""
+        return self.run("git", "status", "--porcelain").splitlines()
+
+    def run(self, *command: str, timeout: float = 60, **settings: str) -> str:
+        """What a command in there says; it must end well."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(**settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
+        return done.stdout
+
+    def python(self, *arguments: str, timeout: float = 60, **settings: str) -> str:
+        """What Python says in there."""
+        return self.run(sys.executable, *arguments, timeout=timeout, **settings)
+
+    def made(self, *arguments: str) -> str:
+        """What a `kit` command says; it must end well."""
+        return self.python("-m", "app.cli", *arguments)
+
+    def refused(self, *arguments: str) -> str:
+        """The one line of a `kit` command that must fail."""
+        done = self.kit(*arguments)
+        assert (done.returncode, done.stdout) == (1, ""), done.stdout
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.rstrip("\n")

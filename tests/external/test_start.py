@@ -1,0 +1,32 @@
+"""A package that cannot join stops every start with one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.processes import kit
+
+
+@pytest.mark.parametrize("command", [("run",), ("openapi", "--check"), ("routes",)], ids=" ".join)
+def test_one_line_names_file_key_and_fault(command: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "guest"
+    folder.mkdir()
+    (folder / "module.toml").write_text('entrypoint = "guest:register"')
+    (folder / "__init__.py").write_text("def register(app): raise OSError('no such luck')")
+    done = kit(*command, PYTHONPATH=str(tmp_path), MODULES="app.*,guest", PORT="0", VAR_DIR=str(tmp_path / "var"))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == f"{folder}/module.toml: entrypoint: guest:register raised OSError: no such luck"
+    assert "Traceback" not in done.stderr
+
+
+def test_validate_reads_installed_packages(tmp_path: Path) -> None:
+    folder = tmp_path / "guest"
+    folder.mkdir()
+    (folder / "module.toml").write_text('entrypoint = "guest:register"')
+    (folder / "__init__.py").write_text("def register(app):\n    from app.core.deps import DBSession\n")
+    done = kit("module", "validate", "--json", PYTHONPATH=str(tmp_path), MODULES="app.*,guest", VAR_DIR=str(tmp_path))
+    assert done.returncode == 1
+    (found,) = json.loads(done.stdout)["violations"]
+    assert (found["file"], found["line"], found["rule"]) == (f"{folder}/__init__.py", 2, "E1")
