@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test fuzz bench check format migrate coverage clean
+.PHONY: help setup run dev demo test fuzz faults bench check format migrate coverage clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,7 +49,18 @@ fuzz: $(VENV)/.development ## try 10,000 hostile list queries and bodies and all
 		echo 'Fuzzed embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add PostgreSQL and Redis.'; \
 	fi
 
-bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS='--json' for programs
+FAULT_ROUNDS ?= 100
+
+faults: $(VENV)/.development ## kill servers, workers, Redis and connections 100 times amid work; nothing may be lost
+	@export FAULT_ROUNDS=$(FAULT_ROUNDS); \
+	TEST_BACKEND=embedded $(BIN)/pytest -s tests/faults $(ARGS) || exit; \
+	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=served $(BIN)/pytest -s tests/faults $(ARGS); \
+	else \
+		echo 'Killed embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add workers, PostgreSQL and Redis.'; \
+	fi
+
+bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS=jobs measures jobs, --json is for programs
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, OpenAPI document

@@ -1,4 +1,4 @@
-"""The processes beside the app: `taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`."""
+"""For taskiq's own manager: `taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`."""
 
 import multiprocessing
 import os

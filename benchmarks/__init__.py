@@ -1,1 +1,1 @@
-"""What the service costs beside a bare application that does the same: `make bench`, docs/performance.md."""
+"""What the service costs beside a bare application that does the same, and what jobs cost: docs/performance.md."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the service against a bare application, on PostgreSQL."""
+"""`python -m benchmarks`: the service against a bare application, on PostgreSQL; `python -m benchmarks jobs`: jobs."""
 
 import argparse
 import asyncio
@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import jobs
+from benchmarks.jobs_probe import Sizes
 from benchmarks.measure import CONNECTIONS, Row, measure
 from benchmarks.scenarios import scenarios
 from benchmarks.servers import ROOT, Server, servers
@@ -16,6 +19,9 @@ from benchmarks.servers import ROOT, Server, servers
 def main() -> None:
     """Measure, and print a table or, with `--json`, one JSON document."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("requests", "jobs"), default="requests")
+    parser.add_argument("--on", action="append", choices=jobs.DATABASES, help="jobs: this database only")
+    parser.add_argument("--quick", action="store_true", help="jobs: tiny numbers, to see that everything works")
     parser.add_argument("--rounds", type=int, default=7, help="how often each row is measured (default: 7)")
     parser.add_argument("--seconds", type=float, default=1.0, help="for how long each time (default: 1.0)")
     parser.add_argument(
@@ -26,6 +32,13 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on the standard output")
     chosen = parser.parse_args()
+    if chosen.what == "jobs":
+        _jobs(
+            chosen.on or jobs.DATABASES,
+            jobs.QUICK if chosen.quick else Sizes(rounds=chosen.rounds),
+            as_json=chosen.json,
+        )
+        return
     try:
         urls = os.environ["TEST_DATABASE_URL"], os.environ["TEST_REDIS_URL"]
     except KeyError as missing:
@@ -40,6 +53,14 @@ def main() -> None:
     else:
         _print_table(rows, memory)
         _print_starts(modules)
+
+
+def _jobs(on: Sequence[str], sizes: Sizes, *, as_json: bool) -> None:
+    found = jobs.measure(on, sizes, say)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        jobs.print_table(found)
 
 
 async def _measured(pair: tuple[Server, Server], rounds: int, seconds: float) -> list[Row]:

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from app.core.api.limiter_windows import windows
-from app.core.services.cache.memory import MemoryCacheService
+from app.core.services.cache import CacheService, MemoryStore
 
 
-def resident_mib() -> float:
-    """The memory this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident_mib(pid: int | str = "self") -> float:
+    """The memory a process holds now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
@@ -37,7 +37,7 @@ async def fill(keys: int, add: Callable[[int], Awaitable[None]]) -> dict[str, fl
 async def main(keys: int) -> None:
     """Fill the limiter's windows and the cache."""
     limit = windows(5, 60_000)
-    cache = MemoryCacheService(max_items=10_000)
+    cache = CacheService(MemoryStore(max_items=10_000))
 
     async def call(number: int) -> None:
         item = limit.wrap_item(f"auth.login:5/60000:10.{number >> 16}.{number >> 8 & 255}.{number & 255}")

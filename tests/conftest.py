@@ -20,7 +20,7 @@ from app.core.db.session import Database  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
 from app.main import create_app  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402
-from tests.utils import CapturedMail  # noqa: E402
+from tests.utils import CapturedMail, PublishedEvents  # noqa: E402
 
 
 def pytest_report_header() -> str:
@@ -119,3 +119,10 @@ def captured_mail(app: FastAPI) -> CapturedMail:
     mails = CapturedMail(runtime().settings.mail_dir)
     mails.clear()
     return mails
+
+
+@pytest.fixture
+def published_events(app: FastAPI) -> Iterator[PublishedEvents]:
+    """The events of this test whose transaction committed."""
+    with PublishedEvents.recorded() as events:
+        yield events

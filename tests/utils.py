@@ -1,16 +1,25 @@
 """What tests of every module use."""
 
+import asyncio
 import email.policy
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.parser import BytesParser
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import freezegun
 import httpx
+
+from app.core.db.session import current_session, on_commit
+from app.core.runtime import runtime
+from app.core.services.events import BaseEvent, EventsServiceInterface
+
+E = TypeVar("E", bound=BaseEvent)
 
 PASSWORD = "correct horse battery staple"
 """The password of every user a factory makes."""
@@ -34,8 +43,8 @@ class CapturedMail:
         return [parser.parsebytes(path.read_bytes()) for path in paths]
 
     def to(self, address: str) -> list[EmailMessage]:
-        """Every captured mail to `address`, oldest first."""
-        return [message for message in self.messages() if address in str(message["To"])]
+        """Every captured mail that `address` got, oldest first, be it by To, Cc or Bcc."""
+        return [message for message in self.messages() if message["Delivered-To"] == address]
 
     def token_for(self, address: str) -> str:
         """The token of the link in the newest mail to `address`."""
@@ -44,6 +53,70 @@ class CapturedMail:
         found = re.search(r"#token=([\w-]+)", body.get_content())
         assert found is not None, body.get_content()
         return found[1]
+
+
+class PublishedEvents(EventsServiceInterface):
+    """The events whose transaction has committed, in that order; they go on to their listeners as ever.
+
+    What is dispatched outside a unit of work counts as published at once.
+    """
+
+    def __init__(self, service: EventsServiceInterface) -> None:
+        self._service = service
+        self._events: list[BaseEvent] = []
+        self._news = asyncio.Event()
+
+    @classmethod
+    @contextmanager
+    def recorded(cls) -> Iterator["PublishedEvents"]:
+        """Listen in on the application's events while the block runs."""
+        opened = runtime()
+        service = opened.events
+        opened.events = recorder = cls(service)
+        try:
+            yield recorder
+        finally:
+            opened.events = service
+
+    def dispatch(self, event: BaseEvent) -> None:
+        self._service.dispatch(event)
+        session = current_session()
+        if session is None:
+            self._note(event)
+        else:
+            on_commit(session, partial(self._note, event))
+
+    def all(self) -> list[BaseEvent]:
+        """Every event."""
+        return list(self._events)
+
+    def of(self, kind: type[E]) -> list[E]:
+        """The events of exactly this class, as listeners of it hear them."""
+        return [event for event in self._events if isinstance(event, kind) and type(event) is kind]
+
+    async def wait_for(
+        self,
+        kind: type[E],
+        *,
+        timeout: float = 5,  # noqa: ASYNC109  a failure that says what was published
+        where: Callable[[E], bool] = lambda event: True,
+    ) -> E:
+        """The first event of `kind` that fits, already published or soon; AssertionError where none comes in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    for event in self.of(kind):
+                        if where(event):
+                            return event
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            published = "".join(f"\n  {event!r}" for event in self._events) or " nothing"
+            raise AssertionError(f"no fitting {kind.__name__} within {timeout:g} s; published:{published}") from None
+
+    def _note(self, event: BaseEvent) -> None:
+        self._events.append(event)
+        self._news.set()
 
 
 async def login_user(client: httpx.AsyncClient, user: Any, password: str = PASSWORD) -> dict[str, str]:

@@ -1,14 +1,12 @@
 """What this module does about events."""
 
 from app.auth.events import UserCreated
-from app.auth.tasks import account_mails
-from app.core.db import session_scope
-from app.core.deps import listener
+from app.auth.tasks import AccountMails
+from app.core.deps import DBSession, listener
 from app.core.services.events import ListenedEvent
 
 
 @listener(UserCreated)
-async def send_welcome(event: ListenedEvent[UserCreated]) -> None:
+async def send_welcome(event: ListenedEvent[UserCreated], db: DBSession, mails: AccountMails) -> None:
     """Greet the new user by mail."""
-    async with session_scope() as db:
-        await (await account_mails()).send_welcome(event.data.user_id, db=db)
+    await mails.send_welcome(event.data.user_id, db=db)

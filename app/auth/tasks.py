@@ -1,5 +1,9 @@
 """Work of this module that runs after a commit, or by the clock."""
 
+from typing import Annotated
+
+from fastapi import Depends
+
 from app.auth.config import get_auth_config
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
@@ -7,21 +11,23 @@ from app.auth.repositories.users import UserRepository
 from app.auth.services.links import Links
 from app.auth.services.mails import AccountMailService
 from app.core.configs import get_settings
-from app.core.db import session_scope
-from app.core.deps import mail_service, queued
+from app.core.deps import DBSession, MailService, queued
 from app.core.services.mail import MailTask
 from app.core.services.queue import BaseTask
 
 
-async def account_mails() -> AccountMailService:
+async def account_mails(mail: MailService) -> AccountMailService:
     """The service that sends account mails, outside a request."""
     return AccountMailService(
         users=UserRepository(),
         tokens=OneTimeTokenRepository(),
-        mail=await mail_service(),
+        mail=mail,
         links=Links(get_settings()),
         config=get_auth_config(),
     )
+
+
+AccountMails = Annotated[AccountMailService, Depends(account_mails)]
 
 
 @queued
@@ -30,9 +36,8 @@ class SendPasswordReset(MailTask):
 
     __task_name__ = "auth.send_password_reset"
 
-    async def run(self, user_id: int | None) -> None:
-        async with session_scope() as db:
-            await (await account_mails()).send_password_reset(user_id, db=db)
+    async def run(self, user_id: int | None, db: DBSession, mails: AccountMails) -> None:
+        await mails.send_password_reset(user_id, db=db)
 
 
 @queued
@@ -41,9 +46,8 @@ class SendVerification(MailTask):
 
     __task_name__ = "auth.send_verification"
 
-    async def run(self, user_id: int | None) -> None:
-        async with session_scope() as db:
-            await (await account_mails()).send_verification(user_id, db=db)
+    async def run(self, user_id: int | None, db: DBSession, mails: AccountMails) -> None:
+        await mails.send_verification(user_id, db=db)
 
 
 @queued
@@ -52,9 +56,8 @@ class SendEmailChange(MailTask):
 
     __task_name__ = "auth.send_email_change"
 
-    async def run(self, user_id: int, email: str) -> None:
-        async with session_scope() as db:
-            await (await account_mails()).send_email_change(user_id, email, db=db)
+    async def run(self, user_id: int, email: str, db: DBSession, mails: AccountMails) -> None:
+        await mails.send_email_change(user_id, email, db=db)
 
 
 @queued
@@ -64,7 +67,6 @@ class PurgeExpired(BaseTask):
     __task_name__ = "auth.purge_expired"
     __schedule__ = "17 3 * * *"
 
-    async def run(self) -> None:
-        async with session_scope() as db:
-            await SessionRepository().delete_expired(db=db)
-            await OneTimeTokenRepository().delete_expired(db=db)
+    async def run(self, db: DBSession) -> None:
+        await SessionRepository().delete_expired(db=db)
+        await OneTimeTokenRepository().delete_expired(db=db)

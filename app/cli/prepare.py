@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from app.cli.console import database_errors, fail
+from app.cli.console import database_errors, fail, load_registries
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
@@ -35,6 +35,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def bootstrap_modules(settings: "AppConfig") -> list[str]:
     """Let every module make what must be there before the first request; the lines to show once."""
+    load_registries()
     with database_errors(settings):
         return asyncio.run(_bootstrap(settings))
 

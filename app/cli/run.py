@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import signal
 import socket
 import threading
 import time
@@ -60,12 +61,13 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None
     import uvicorn
     from uvicorn.supervisors import ChangeReload, Multiprocess
 
+    from app.cli.serving import Connection, Server
     from app.core.configs import PROJECT_ROOT
 
     config = uvicorn.Config(
         "app.main:app",
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         lifespan="on",
         log_config=None,
         log_level="warning",
@@ -77,7 +79,8 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None
         reload=reload,
         reload_dirs=[str(PROJECT_ROOT / "app")] if reload else None,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again when all is done: that is 0
     if reload:
         ChangeReload(config, target=server.run, sockets=[listener]).run()
     elif config.workers > 1:

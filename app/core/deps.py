@@ -8,11 +8,11 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.runtime import runtime
-from app.core.services.cache import CacheServiceInterface, cached
+from app.core.services.cache import CacheServiceInterface, cached, invalidates
 from app.core.services.events import EventsServiceInterface, listener
 from app.core.services.log import logger
 from app.core.services.mail import MailServiceInterface
-from app.core.services.queue import QueueServiceInterface, queued
+from app.core.services.queue import QueueServiceInterface, outside_requests, queued
 
 T = TypeVar("T")
 
@@ -30,6 +30,13 @@ async def db_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """The request's unit of work: read-only for GET and HEAD, committed before the answer leaves."""
     read_only = connection.scope.get("method") in ("GET", "HEAD")
     async with runtime().database.session_scope(read_only=read_only) as session:
+        yield session
+
+
+@outside_requests(db_session)
+async def task_session() -> AsyncIterator[AsyncSession]:
+    """The unit of work of a task or listener: committed when that has ended well."""
+    async with runtime().database.session_scope() as session:
         yield session
 
 
@@ -71,6 +78,7 @@ __all__ = [
     "configured",
     "db_session",
     "events_service",
+    "invalidates",
     "listener",
     "logger",
     "mail_service",

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, create_model
@@ -92,7 +92,7 @@ class Kit:
 
     def cache(self, namespace: str) -> CacheServiceInterface:
         """The cache, every key below `namespace`, which is the package's name."""
-        return _NamespacedCache(namespace)
+        return cast(CacheServiceInterface, _LateCache(namespace))
 
     async def push(self, task: str, data: Mapping[str, Any] | None = None, *, durable: bool = True) -> int | None:
         """Store a run of the task called `task` with the current unit of work; LookupError where there is none."""
@@ -137,20 +137,14 @@ class Kit:
         return PaginatedResponse[schema]  # type: ignore[valid-type]  # known when it runs only
 
 
-class _NamespacedCache(CacheServiceInterface):
-    """The cache of the running process below a prefix."""
+class _LateCache:
+    """The cache of the process that runs by then: packages ask for theirs before anything is open."""
 
     def __init__(self, namespace: str) -> None:
-        self._prefix = f"{namespace}:"
+        self._namespace = namespace
 
-    async def get(self, key: str) -> Any | None:
-        return await runtime().cache.get(self._prefix + key)
-
-    async def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
-        await runtime().cache.set(self._prefix + key, value, ttl=ttl)
-
-    async def delete(self, *keys: str) -> None:
-        await runtime().cache.delete(*(self._prefix + key for key in keys))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(runtime().cache.namespace(self._namespace), name)
 
 
 def _one_of(names: Sequence[str]) -> Any:

@@ -9,18 +9,17 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from taskiq import AsyncBroker
-from taskiq.api import run_scheduler_task
 
 from app.core.configs import AppConfig
 from app.core.db.session import Database
 from app.core.exceptions import RuntimeNotOpen
 from app.core.services.background import Background
-from app.core.services.cache import CacheServiceInterface, MemoryCacheService, RedisCacheService
+from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
 from app.core.services.events import EventsService, EventsServiceInterface
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
 from app.core.services.queue import (
+    Clock,
     JobRunner,
-    JobScheduler,
     JobWaker,
     QueueService,
     QueueServiceInterface,
@@ -42,6 +41,7 @@ class Runtime:
     runner: JobRunner
     waker: JobWaker
     broker: AsyncBroker
+    background: Background
 
 
 _current: Runtime | None = None
@@ -72,7 +72,7 @@ async def open_runtime(
 
     settings.mail_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        opened = await _open(settings, stack)
+        opened = await _open(settings, stack, run_jobs)
         previous, _current = _current, opened
         try:
             async with _jobs(opened, run_jobs, run_jobs if run_schedule is None else run_schedule):
@@ -83,17 +83,19 @@ async def open_runtime(
             _current = previous
 
 
-async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
-    database = Database.connect(settings.database_url, pool_size=settings.DB_POOL_SIZE, echo=settings.SQL_ECHO)
+async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> Runtime:
+    # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
+    pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
+    database = Database.connect(settings.database_url, pool_size=pool_size, echo=settings.SQL_ECHO)
     stack.push_async_callback(database.close)
     redis = connect_redis(settings.redis_url) if settings.redis_url else None
     if redis:
         stack.push_async_callback(redis.aclose)
+    cache = _cache(settings, stack)
     broker = make_broker(settings)
     await broker.startup()
     stack.push_async_callback(broker.shutdown)
     background = Background()
-    stack.push_async_callback(background.close, settings.SHUTDOWN_GRACE_SECONDS)
     runner = JobRunner(
         _database,
         concurrency=settings.JOBS_CONCURRENCY,
@@ -106,13 +108,14 @@ async def _open(settings: AppConfig, stack: AsyncExitStack) -> Runtime:
         settings=settings,
         database=database,
         redis=redis,
-        cache=_cache(settings, redis),
+        cache=cache,
         events=EventsService(_database, waker, background),
         queue=queue,
-        mail=_mail(settings, queue),
+        mail=_mail(settings, queue, stack),
         runner=runner,
         waker=waker,
         broker=broker,
+        background=background,
     )
 
 
@@ -123,13 +126,17 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         if run_jobs:
             opened.runner.start()
         if run_schedule:
-            clock = asyncio.create_task(run_scheduler_task(JobScheduler(opened.broker)))
+            clock = asyncio.create_task(Clock().run())
         yield
     finally:
         if clock:
             clock.cancel()
             await asyncio.gather(clock, return_exceptions=True)
-        await opened.runner.stop(opened.settings.SHUTDOWN_GRACE_SECONDS)
+        grace = opened.settings.SHUTDOWN_GRACE_SECONDS
+        grace_ends = asyncio.get_running_loop().time() + grace
+        await opened.runner.stop(grace)
+        # One grace for both; at least a second, as what was dispatched outside a unit may still be on its way.
+        await opened.background.close(max(grace_ends - asyncio.get_running_loop().time(), 1))
 
 
 def connect_redis(url: str) -> Redis:
@@ -145,13 +152,20 @@ def connect_redis(url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _cache(settings: AppConfig, redis: Redis | None) -> CacheServiceInterface:
-    if redis is None:
-        return MemoryCacheService(settings.CACHE_MAX_ITEMS)
-    return RedisCacheService(redis, f"{settings.REDIS_KEY_PREFIX}cache:")
+def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
+    store: MemoryStore | RedisStore
+    max_seconds, max_bytes = settings.CACHE_MAX_SECONDS, settings.CACHE_MAX_VALUE_BYTES
+    if settings.redis_url is None:
+        store = MemoryStore(settings.CACHE_MAX_ITEMS, settings.CACHE_MAX_BYTES)
+    else:
+        redis = connect_redis(settings.redis_url)  # its own: it waits less long than the limiter
+        stack.push_async_callback(redis.aclose)
+        store = RedisStore(redis, f"{settings.REDIS_KEY_PREFIX}cache:", max_seconds=max_seconds, max_bytes=max_bytes)
+        stack.push_async_callback(store.close)
+    return CacheService(store, max_value_bytes=max_bytes, max_seconds=max_seconds)
 
 
-def _mail(settings: AppConfig, queue: QueueServiceInterface) -> MailServiceInterface:
+def _mail(settings: AppConfig, queue: QueueServiceInterface, stack: AsyncExitStack) -> MailServiceInterface:
     sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
     if settings.SMTP_HOST is None:
         return CaptureMailService(sender, queue, settings.mail_dir)
@@ -160,7 +174,9 @@ def _mail(settings: AppConfig, queue: QueueServiceInterface) -> MailServiceInter
         settings.SMTP_PORT,
         settings.SMTP_USER,
         settings.SMTP_PASSWORD,
-        tls=settings.SMTP_TLS,
+        tls=settings.smtp_starttls,
         ssl=settings.SMTP_SSL,
     )
-    return SMTPMailService(sender, queue, server)
+    service = SMTPMailService(sender, queue, server)
+    stack.push_async_callback(service.close)
+    return service

@@ -1,7 +1,7 @@
 """audit events
 
 Revision ID: 6ba34f193aae
-Revises: 87ca7ddb0bbc
+Revises: 56d7780708f0
 Create Date: 2026-11-21 03:54:33.737168+00:00
 """
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "6ba34f193aae"
-down_revision: str | Sequence[str] | None = "87ca7ddb0bbc"
+down_revision: str | Sequence[str] | None = "56d7780708f0"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

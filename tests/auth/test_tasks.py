@@ -13,7 +13,7 @@ from app.auth.tasks import PurgeExpired, SendEmailChange, SendPasswordReset, Sen
 from app.core.db import session_scope
 from app.core.deps import queue_service
 from app.core.services.events import Listen
-from app.core.services.queue import BaseTask
+from app.core.services.queue import BaseTask, call_with_dependencies
 from app.core.services.queue.execution import backoff
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail, freeze, login_user
@@ -39,7 +39,7 @@ class TestPurge:
         await login_user(client, user)
         assert await counts(db) == [2, 2, 1]
 
-        await PurgeExpired().run()
+        await call_with_dependencies(PurgeExpired().run)
 
         assert await counts(db) == [1, 1, 0]
         assert (await client.get("/api/v1/profile")).status_code == 200

@@ -34,6 +34,24 @@ def test_every_row_is_measured_on_both_servers() -> None:
     assert (found["memory"], found["modules"]) == (None, None)
 
 
+def test_every_row_of_the_jobs_is_measured() -> None:
+    database = "postgresql" if backend.environment()["REDIS_URL"] else "sqlite"
+    found = printed("benchmarks", "jobs", "--quick", "--json", "--on", database)
+    (rows,) = found.values()
+    assert list(found) == [database]
+    for name in ("dispatch", "claim"):
+        assert rows[name]["ratio"] == pytest.approx(rows[name]["with_us"] / rows[name]["without_us"])
+        assert rows[name]["without_us"] > 0
+    assert 0 < rows["latency"]["p50_ms"] <= rows["latency"]["p99_ms"]
+    rate = rows["throughput"]
+    assert 0 < rate["lowest"] <= rate["ratio"] <= rate["highest"]
+    assert min(rate["jobs_per_second"], rate["light_per_second"]) > 0
+    processes = {"app", "worker"} if database == "postgresql" else {"app"}
+    assert rows["memory"].keys() == {"jobs", *processes}
+    for process in processes:
+        assert rows["memory"][process]["first_mib"] > 0
+
+
 @pytest.mark.parametrize("name", ["TEST_DATABASE_URL", "TEST_REDIS_URL"])
 def test_without_servers_it_says_what_is_missing(name: str) -> None:
     given = {"TEST_DATABASE_URL": "postgresql://nowhere/x", "TEST_REDIS_URL": "redis://nowhere"}

@@ -1,7 +1,14 @@
-"""The other `kit` commands."""
+"""The other `kit` commands, and what holds for all of them."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import typer.main
+
+from app.cli import app
 from app.core.configs import PROJECT_ROOT
 from tests.processes import kit
 
@@ -62,3 +69,24 @@ class TestDemo:
 def test_without_a_command_they_are_listed() -> None:
     done = kit()
     assert all(name in done.stdout + done.stderr for name in ("run", "migrate", "ready", "demo", "openapi"))
+
+
+def paths(command: Any, path: str = "kit") -> Iterator[str]:
+    """Every command below `command`, as one types it."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from paths(inner, f"{path} {name}")
+    if not hasattr(command, "commands"):
+        yield path
+
+
+def test_every_command_is_described() -> None:
+    page = (PROJECT_ROOT / "docs" / "commands.md").read_text()
+    found = list(paths(typer.main.get_command(app)))
+    assert "kit jobs list" in found
+    assert [path for path in found if path not in page] == []
+
+
+def test_naming_them_loads_no_framework() -> None:
+    code = "import sys, app.cli; print(sorted({'fastapi', 'sqlalchemy', 'pydantic', 'taskiq'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

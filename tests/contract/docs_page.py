@@ -1,8 +1,8 @@
 """Runs the Python snippets of one page of the docs, in order, in one namespace, against a started application.
 
 A program of its own, as snippets define tables, tasks and listeners that no other test should meet.
-Beside plain Python a snippet may `await` and use `client` (a superuser is logged in), `app`, `db`, `drain`
-and `captured_mail`. Tables it defines are made at once, a `router` it defines is included at once.
+Beside plain Python a snippet may `await` and use `client` (a superuser is logged in), `app`, `db`, `drain`,
+`captured_mail` and `published_events`. Tables it defines are made at once, a `router` it defines is included at once.
 A snippet after `<!-- not run -->` is left out; it must still be valid Python.
 """
 
@@ -24,7 +24,7 @@ from app.core.runtime import runtime
 from app.main import create_app
 from tests.factories.async_alchemy_factory import use_session
 from tests.factories.user import UserFactory
-from tests.utils import CapturedMail, login_user
+from tests.utils import CapturedMail, PublishedEvents, login_user
 
 _SNIPPET = re.compile(r"(?P<skip><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -45,7 +45,7 @@ async def run_page(page: Path) -> int:
         runtime().database.session() as db,
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
-        with use_session(db):
+        with use_session(db), PublishedEvents.recorded() as published_events:
             await login_user(client, await UserFactory.create(is_superuser=True))
             module = types.ModuleType("page")
             sys.modules["page"] = module  # pydantic and SQLAlchemy look annotations up there
@@ -55,6 +55,7 @@ async def run_page(page: Path) -> int:
                 db=db,
                 drain=runtime().runner.drain,
                 captured_mail=CapturedMail(runtime().settings.mail_dir),
+                published_events=published_events,
             )
             count = 0
             for line, code, wanted in snippets(page):

@@ -38,8 +38,7 @@ class TestCalls:
     def test_every_one_works_with_a_worker_of_its_own(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         with served_settings() as settings:
             env = environment(tmp_path, **settings, **PASSWORD, WORKER_IN_APP="false")
-            worker = (str(BIN / "taskiq"), "worker", "app.worker:broker", "--workers", "1")
-            with started(*worker, env=env, log=tmp_path / "worker.log"):
+            with started(str(BIN / "kit"), "worker", env=env, log=tmp_path / "worker.log"):
                 refusal = walk(README, tmp_path, env)
 
         assert refusal is None, capfd.readouterr().out

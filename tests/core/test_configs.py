@@ -126,6 +126,45 @@ class TestRunnerPlace:
         assert AppConfig().worker_in_app is in_app
 
 
+class TestMail:
+    @pytest.mark.parametrize(
+        ("lines", "starttls"),
+        [("", True), ("SMTP_TLS=false", False), ("SMTP_SSL=true", False), ("SMTP_SSL=true\nSMTP_TLS=false", False)],
+    )
+    def test_starttls_unless_told_otherwise(self, clean_env: Path, lines: str, starttls: bool) -> None:
+        clean_env.write_text(f"{lines}\n")
+        assert AppConfig().smtp_starttls is starttls
+
+    def test_two_kinds_of_tls_are_refused_everywhere(self, clean_env: Path) -> None:
+        clean_env.write_text("SMTP_TLS=true\nSMTP_SSL=true\n")
+        with pytest.raises(ValidationError, match="SMTP_TLS and SMTP_SSL are both true"):
+            AppConfig()
+
+    @pytest.mark.parametrize(
+        "line",
+        ["EMAIL_SENDER_ADDRESS=nobody", "EMAIL_SENDER_ADDRESS='a@b <c@d>'", 'EMAIL_SENDER_NAME="A\\nBcc: b@c.d"'],
+    )
+    def test_a_sender_no_header_can_hold_is_refused(self, clean_env: Path, line: str) -> None:
+        clean_env.write_text(f"{line}\n")
+        with pytest.raises(ValidationError, match="EMAIL_SENDER"):
+            AppConfig()
+
+    @pytest.mark.parametrize(
+        ("lines", "faults"),
+        [
+            ("SMTP_USER=u\nSMTP_PASSWORD=p", []),
+            ("SMTP_USER=u\nSMTP_PASSWORD=p\nSMTP_SSL=true", []),
+            ("SMTP_USER=u\nSMTP_PASSWORD=p\nSMTP_TLS=false", ["SMTP_PASSWORD"]),
+            ("SMTP_HOST=localhost\nSMTP_USER=u\nSMTP_PASSWORD=p\nSMTP_TLS=false", []),
+            ("SMTP_TLS=false", []),
+            ("SMTP_PASSWORD=p", ["SMTP_USER"]),
+        ],
+    )
+    def test_no_password_in_clear(self, clean_env: Path, lines: str, faults: list[str]) -> None:
+        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nSMTP_HOST=mail.test\n{lines}\n")
+        assert [fault.split()[0] for fault in AppConfig().problems()] == faults
+
+
 class TestStrictEnvironments:
     def test_every_fault_is_listed_at_once(self, clean_env: Path) -> None:
         clean_env.write_text(

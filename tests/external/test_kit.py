@@ -224,7 +224,7 @@ class TestServices:
         await one.set("key", {"is": 1}, ttl=60)
         await two.set("key", {"is": 2}, ttl=60)
         assert await one.get("key") == {"is": 1}
-        assert await runtime().cache.get("one:key") == {"is": 1}
+        assert await runtime().cache.namespace("one").get("key") == {"is": 1}
         await one.delete("key")
         assert (await one.get("key"), await two.get("key")) == (None, {"is": 2})
 

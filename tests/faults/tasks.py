@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.core.deps import queued
 from app.core.services.queue import BaseTask, current_job
+from tests.faults.journal import note
 
 
 @queued
@@ -34,3 +35,19 @@ class Pulse(BaseTask):
 
     async def run(self) -> None:
         """Nothing to do."""
+
+
+@queued
+class Work(BaseTask):
+    """Takes its time, and notes the beginning and the end of each attempt."""
+
+    __task_name__ = "faults.work"
+    max_attempts = 1000  # each kill may cost one
+
+    async def run(self, seconds: float = 0.0) -> None:
+        """Work for `seconds`."""
+        job = current_job()
+        assert job is not None
+        note("started", job.id, job.attempt, os.getpid())
+        await asyncio.sleep(seconds)
+        note("done", job.id, job.attempt, os.getpid())

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
 from app.core.services.mail import BaseTemplate
 
 _VIEWS = Path(__file__).parent / "views"
@@ -10,8 +12,8 @@ _VIEWS = Path(__file__).parent / "views"
 class AuthTemplate(BaseTemplate):
     """Base of the mails of this module."""
 
-    project: str
-    username: str
+    project: str = Field(examples=["Example"])
+    username: str = Field(examples=["ann"])
 
     def _get_dir(self) -> Path:
         return _VIEWS
@@ -20,7 +22,7 @@ class AuthTemplate(BaseTemplate):
 class Welcome(AuthTemplate):
     """To a new account; with a link while its address is not verified."""
 
-    url: str | None
+    url: str | None = Field(examples=["https://example.com/verify-email#token=sample"])
 
     def _get_name(self) -> str:
         return "welcome.html"
@@ -29,8 +31,8 @@ class Welcome(AuthTemplate):
 class VerifyEmail(AuthTemplate):
     """A link that verifies an address."""
 
-    url: str
-    hours: int
+    url: str = Field(examples=["https://example.com/verify-email#token=sample"])
+    hours: int = Field(examples=[48])
 
     def _get_name(self) -> str:
         return "verify_email.html"
@@ -39,8 +41,8 @@ class VerifyEmail(AuthTemplate):
 class ResetPassword(AuthTemplate):
     """A link that sets a new password."""
 
-    url: str
-    minutes: int
+    url: str = Field(examples=["https://example.com/reset-password#token=sample"])
+    minutes: int = Field(examples=[60])
 
     def _get_name(self) -> str:
         return "reset_password.html"
@@ -49,7 +51,7 @@ class ResetPassword(AuthTemplate):
 class EmailChanged(AuthTemplate):
     """To the old address: somebody asked for another one."""
 
-    new_email: str
+    new_email: str = Field(examples=["ann.new@example.com"])
 
     def _get_name(self) -> str:
         return "email_changed.html"
@@ -58,7 +60,7 @@ class EmailChanged(AuthTemplate):
 class AddressTaken(AuthTemplate):
     """To the owner of an address that somebody tried to register again."""
 
-    url: str
+    url: str = Field(examples=["https://example.com/forgot-password"])
 
     def _get_name(self) -> str:
         return "address_taken.html"

@@ -12,10 +12,15 @@ def remember_principal(connection: HTTPConnection, principal: str) -> None:
     connection.scope[_PRINCIPAL] = principal
 
 
+def principal_of(connection: HTTPConnection) -> str | None:
+    """The caller as proven so far."""
+    principal: str | None = connection.scope.get(_PRINCIPAL)
+    return principal
+
+
 async def client_identity(connection: HTTPConnection) -> str:
     """The caller as proven so far, or the address where nobody is."""
-    principal: str | None = connection.scope.get(_PRINCIPAL)
-    return principal or await client_address(connection)
+    return principal_of(connection) or await client_address(connection)
 
 
 async def client_address(connection: HTTPConnection) -> str:

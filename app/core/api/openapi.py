@@ -1,6 +1,6 @@
 """The OpenAPI document: stable operation ids, and every error answer as the problem it is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
+from app.core.services.cache.answers import EXCHANGE
 
 _REF = "#/components/{kind}/{name}"
 _WRITES = ("post", "put", "patch", "delete")
@@ -31,7 +32,8 @@ class DocumentedAPI(FastAPI):
         document = super().openapi()
         if document is not self._finished:
             self._finished = document
-            _document_errors(document, set(_limited_operations(self)))
+            _document_errors(document, set(_operations(self, _is_limited)))
+            _document_unchanged(document, _operations(self, _is_cached))
         return document
 
 
@@ -75,12 +77,23 @@ def _answer(description: str, schema: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-def _limited_operations(app: FastAPI) -> Iterator[tuple[str, str]]:
+def _document_unchanged(document: dict[str, Any], cached: Iterable[tuple[str, str]]) -> None:
+    for method, path in cached:
+        operation = document.get("paths", {}).get(path, {}).get(method)
+        if operation and method in ("get", "head"):
+            operation["responses"]["304"] = {"description": "What `If-None-Match` names has not changed"}
+
+
+def _operations(app: FastAPI, wanted: Callable[[Dependant], bool]) -> Iterator[tuple[str, str]]:
     for context in iter_route_contexts(app.routes):
-        if isinstance(context.original_route, APIRoute) and _is_limited(context.dependant):
+        if isinstance(context.original_route, APIRoute) and wanted(context.dependant):
             for method in context.methods or ():
                 yield method.lower(), context.path_format or ""
 
 
 def _is_limited(dependant: Dependant) -> bool:
     return isinstance(dependant.call, ConfigurableRateLimiter) or any(map(_is_limited, dependant.dependencies))
+
+
+def _is_cached(dependant: Dependant) -> bool:
+    return any(dependency.name == EXCHANGE for dependency in dependant.dependencies)

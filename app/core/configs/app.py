@@ -12,6 +12,8 @@ from sqlalchemy.exc import ArgumentError
 
 from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
 
+_LOCAL_HOSTS = (None, "localhost", "127.0.0.1", "::1")
+
 
 class Environment(StrEnum):
     """Where the process runs; `staging` and `production` are strict."""
@@ -63,19 +65,22 @@ class AppConfig(BaseConfig):
     WORKER_IN_APP: bool | None = None
     JOBS_CONCURRENCY: int = Field(default=10, ge=1)
     JOBS_POLL_SECONDS: float = Field(default=1.0, gt=0)
-    JOBS_LEASE_SECONDS: float = Field(default=60.0, gt=0)
+    JOBS_LEASE_SECONDS: float = Field(default=20.0, gt=0)
     JOBS_KEEP_DAYS: int = Field(default=7, ge=0)
 
     CACHE_MAX_ITEMS: int = Field(default=10_000, ge=1)
+    CACHE_MAX_BYTES: int = Field(default=64 * 1024 * 1024, ge=1)
+    CACHE_MAX_VALUE_BYTES: int = Field(default=1024 * 1024, ge=1)
+    CACHE_MAX_SECONDS: int = Field(default=86400, ge=1)
 
     SMTP_HOST: str | None = None
-    SMTP_PORT: int = 587
+    SMTP_PORT: int = Field(default=587, ge=1, le=65535)
     SMTP_USER: str | None = None
     SMTP_PASSWORD: SecretStr | None = None
-    SMTP_TLS: bool = True
+    SMTP_TLS: bool | None = None
     SMTP_SSL: bool = False
-    EMAIL_SENDER_ADDRESS: str = "noreply@localhost"
-    EMAIL_SENDER_NAME: str = "FastAPI Modulith"
+    EMAIL_SENDER_ADDRESS: str = Field(default="noreply@localhost", pattern=r"^[A-Za-z0-9.!#$%&'*+/_-]+@[A-Za-z0-9.-]+$")
+    EMAIL_SENDER_NAME: str = Field(default="FastAPI Modulith", pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
 
     LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     LOG_FORMAT: Literal["json", "console"] | None = None
@@ -91,6 +96,15 @@ class AppConfig(BaseConfig):
             raise ValueError("DATABASE_URL must be postgresql://... or name a SQLite file, sqlite:///...")
         if self.REDIS_URL and not self.REDIS_URL.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must start with redis://, rediss:// or unix://")
+        return self
+
+    @model_validator(mode="after")
+    def _mail_has_one_kind_of_tls(self) -> Self:
+        if self.SMTP_TLS and self.SMTP_SSL:
+            raise ValueError(
+                "SMTP_TLS and SMTP_SSL are both true: SMTP_TLS is STARTTLS (usually port 587), SMTP_SSL is TLS from"
+                " the first byte (usually port 465); set one of them to false"
+            )
         return self
 
     @property
@@ -150,6 +164,11 @@ class AppConfig(BaseConfig):
         return self.is_relaxed if self.WORKER_IN_APP is None else self.WORKER_IN_APP
 
     @property
+    def smtp_starttls(self) -> bool:
+        """Whether mail goes out by STARTTLS: unless settings say otherwise or `SMTP_SSL` is TLS already."""
+        return not self.SMTP_SSL if self.SMTP_TLS is None else self.SMTP_TLS
+
+    @property
     def docs_enabled(self) -> bool:
         """Whether `/docs` and `/openapi.json` are served."""
         return self.ENVIRONMENT is not Environment.PRODUCTION
@@ -166,6 +185,10 @@ class AppConfig(BaseConfig):
             found.append("REDIS_URL is missing: WEB_CONCURRENCY > 1 cannot share the in-process cache and queue")
         if self.WEB_CONCURRENCY > 1 and self.database_url.get_backend_name() == "sqlite":
             found.append("DATABASE_URL names SQLite: WEB_CONCURRENCY > 1 needs PostgreSQL")
+        if self.SMTP_PASSWORD and not (self.SMTP_SSL or self.smtp_starttls or self.SMTP_HOST in _LOCAL_HOSTS):
+            found.append("SMTP_PASSWORD would cross the network in clear: set SMTP_TLS=true or SMTP_SSL=true")
+        if self.SMTP_PASSWORD and not self.SMTP_USER:
+            found.append("SMTP_USER is missing: SMTP_PASSWORD alone is no log-in")
         return found
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, live_unique, utcnow
 from app.core.db.cursors import Cursor, CursorSeal
-from app.core.db.integrity import named_violations
+from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
 from app.core.db.repository import BaseRepository
 from app.core.db.session import Database, current_session, on_commit, store_with
@@ -38,6 +38,7 @@ __all__ = [
     "SortParam",
     "UtcDateTime",
     "current_session",
+    "insert_unless_taken",
     "live_unique",
     "named_violations",
     "on_commit",

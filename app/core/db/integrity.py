@@ -1,11 +1,14 @@
 """The database's refusals as named errors."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Index, MetaData, Table, UniqueConstraint
+from sqlalchemy import Index, MetaData, Table, TextClause, UniqueConstraint
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BaseModel
 from app.core.exceptions import (
@@ -44,6 +47,24 @@ def named_violations(metadata: MetaData = BaseModel.metadata) -> Iterator[None]:
         yield
     except IntegrityError as exc:
         raise _violation(exc, metadata) from exc
+
+
+async def insert_unless_taken(
+    session: AsyncSession,
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    *,
+    unique: tuple[str, ...],
+    where: TextClause | None = None,
+) -> int | None:
+    """Insert a row and return its id; None where another has the same `unique` columns.
+
+    Unlike a refused flush this leaves the transaction usable. It waits for a transaction that is inserting the same;
+    `where` is the condition of a partial unique index.
+    """
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(model).values(values).on_conflict_do_nothing(index_elements=unique, index_where=where)
+    return await session.scalar(statement.returning(model.id))
 
 
 def _violation(exc: IntegrityError, metadata: MetaData) -> IntegrityViolation:

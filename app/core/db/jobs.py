@@ -1,4 +1,7 @@
-"""The table of jobs: everything that must happen after a commit is a row of it, written by that commit."""
+"""The table of jobs: everything that must happen after a commit is a row of it, written by that commit.
+
+And the table of schedules: how far each has come.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -9,15 +12,18 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db.base import BaseModel
 
+DEDUP_KEY_TAKEN = text("dedup_key IS NOT NULL AND finished_at IS NULL")
+
 
 class JobStatus(StrEnum):
-    """Where a job stands. `failed` waits for its next attempt; `completed` and `dead` are final."""
+    """Where a job stands. `failed` waits for its next attempt; `completed`, `dead` and `cancelled` are final."""
 
     PENDING = "pending"
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
     DEAD = "dead"
+    CANCELLED = "cancelled"
 
 
 class Job(BaseModel):
@@ -26,6 +32,7 @@ class Job(BaseModel):
     `available_at` is the earliest moment a runner may claim the row: its due time while it waits, the end of
     the lease while it is processed. So one query finds what is due and what a lost runner left behind.
     `attempts` counts claims and fences writes: a runner whose lease was taken over no longer matches it.
+    A `dedup_key` is taken while its job is unfinished; setting `finished_at` back to NULL may find it taken again.
     """
 
     __tablename__ = "core_jobs"
@@ -36,6 +43,14 @@ class Job(BaseModel):
             "id",
             sqlite_where=text("finished_at IS NULL"),
             postgresql_where=text("finished_at IS NULL"),
+        ),
+        Index(
+            "uq_core_jobs_task_dedup_key",
+            "task",
+            "dedup_key",
+            unique=True,
+            sqlite_where=DEDUP_KEY_TAKEN,
+            postgresql_where=DEDUP_KEY_TAKEN,
         ),
     )
 
@@ -52,6 +67,16 @@ class Job(BaseModel):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     last_error: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     request_id: Mapped[str | None] = mapped_column(String(128))
     conversation_id: Mapped[str | None] = mapped_column(String(128))
-    dedup_key: Mapped[str | None] = mapped_column(String(255), unique=True)
+    dedup_key: Mapped[str | None] = mapped_column(String(255))
+
+
+class Schedule(BaseModel):
+    """Until when the ticks of a scheduled task are dealt with. Of several schedulers the one that moves it on acts."""
+
+    __tablename__ = "core_schedules"
+
+    task: Mapped[str] = mapped_column(String(200), unique=True)
+    reached_at: Mapped[datetime]

@@ -8,7 +8,7 @@ upgrades fails at once with 'database is locked'.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Self, TypeAlias
@@ -24,7 +24,7 @@ _current: ContextVar[AsyncSession | None] = ContextVar("current_unit", default=N
 
 _READ_ONLY = "kit_read_only"
 _ON_COMMIT = "kit_on_commit"
-_LATE_ROWS = "kit_late_rows"
+_LATE_WRITES = "kit_late_writes"
 _ENDED = "kit_ended"
 
 Callback: TypeAlias = Callable[[], None]
@@ -35,6 +35,11 @@ def current_session() -> AsyncSession | None:
     session = _current.get()
     # A task inherits the unit it was started in, and may outlive it.
     return None if session is None or session.info.get(_ENDED) else session
+
+
+def is_read_only(session: AsyncSession) -> bool:
+    """Whether the unit of work may only read."""
+    return bool(session.info.get(_READ_ONLY))
 
 
 class UnitSession(Session):
@@ -93,11 +98,10 @@ class Database:
             # Not reset(token): a generator left half way is closed in another context.
             _current.set(outer)
             await session.close()
-        if rows := session.info.pop(_LATE_ROWS, None):
+        if writes := session.info.pop(_LATE_WRITES, None):
             async with self.session_scope() as late:
-                for row, on_stored in rows:
-                    late.add(row)
-                    on_commit(late, on_stored)
+                for write in writes:
+                    await write(late)
 
     async def close(self) -> None:
         """Close every pooled connection."""
@@ -109,11 +113,20 @@ def store_with(session: AsyncSession, row: object, on_stored: Callback) -> None:
 
     A read-only unit cannot write: its rows get a short transaction of their own when it has ended well.
     """
-    if session.info.get(_READ_ONLY):
-        session.info.setdefault(_LATE_ROWS, []).append((row, on_stored))
+    if is_read_only(session):
+
+        async def store(late: AsyncSession) -> None:
+            store_with(late, row, on_stored)
+
+        write_late(session, store)
     else:
         session.add(row)
         on_commit(session, on_stored)
+
+
+def write_late(session: AsyncSession, write: Callable[[AsyncSession], Awaitable[object]]) -> None:
+    """Have `write` called with a writing unit of its own when the read-only `session` has ended well."""
+    session.info.setdefault(_LATE_WRITES, []).append(write)
 
 
 def on_commit(session: AsyncSession, callback: Callback) -> None:

@@ -32,7 +32,8 @@ class Background:
         _, late = await asyncio.wait(self._tasks, timeout=grace)
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:  # bounded too: a task may ignore that it is cancelled
+            await asyncio.wait(late, timeout=1)
 
     @staticmethod
     async def _guard(

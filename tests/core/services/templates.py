@@ -1,8 +1,9 @@
 """Mail templates of these tests."""
 
 from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import SecretStr
+from pydantic import BaseModel, EmailStr, Field, HttpUrl, SecretStr
 
 from app.core.services.mail import BaseTemplate
 
@@ -36,6 +37,50 @@ class Faulty(View):
 
 
 class Whisper(View):
-    """Holds a secret."""
+    """Holds a secret, here or deeper down."""
 
-    token: SecretStr
+    token: SecretStr | None = None
+    more: Any = None
+
+
+class Picky(View):
+    """No sample fits it."""
+
+    code: str = Field(pattern="^[0-9]{6}$")
+
+
+class Row(BaseModel):
+    """A part of a template."""
+
+    price: int
+
+
+class Tree(BaseModel):
+    """Contains itself."""
+
+    children: "list[Tree]"
+
+
+class Motley(View):
+    """With fields of many kinds."""
+
+    named: str = Field(examples=["Ann"])
+    kept: int = 3
+    title: str
+    count: int = Field(gt=5)
+    address: EmailStr
+    link: HttpUrl
+    kind: Literal["first", "second"]
+    maybe: str | None
+    rows: list[Row]
+    tree: Tree
+
+
+class Handmade(View):
+    """With a sample of its own."""
+
+    name: str
+
+    @classmethod
+    def sample(cls) -> Self:
+        return cls(name="by hand")

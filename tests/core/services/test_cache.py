@@ -1,20 +1,18 @@
 """The cache, in process and in Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import types
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from pydantic import BaseModel
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.runtime import Runtime
-from app.core.services.cache import CacheServiceInterface, MemoryCacheService, RedisCacheService
+from app.core.services.cache import CacheService, CacheServiceInterface, CacheStore, NotKept
+from app.core.services.cache.names import namespace_of
 
 
 class Seat(BaseModel):
@@ -24,20 +22,37 @@ class Seat(BaseModel):
     taken_at: datetime
 
 
-class FlakyRedis(Redis):
-    """A Redis that answers `value`, or is away."""
+class Scene:
+    """Something that is made, and takes until the test says."""
 
-    def __init__(self, value: bytes = b"1") -> None:
-        super().__init__()
-        self.value = value
-        self.away = False
-        self.commands: list[tuple[Any, ...]] = []
+    def __init__(self, error: Exception | None = None) -> None:
+        self.begun, self.end = asyncio.Event(), asyncio.Event()
+        self.error = error
+        self.plays = 0
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if self.away:
-            raise RedisConnectionError("away")
-        self.commands.append(args)
-        return self.value
+    async def play(self) -> list[int]:
+        self.plays += 1
+        number = self.plays
+        self.begun.set()
+        await self.end.wait()
+        if self.error:
+            raise self.error
+        return [number]
+
+
+def returning(value: Any) -> Callable[[], Awaitable[Any]]:
+    """A factory of `value`."""
+
+    async def make() -> Any:
+        return value
+
+    return make
+
+
+def store_of(cache: CacheServiceInterface) -> CacheStore:
+    """What another service, of another process perhaps, shares with this one."""
+    assert isinstance(cache, CacheService)
+    return cache._store
 
 
 @pytest.fixture
@@ -96,49 +111,235 @@ class TestEveryCache:
         assert await cache.get(key) is None
         assert await cache.get(f"{key}:b") is None
 
+    async def test_none_is_a_value(self, cache: CacheServiceInterface, key: str) -> None:
+        assert await cache.get(key, "absent") == "absent"
+        await cache.set(key, None)
+        assert await cache.get(key, "absent") is None
 
-class TestMemory:
-    async def test_is_bounded_and_the_least_recently_used_gives_way(self) -> None:
-        cache = MemoryCacheService(max_items=2)
-        await cache.set("a", 1)
-        await cache.set("b", 2)
-        await cache.get("a")
-        await cache.set("c", 3)
-        assert [await cache.get(key) for key in "abc"] == [1, None, 3]
+    async def test_nothing_outlives_the_longest_life(self, cache: CacheServiceInterface, key: str) -> None:
+        short = CacheService(store_of(cache), max_seconds=0.05)
+        await short.set(key, 1)
+        await short.set(f"{key}:b", 1, ttl=float("inf"))
+        assert await short.get(key) == 1
+        await asyncio.sleep(0.08)
+        assert [await short.get(key), await short.get(f"{key}:b")] == [None, None]
 
-
-class TestRedis:
-    @pytest.fixture
-    async def away(self) -> AsyncIterator[RedisCacheService]:
-        """A cache whose Redis does not answer."""
-        redis = Redis(host="127.0.0.1", port=1, socket_connect_timeout=0.2, retry=Retry(NoBackoff(), 0))
-        yield RedisCacheService(redis, "test:")
-        await redis.aclose()
-
-    async def test_away_is_a_miss_logged_once(self, away: RedisCacheService, capfd: pytest.CaptureFixture[str]) -> None:
-        await away.set("a", 1)
-        assert await away.get("a") is None
-        await away.delete("a")
-        assert capfd.readouterr().out.count("going on without a cache") == 1
-
-    async def test_back_again_it_works_and_a_second_absence_is_logged_again(
-        self, capfd: pytest.CaptureFixture[str]
+    async def test_a_value_that_is_too_large_is_not_kept_and_said_once(
+        self, cache: CacheServiceInterface, key: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        redis = FlakyRedis()
-        cache = RedisCacheService(redis, "test:")
-        for away in (True, True, False, True):
-            redis.away = away
-            assert await cache.get("a") == (None if away else 1)
-        assert capfd.readouterr().out.count("going on without a cache") == 2
+        small = CacheService(store_of(cache), max_value_bytes=100)
+        await small.set(key, "old")
+        for _ in range(2):
+            await small.set(key, "x" * 100)
+        assert await small.get(key) is None
+        assert await small.get_or_set(key, returning("y" * 100)) == "y" * 100
+        assert await small.get(key) is None
+        assert capfd.readouterr().out.count("too large for the cache") == 1
 
-    async def test_a_poisoned_value_is_a_miss(self, capfd: pytest.CaptureFixture[str]) -> None:
-        redis = FlakyRedis(b"\xff{not json")
-        assert await RedisCacheService(redis, "test:").get("a") is None
-        assert "cannot be read" in capfd.readouterr().out
 
-    async def test_commands_carry_the_prefix(self) -> None:
-        redis = FlakyRedis()
-        cache = RedisCacheService(redis, "test:")
-        await cache.set("a", 1, ttl=1.5)
-        await cache.delete("a", "b")
-        assert redis.commands == [("SET", "test:a", b"1", "PX", 1500), ("DEL", "test:a", "test:b")]
+class TestTags:
+    async def test_invalidate_forgets_what_was_stored_under_any_of_them(
+        self, cache: CacheServiceInterface, key: str
+    ) -> None:
+        await cache.set("1" + key, 1, tags=["a" + key, "b" + key])
+        await cache.set("2" + key, 2, tags=["b" + key])
+        await cache.set("3" + key, 3)
+        assert [await cache.get(number + key) for number in "123"] == [1, 2, 3]
+        assert await cache.invalidate("a" + key)
+        assert [await cache.get(number + key) for number in "123"] == [None, 2, 3]
+        await cache.invalidate("b" + key, "never" + key)
+        assert [await cache.get(number + key) for number in "123"] == [None, None, 3]
+
+    async def test_stored_again_it_counts_again(self, cache: CacheServiceInterface, key: str) -> None:
+        for value in (1, 2):
+            await cache.set(key, value, tags=[key])
+            assert await cache.get(key) == value
+            await cache.invalidate(key)
+
+    async def test_what_was_invalidated_while_it_was_made_is_not_kept(
+        self, cache: CacheServiceInterface, key: str
+    ) -> None:
+        async def make() -> int:
+            await CacheService(store_of(cache)).namespace("tests").invalidate(key)  # by another process
+            return 1
+
+        assert await cache.get_or_set(key, make, tags=[key]) == 1
+        assert await cache.get(key) is None
+        assert await cache.get_or_set(key, returning(2), tags=[key]) == 2
+        assert await cache.get(key) == 2
+
+    async def test_one_text_is_no_list(self, cache: CacheServiceInterface, key: str) -> None:
+        with pytest.raises(ValueError, match="must be a list"):
+            await cache.set(key, 1, tags="abc")
+
+
+class TestPatterns:
+    async def test_stars_and_question_marks_match_and_everything_else_is_itself(
+        self, cache: CacheServiceInterface, key: str
+    ) -> None:
+        names = ["users:1", "users:12", "users:[1]", "users:a\nb", "Users:1", "posts:1", "users\\1"]
+
+        async def left_by(pattern: str) -> set[str]:
+            for name in names:
+                await cache.set(key + name, 1)
+            assert await cache.delete_pattern(key + pattern)
+            return {name for name in names if await cache.get(key + name)}
+
+        assert await left_by("users:*") == {"Users:1", "posts:1", "users\\1"}
+        assert await left_by("users:?") == set(names) - {"users:1"}
+        assert await left_by("users:[1]") == set(names) - {"users:[1]"}
+        assert await left_by("*s:1") == {"users:12", "users:[1]", "users:a\nb", "users\\1"}
+        assert await left_by("users\\*") == set(names) - {"users\\1"}
+        assert await left_by("users:") == set(names)
+        assert await left_by("^*") == set(names)
+
+    async def test_more_keys_than_a_batch(self, cache: CacheServiceInterface, key: str) -> None:
+        await asyncio.gather(*(cache.set(f"{key}:{number}", number) for number in range(1200)))
+        await cache.set(f"other:{key}", 1)
+        await cache.delete_pattern(f"{key}:*")
+        assert [await cache.get(f"{key}:{number}") for number in range(1200)] == [None] * 1200
+        assert await cache.get(f"other:{key}") == 1
+
+
+def module(name: str) -> Any:
+    """A module of that name which sets and gets."""
+    made = types.ModuleType(name)
+    code = "def use(cache, method, *args, **kwargs):\n    return getattr(cache, method)(*args, **kwargs)\n"
+    exec(code, vars(made))
+    return made
+
+
+class TestNamespaces:
+    @pytest.mark.parametrize(
+        ("name", "namespace"),
+        [
+            ("app.auth.services.login", "auth"),
+            ("app.auth", "auth"),
+            ("app.core.services.cache", "core"),
+            ("app", "app"),
+            ("billing.routes", "billing"),
+            ("__main__", "__main__"),
+        ],
+    )
+    def test_follow_the_module(self, name: str, namespace: str) -> None:
+        assert namespace_of(name) == namespace
+
+    async def test_modules_share_no_key_no_tag_and_no_pattern(self, cache: CacheServiceInterface, key: str) -> None:
+        auth, audit = module("app.auth.services.x"), module("app.audit.listeners")
+        for owner, value in ((auth, "of auth"), (audit, "of audit")):
+            await owner.use(cache, "set", key, value, tags=[key])
+        await audit.use(cache, "delete_pattern", "*")
+        assert await auth.use(cache, "get", key) == "of auth"
+        await audit.use(cache, "set", key, "again", tags=[key])
+        await audit.use(cache, "invalidate", key)
+        assert await auth.use(cache, "get", key) == "of auth"
+        await audit.use(cache, "delete", key, f":{key}", f"auth:{key}")
+        assert await auth.use(cache, "get", key) == "of auth"
+        assert await audit.use(cache, "get_or_set", key, returning("made")) == "made"
+        assert await auth.use(cache, "get_or_set", key, returning("made")) == "of auth"
+
+    async def test_parts_of_a_module_meet_whoever_awaits(self, cache: CacheServiceInterface, key: str) -> None:
+        await asyncio.create_task(module("app.auth.services.users").use(cache, "set", key, 1))
+        (value,) = await asyncio.gather(module("app.auth.listeners").use(cache, "get", key))
+        assert value == 1
+
+    async def test_across_modules_by_name(self, cache: CacheServiceInterface, key: str) -> None:
+        await module("app.auth.services.users").use(cache, "set", key, 1)
+        assert await cache.get(key) is None
+        assert await cache.namespace("auth").get(key) == 1
+        await cache.namespace("auth").delete(key)
+        assert await cache.namespace("auth").get(key) is None
+
+    @pytest.mark.parametrize("name", ["", "auth:users"])
+    def test_a_name_is_that_of_a_module(self, cache: CacheServiceInterface, name: str) -> None:
+        with pytest.raises(ValueError, match="name of a module"):
+            cache.namespace(name)
+
+
+class TestGetOrSet:
+    async def test_makes_what_is_absent_once(self, cache: CacheServiceInterface, key: str) -> None:
+        made = []
+
+        async def make() -> dict[str, list[int]]:
+            made.append(1)
+            return {"list": [1]}
+
+        first = await cache.get_or_set(key, make, ttl=60)
+        first["list"].append(2)
+        assert await cache.get_or_set(key, make, ttl=60) == {"list": [1]}
+        assert await cache.get(key) == {"list": [1]}
+        assert len(made) == 1
+
+    async def test_none_is_kept_and_what_is_not_to_be_kept_is_not(self, cache: CacheServiceInterface, key: str) -> None:
+        assert await cache.get_or_set(key, returning(NotKept({1})), tags=[key]) == {1}  # any object
+        assert await cache.get(key, "absent") == "absent"
+        assert await cache.get_or_set(key, returning(None), tags=[key]) is None
+        assert await cache.get(key, "absent") is None
+
+    async def test_fifty_at_once_make_it_once(self, cache: CacheServiceInterface, key: str) -> None:
+        scene = Scene()
+        asking = [asyncio.create_task(cache.get_or_set(key, scene.play, tags=[key])) for _ in range(50)]
+        await scene.begun.wait()
+        scene.end.set()
+        answers = await asyncio.gather(*asking)
+        assert answers == [[1]] * 50
+        assert scene.plays == 1
+        assert len(set(map(id, answers))) == 50  # nobody can change what another got
+
+    async def test_an_error_reaches_all_who_wait_and_is_not_kept(self, cache: CacheServiceInterface, key: str) -> None:
+        scene = Scene(LookupError("no seat"))
+        asking = [asyncio.create_task(cache.get_or_set(key, scene.play)) for _ in range(5)]
+        await scene.begun.wait()
+        await asyncio.sleep(0)
+        scene.end.set()
+        errors = await asyncio.gather(*asking, return_exceptions=True)
+        assert [str(error) for error in errors] == ["no seat"] * 5
+        assert scene.plays == 1
+        assert await cache.get_or_set(key, returning(1)) == 1
+
+    async def test_another_takes_over_where_the_one_who_makes_it_is_cancelled(
+        self, cache: CacheServiceInterface, key: str
+    ) -> None:
+        scene = Scene()
+        asking = [asyncio.create_task(cache.get_or_set(key, scene.play)) for _ in range(5)]
+        await scene.begun.wait()
+        asking[0].cancel()
+        scene.end.set()
+        first, *others = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(first, asyncio.CancelledError)
+        assert others == [[2]] * 4
+        assert await cache.get(key) == [2]
+
+    async def test_who_waits_may_leave(self, cache: CacheServiceInterface, key: str) -> None:
+        scene = Scene()
+        asking = [asyncio.create_task(cache.get_or_set(key, scene.play)) for _ in range(2)]
+        await scene.begun.wait()
+        asking[1].cancel()
+        scene.end.set()
+        assert (await asyncio.gather(*asking, return_exceptions=True))[0] == [1]
+
+    async def test_what_is_not_to_be_kept_is_made_for_each(self, cache: CacheServiceInterface, key: str) -> None:
+        made = []
+
+        async def make() -> NotKept:
+            await asyncio.sleep(0)
+            made.append(1)
+            return NotKept(len(made))
+
+        answers = await asyncio.gather(*(cache.get_or_set(key, make) for _ in range(5)))
+        assert sorted(answers) == [1, 2, 3, 4, 5]
+
+    @pytest.mark.parametrize("forget", ["delete", "delete_pattern", "invalidate", "set"])
+    async def test_who_asks_after_a_change_is_not_given_what_was_made_before(
+        self, cache: CacheServiceInterface, key: str, forget: str
+    ) -> None:
+        scene = Scene()
+        before = asyncio.create_task(cache.get_or_set(key, scene.play, tags=[key]))
+        await scene.begun.wait()
+        await getattr(cache, forget)(key, *(["new"] if forget == "set" else []))
+        after = await cache.get_or_set(key, returning("new"), tags=[key])
+        scene.end.set()
+        assert (await before, after) == ([1], "new")
+        assert await cache.get(key) == "new"
+        await cache.delete(key)
+        assert await cache.get_or_set(key, returning("newer")) == "newer"

@@ -88,14 +88,14 @@ class TestFunction:
 
         assert [await one(prefix), await two(prefix)] == [1, 2]
 
-    async def test_none_is_not_kept(self, counter: Counter, prefix: str) -> None:
+    async def test_none_is_kept(self, counter: Counter, prefix: str) -> None:
         @cached(ttl=60)
         async def find(of: str) -> int | None:
             counter.add(of)
             return None
 
         assert [await find(prefix), await find(prefix)] == [None, None]
-        assert len(counter.calls) == 2
+        assert len(counter.calls) == 1
 
     async def test_an_error_is_not_kept(self, counter: Counter, prefix: str) -> None:
         @cached(ttl=60)
@@ -121,6 +121,50 @@ class TestFunction:
         await double(2, object())
         assert counter.calls == [2, 2]
 
+    async def test_a_prefix_and_tags_name_what_to_forget(self, kit: Runtime, counter: Counter, prefix: str) -> None:
+        @cached(ttl=60, prefix=f"{prefix}:squares", tags=lambda number: [f"{prefix}:{number}"])
+        async def square(number: int, *, of: str = "") -> int:
+            return int(counter.add(number)) ** 2
+
+        @cached(ttl=60, prefix=f"{prefix}:cubes", key_builder=lambda f, number: str(number), tags=[prefix])
+        async def cube(number: int) -> int:
+            return -(int(counter.add(-number)) ** 3)
+
+        async def calls() -> list[int]:
+            counter.calls.clear()
+            assert [await square(2), await square(3, of="x"), await cube(2), await cube(3)] == [4, 9, 8, 27]
+            return counter.calls
+
+        assert await calls() == [2, 3, -2, -3]
+        assert await calls() == []
+        await kit.cache.delete_pattern(f"{prefix}:squares:*")
+        assert await calls() == [2, 3]
+        await kit.cache.delete(f"{prefix}:cubes:2")
+        assert await calls() == [-2]
+        await kit.cache.invalidate(f"{prefix}:3", prefix)
+        assert await calls() == [3, -2, -3]
+
+    async def test_its_names_are_those_of_its_own_module(self, kit: Runtime, counter: Counter, prefix: str) -> None:
+        async def load(of: str) -> int:
+            return len(counter.add(of))
+
+        load.__module__ = "app.auth.services.users"
+        remembered = cached(ttl=60, key_builder=lambda f, of: of)(load)
+        await remembered(prefix)
+        assert await kit.cache.get(prefix) is None
+        assert await kit.cache.namespace("auth").get(prefix) == len(prefix)
+
+    def test_tags_are_made_of_arguments_there_are(self) -> None:
+        async def find(number: int) -> int:
+            return number
+
+        with pytest.raises(TypeError, match="has no argument user_id to make tags of"):
+            cached(ttl=60, tags=lambda user_id: [user_id])(find)
+
+    def test_one_text_is_no_list_of_tags(self) -> None:
+        with pytest.raises(TypeError, match="list of tags"):
+            cached(ttl=60, tags="users")
+
     async def test_a_value_of_another_version_is_a_miss(self, kit: Runtime, prefix: str) -> None:
         @cached(ttl=60, key_builder=lambda f: prefix)
         async def seat() -> Seat:
@@ -128,7 +172,7 @@ class TestFunction:
 
         await kit.cache.set(prefix, {"row": "old"}, ttl=60)
         assert (await seat()).number == 5
-        assert (await kit.cache.get(prefix))["number"] == 5  # type: ignore[index]  # it was stored
+        assert (await kit.cache.get(prefix))["number"] == 5
 
     async def test_an_argument_that_is_no_value_needs_a_key_builder(self, kit: Runtime) -> None:
         class Principal:

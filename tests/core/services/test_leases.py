@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import utcnow
@@ -12,7 +14,9 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import PermanentFailure
+from app.core.services.queue.outcomes import completed, dead, failed, handed_back
 from app.core.services.queue.store import JobStore
+from tests.core.services.conftest import listening
 from tests.core.services.stage import Play, Say, Stage
 from tests.utils import freeze
 
@@ -39,20 +43,18 @@ class TestLease:
         with freeze(timedelta(seconds=61)):
             taken = (await store.claim(1))[0]
         assert (lost.id, lost.attempts, taken.attempts) == (taken.id, 1, 2)
-        assert not await store.extend(lost)
-        assert not await store.complete(lost)
-        assert not await store.retry(lost, "late", timedelta())
-        assert not await store.bury(lost, "late")
-        assert not await store.release(lost)
+        assert await store.extend([lost]) == set()
+        for outcome in (completed(lost), failed(lost, "late", timedelta()), dead(lost, "late"), handed_back(lost)):
+            assert not await store.write(outcome)
         assert (await jobs())[0].status == JobStatus.PROCESSING
-        assert await store.complete(taken)
-        assert not await store.complete(taken)
+        assert await store.record([completed(lost), completed(taken)]) == {(taken.id, 2)}
+        assert not await store.write(completed(taken))
 
     async def test_an_extended_lease_holds(self, kit: Runtime, db: AsyncSession, store: JobStore) -> None:
         await kit.queue.push(Play, {"number": 1})
         job = (await store.claim(1))[0]
         with freeze(timedelta(seconds=50)):
-            assert await store.extend(job)
+            assert await store.extend([job]) == {(job.id, 1)}
         with freeze(timedelta(seconds=100)):
             assert await store.claim(1) == []
 
@@ -73,7 +75,7 @@ class TestLease:
     ) -> None:
         await kit.queue.push(Play, {"number": 1})
         job = (await store.claim(1))[0]
-        assert await store.release(job)
+        assert await store.write(handed_back(job))
         again = await store.claim(1)
         assert [(found.id, found.attempts) for found in again] == [(job.id, 1)]
 
@@ -84,6 +86,32 @@ class TestLease:
         batches = await asyncio.gather(*(store.claim(7) for _ in range(8)))
         ids = [job.id for batch in batches for job in batch]
         assert len(ids) == len(set(ids)) == 30
+
+    async def test_many_completed_rows_are_not_looked_at(self, committed: Database, store: JobStore) -> None:
+        ended = {"status": JobStatus.COMPLETED, "finished_at": utcnow()}
+        common = {"task": "test.play", "payload": {"number": 1}, "max_attempts": 3, "available_at": utcnow()}
+        async with committed.session_scope() as session:
+            await session.execute(insert(Job), [{**common, **ended} for _ in range(5_000)])
+            await session.execute(insert(Job), [common for _ in range(20)])
+            await session.execute(text("ANALYZE core_jobs"))
+        sent: list[tuple[str, Any]] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            sent.append((statement, parameters))
+
+        with listening(committed.engine.sync_engine, "before_cursor_execute", note):
+            assert await store.any_due()
+            assert len(await store.claim(10)) == 10
+        asked = [(statement, parameters) for statement, parameters in sent if "available_at <=" in statement]
+        assert len(asked) == 2
+        explain = "EXPLAIN QUERY PLAN " if committed.engine.dialect.name == "sqlite" else "EXPLAIN "
+        async with committed.engine.connect() as connection:
+            for statement, parameters in asked:
+                found = await connection.exec_driver_sql(explain + statement, parameters)
+                plan = "\n".join(str(row) for row in found)
+                assert "ix_core_jobs_available_at_id" in plan
+                assert "Seq Scan on core_jobs" not in plan
+                assert "SCAN core_jobs" not in plan
 
     async def test_purge_removes_old_completed_jobs_only(
         self, kit: Runtime, db: AsyncSession, store: JobStore, drain: Drain, jobs: Jobs, scene: Stage

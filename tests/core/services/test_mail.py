@@ -1,5 +1,7 @@
 """Mail: composed, queued, captured."""
 
+import asyncio
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage
 
@@ -36,6 +38,12 @@ def part(message: EmailMessage, kind: str) -> str:
     content = body.get_content()
     assert isinstance(content, str)
     return content
+
+
+def _with_secrets(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _with_secrets(item) for key, item in value.items()}
+    return [_with_secrets(item) for item in value] if isinstance(value, list) else SecretStr(str(value))
 
 
 class TestSend:
@@ -106,12 +114,10 @@ class TestHeaders:
         with pytest.raises(ValidationError):
             to()
 
-    async def test_a_sender_with_a_line_break_is_refused(self, kit: Runtime, captured_mail: CapturedMail) -> None:
-        sender = Sender("Theatre\r\nBcc: eve@example.com", "noreply@localhost", "localhost")
-        mail = CaptureMailService(sender, kit.queue, captured_mail.folder)
-        with pytest.raises(ValueError, match="CR or LF"):
-            await mail.send(Ticket(name="a", seat=1), to("ada@example.com"))
-        assert captured_mail.messages() == []
+    @pytest.mark.parametrize("name", ["Theatre\r\nBcc: eve@example.com", ENCODED])
+    def test_a_sender_that_would_end_its_line_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="not allowed"):
+            Sender(name, "noreply@localhost", "localhost")
 
     async def test_a_sender_name_may_be_anything_else(self, kit: Runtime, captured_mail: CapturedMail) -> None:
         sender = Sender('Käse, "fein" <x>', "noreply@localhost", "localhost")
@@ -144,9 +150,13 @@ class TestQueue:
         assert captured_mail.messages() == []
 
     async def test_is_a_job_for_each_recipient(
-        self, kit: Runtime, db: AsyncSession, drain: Drain, captured_mail: CapturedMail
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, captured_mail: CapturedMail
     ) -> None:
         await kit.mail.queue(Ticket(name="all", seat=1), to("ada@example.com", "bob@example.com"))
+        assert [job.payload["email_data"]["recipients"] for job in await jobs()] == [
+            ["ada@example.com"],
+            ["bob@example.com"],
+        ]
         assert await drain() == 2
         assert len(captured_mail.to("ada@example.com")) == len(captured_mail.to("bob@example.com")) == 1
 
@@ -162,9 +172,15 @@ class TestQueue:
         (after,) = captured_mail.messages()
         assert after["Message-ID"] == before["Message-ID"]
 
-    async def test_a_secret_is_refused(self, kit: Runtime, db: AsyncSession, jobs: Jobs) -> None:
-        with pytest.raises(TypeError, match="token is a secret"):
-            await kit.mail.queue(Whisper(token=SecretStr("hidden")), to("ada@example.com"))
+    @pytest.mark.parametrize(
+        "fields", [{"token": "hidden"}, {"more": ["hidden"]}, {"more": {"deep": [{"er": "hidden"}]}}]
+    )
+    async def test_a_secret_is_refused(
+        self, kit: Runtime, db: AsyncSession, jobs: Jobs, fields: dict[str, object]
+    ) -> None:
+        whisper = Whisper.model_validate(_with_secrets(fields))
+        with pytest.raises(TypeError, match=f"{next(iter(fields))} is a secret"):
+            await kit.mail.queue(whisper, to("ada@example.com"))
         assert await jobs() == []
 
     async def test_a_row_cannot_name_any_class(
@@ -180,6 +196,25 @@ class TestQueue:
             job.last_error == "LookupError: no mail template is called 'subprocess:Popen': was it renamed or removed?"
         )
         assert captured_mail.messages() == []
+
+
+class TestCapture:
+    async def test_readers_see_whole_files_that_are_their_owners(
+        self, kit: Runtime, captured_mail: CapturedMail
+    ) -> None:
+        sending = asyncio.gather(
+            *(kit.mail.send(Ticket(name="Ada" * 20_000, seat=seat), to("ada@example.com")) for seat in range(20))
+        )
+        seen: set[int] = set()
+        while not sending.done():
+            seen.add(len(captured_mail.messages()))
+            assert all("Show the ticket" in part(message, "plain") for message in captured_mail.messages())
+            await asyncio.sleep(0)
+        await sending
+        assert len(captured_mail.to("ada@example.com")) == 20
+        assert len(seen) > 1
+        assert {stat.S_IMODE(path.stat().st_mode) for path in captured_mail.folder.glob("*.eml")} == {0o600}
+        assert [path for path in captured_mail.folder.iterdir() if path.suffix != ".eml"] == []
 
 
 class TestText:
@@ -204,6 +239,9 @@ class TestText:
             ("1 &lt; 2 &amp; 3&nbsp;&euro;", "1 < 2 & 3 €"),
             ("a<hr>b", "a\n---\nb"),
             ("</p></a></style>stray", "stray"),
+            ("<head><title>a</title><img src=x alt=b><a href='https://a.test'>c</a><p>d</p></head>seen", "seen"),
+            ("<head><meta charset=utf-8><title>a</title><body>no end of the head", "no end of the head"),
+            ("<template><p>a</p><img alt=b></template><p>seen</p>", "seen"),
             ("one<br><br>two<p>three</p>\n\n<p></p><p>four</p>", "one\n\ntwo\n\nthree\n\nfour"),
         ],
     )

@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
+import pytest
+from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import BaseTask, PermanentFailure
-from app.core.services.queue.execution import MAX_BACKOFF_SECONDS, backoff
+from app.core.services.queue.execution import MAX_BACKOFF_SECONDS, MAX_POSTPONED, backoff
 from tests.core.services.conftest import change
 from tests.core.services.stage import Hurry, Play, Say, Stage
 from tests.utils import freeze
@@ -105,31 +109,93 @@ class TestOutcome:
         job = (await jobs())[0]
         assert (job.status, job.last_error) == (JobStatus.FAILED, "CancelledError")
 
-    async def test_an_unknown_task_is_tried_again_then_dead(
-        self, kit: Runtime, db: AsyncSession, drain: Drain, due: Due, jobs: Jobs
+    @pytest.mark.parametrize(
+        ("written", "reason"),
+        [
+            (
+                {"task": "test.removed"},
+                "UnknownTask: no task is registered as 'test.removed': is its module installed here?",
+            ),
+            ({"payload": {"number": "private"}}, "ValidationError: number: Input should be a valid integer"),
+            ({"payload": {"number": 1, "seat": 2}}, "ValidationError: seat: Extra inputs are not permitted"),
+        ],
+    )
+    async def test_what_only_another_version_understands_waits_for_it(
+        self,
+        kit: Runtime,
+        db: AsyncSession,
+        drain: Drain,
+        due: Due,
+        jobs: Jobs,
+        scene: Stage,
+        written: dict[str, Any],
+        reason: str,
     ) -> None:
         await kit.queue.push(Play, {"number": 1})
-        await change(kit, task="test.removed")
-        await drain()
+        await change(kit, **written)
+        for _ in range(Play.max_attempts + 2):
+            assert await drain() == 1
+            await due()
         job = (await jobs())[0]
         assert job.status == JobStatus.FAILED
-        assert job.last_error == "UnknownTask: no task is registered as 'test.removed': is its module installed here?"
-        for _ in range(2):
-            await due()
+        assert (job.last_error or "").startswith(reason)
+        assert "private" not in (job.last_error or "")
+        await change(kit, task="test.play", payload={"number": 1})  # the worker that understands it is there
+        scene.fails("play", RuntimeError("stuck"))
+        for _ in range(Play.max_attempts):
+            assert (await jobs())[0].status == JobStatus.FAILED
             await drain()
+            await due()
+        assert (await jobs())[0].last_error == "RuntimeError: stuck"
         assert (await jobs())[0].status == JobStatus.DEAD
 
-    async def test_data_that_no_longer_fits_is_not_quoted(
-        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, scene: Stage
+    async def test_what_nobody_understands_for_half_a_day_is_dead(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, due: Due, jobs: Jobs
     ) -> None:
+        assert sum(backoff(BaseTask, number).total_seconds() for number in range(1, MAX_POSTPONED)) > 8 * 3600
         await kit.queue.push(Play, {"number": 1})
-        await change(kit, payload={"number": "private"})
+        await change(kit, task="test.removed", attempts=MAX_POSTPONED - 1, max_attempts=MAX_POSTPONED + 2)
         await drain()
-        error = (await jobs())[0].last_error
-        assert error is not None
-        assert error.startswith("ValidationError: number: Input should be a valid integer")
-        assert "private" not in error
-        assert scene.entries == []
+        job = (await jobs())[0]
+        assert job.status == JobStatus.DEAD
+        assert job.last_error == "UnknownTask: no task is registered as 'test.removed': is its module installed here?"
+
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+    async def test_what_would_end_the_process_is_a_failure_like_any_other(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, scene: Stage, error: BaseException
+    ) -> None:
+        scene.fails("play", error)
+        await kit.queue.push(Play, {"number": 1})
+        assert await drain() == 1
+        job = (await jobs())[0]
+        assert job.status == JobStatus.FAILED
+        assert (job.last_error or "").startswith(type(error).__name__)
+
+    @pytest.mark.parametrize("status", [JobStatus.CANCELLED, None])
+    async def test_what_was_cancelled_or_removed_while_it_ran_is_left_alone(
+        self,
+        kit: Runtime,
+        committed: Database,
+        drain: Drain,
+        jobs: Jobs,
+        scene: Stage,
+        capfd: pytest.CaptureFixture[str],
+        status: JobStatus | None,
+    ) -> None:
+        async def meanwhile() -> None:
+            if status:
+                await change(kit, status=status, finished_at=utcnow())
+            else:
+                async with kit.database.session_scope() as session:
+                    await session.execute(delete(Job))
+
+        scene.scenes["play"] = meanwhile
+        await kit.queue.push(Play, {"number": 1})
+        assert await drain() == 1
+        assert [job.status for job in await jobs()] == ([status] if status else [])
+        out = capfd.readouterr().out
+        assert "a job was taken away while it ran" in out
+        assert "Traceback" not in out
 
     async def test_what_another_runner_took_over_is_not_written(
         self, kit: Runtime, committed: Database, drain: Drain, jobs: Jobs, scene: Stage

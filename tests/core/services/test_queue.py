@@ -2,26 +2,45 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, Field, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.exceptions import ConfigError, UniqueViolation
 from app.core.runtime import Runtime
+from app.core.services.background import Background
 from app.core.services.log.context import correlation
-from app.core.services.queue import BaseTask, TaskDataError
+from app.core.services.queue import BaseTask, JobWaker, PermanentFailure, QueueService, TaskDataError, queued
 from app.core.services.queue.registry import TaskRegistry, tasks
 from app.core.services.queue.store import new_job
-from tests.core.services.conftest import rolled_back, until
+from tests.core.services.conftest import make_runner, rolled_back, running, until
 from tests.core.services.stage import Hurry, Play, Say, Stage, Unqueued
+from tests.utils import freeze
 
 Drain = Callable[[], Awaitable[int]]
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
+
+
+HOUR = timedelta(hours=1)
+
+
+class Parcel(BaseModel):
+    gross_weight: float = Field(alias="grossWeight")
+
+
+@queued
+class Weigh(BaseTask):
+    """Gives back a sum of floats."""
+
+    __task_name__ = "test.weigh"
+
+    async def run(self, amount: float, parcel: Parcel | None = None) -> float:
+        return amount + (parcel.gross_weight if parcel else 0)
 
 
 class TestPush:
@@ -117,6 +136,129 @@ class TestPush:
             await kit.queue.push(Play, {"number": 1})
         await drain()
         assert scene.entries[0].ids == ("request-1", "conversation-1")
+
+    async def test_what_could_not_be_read_back_is_refused(self, kit: Runtime, db: AsyncSession, jobs: Jobs) -> None:
+        for amount in (float("nan"), float("inf")):
+            with pytest.raises(TaskDataError, match=r"test\.weigh"):
+                await kit.queue.push(Weigh, {"amount": amount})
+        assert await jobs() == []
+
+    async def test_a_model_with_other_names_in_json_keeps_its_values(
+        self, kit: Runtime, db: AsyncSession, drain: Drain
+    ) -> None:
+        number = await kit.queue.push(Weigh, {"amount": 2, "parcel": {"grossWeight": 3}})
+        assert number is not None
+        await drain()
+        assert await kit.queue.get_result(number) == 5
+
+
+class TestWhen:
+    @pytest.mark.parametrize(
+        "when",
+        [{"delay": 60}, {"delay": timedelta(minutes=1)}, {"eta": datetime(2026, 1, 2, 10, 1, tzinfo=timezone(HOUR))}],
+    )
+    async def test_it_waits(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage, when: dict[str, Any]
+    ) -> None:
+        with freeze("2026-01-02T09:00Z"):
+            await kit.queue.push(Play, {"number": 1}, **when)
+        with freeze("2026-01-02T09:00:59Z"):
+            assert await drain() == 0
+        with freeze("2026-01-02T09:01:00Z"):
+            assert await drain() == 1
+
+    @pytest.mark.parametrize("when", [{"delay": 0}, {"eta": datetime(2020, 1, 1, tzinfo=UTC)}])
+    async def test_now_and_the_past_are_at_once(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage, when: dict[str, Any]
+    ) -> None:
+        await kit.queue.push(Play, {"number": 1}, **when)
+        assert await drain() == 1
+
+    @pytest.mark.parametrize(
+        ("options", "error", "reason"),
+        [
+            ({"delay": -1}, ValueError, "delay is negative"),
+            ({"delay": timedelta(seconds=-1)}, ValueError, "delay is negative"),
+            ({"delay": float("inf")}, ValueError, "longer than the calendar"),
+            ({"delay": timedelta.max}, ValueError, "longer than the calendar"),
+            ({"eta": datetime(2026, 1, 2)}, ValueError, "eta is naive"),  # noqa: DTZ001  the mistake
+            ({"delay": 1, "eta": datetime(2026, 1, 2, tzinfo=UTC)}, TypeError, "exclude each other"),
+            ({"delay": 1, "durable": False}, TypeError, "need a durable push"),
+            ({"eta": datetime(2026, 1, 2, tzinfo=UTC), "durable": False}, TypeError, "need a durable push"),
+            ({"dedup_key": "a", "durable": False}, TypeError, "need a durable push"),
+            ({"dedup_key": ""}, ValueError, "dedup_key must be 1 to 255 printable characters"),
+            ({"dedup_key": "a" * 256}, ValueError, "dedup_key must be"),
+            ({"dedup_key": "a\x00"}, ValueError, "dedup_key must be"),
+            ({"dedup_key": "\ud800"}, ValueError, "dedup_key must be"),
+        ],
+    )
+    async def test_what_makes_no_sense_is_refused(
+        self, kit: Runtime, db: AsyncSession, jobs: Jobs, options: dict[str, Any], error: type[Exception], reason: str
+    ) -> None:
+        with pytest.raises(error, match=reason):
+            await kit.queue.push(Play, {"number": 1}, **options)
+        assert await jobs() == []
+
+
+class TestDedupKey:
+    async def test_one_unfinished_job_has_it(self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage) -> None:
+        first = await kit.queue.push(Play, {"number": 1}, dedup_key="user 7")
+        async with kit.database.session_scope():
+            assert await kit.queue.push(Play, {"number": 2}, dedup_key="user 7") == first
+            await kit.queue.push(Play, {"number": 3}, dedup_key="user 8")
+            await kit.queue.push(Say, {"text": "of another task"}, dedup_key="user 7")
+        assert await drain() == 3
+        assert sorted(scene.values("play")) == [1, 3]
+
+    @pytest.mark.parametrize("ending", ["completed", "dead", "cancelled"])
+    async def test_it_is_free_again_when_that_has_ended(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage, ending: str
+    ) -> None:
+        first = await kit.queue.push(Play, {"number": 1}, dedup_key="a")
+        assert first is not None
+        if ending == "cancelled":
+            await kit.queue.cancel(first)
+        if ending == "dead":
+            scene.fails("play", PermanentFailure())
+        await drain()
+        assert await kit.queue.push(Play, {"number": 2}, dedup_key="a") != first
+
+    async def test_it_is_still_taken_between_two_attempts(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage
+    ) -> None:
+        first = await kit.queue.push(Play, {"number": 1}, dedup_key="a")
+        scene.fails("play", LookupError())
+        await drain()
+        assert await kit.queue.push(Play, {"number": 2}, dedup_key="a") == first
+
+    async def test_of_many_at_once_one_is_stored(self, kit: Runtime, committed: Database, jobs: Jobs) -> None:
+        async def push(number: int) -> int | None:
+            async with kit.database.session_scope():
+                return await kit.queue.push(Play, {"number": number}, dedup_key="a")
+
+        (number,) = set(await asyncio.gather(*(push(number) for number in range(8))))
+        assert [job.id for job in await jobs()] == [number]
+
+    async def test_a_rollback_frees_it(self, kit: Runtime, committed: Database, jobs: Jobs) -> None:
+        async with rolled_back(kit.database.session_scope()):
+            await kit.queue.push(Play, {"number": 1}, dedup_key="a")
+        await kit.queue.push(Play, {"number": 2}, dedup_key="a")
+        assert [job.payload for job in await jobs()] == [{"number": 2}]
+
+    async def test_in_a_read_only_unit(self, kit: Runtime, committed: Database, jobs: Jobs) -> None:
+        for number in (1, 2):
+            async with kit.database.session_scope(read_only=True):
+                assert await kit.queue.push(Play, {"number": number}, dedup_key="a") is None
+                assert len(await jobs()) == number - 1
+        assert [job.payload for job in await jobs()] == [{"number": 1}]
+
+    async def test_a_runner_of_this_process_is_woken(self, kit: Runtime, committed: Database, scene: Stage) -> None:
+        runner = make_runner(kit, poll=60)
+        background = Background()
+        queue = QueueService(lambda: kit.database, JobWaker(runner, None, background), kit.broker, background)
+        async with running(runner):
+            await queue.push(Play, {"number": 1}, dedup_key="a")
+            await until(lambda: scene.values("play") == [1])
 
 
 class TestPushNotDurable:

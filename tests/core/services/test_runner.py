@@ -1,15 +1,23 @@
 """The runner in the background: waking, looking, side by side, stopping."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import StatementError
 
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import JobRunner
-from tests.core.services.conftest import change, make_runner, running, until
+from app.core.services.queue.outcomes import OutcomeWriter, completed
+from app.core.services.queue.store import JobStore
+from tests.core.services.conftest import change, listening, make_runner, running, until
 from tests.core.services.stage import Play, Stage
 
 Drain = Callable[[], Awaitable[int]]
@@ -23,11 +31,51 @@ class Reachable:
     def __init__(self, kit: Runtime) -> None:
         self.kit = kit
         self.yes = True
+        self.refused = 0
 
     def __call__(self) -> Database:
         if not self.yes:
+            self.refused += 1
             raise OSError("no route to host")
         return self.kit.database
+
+
+class Wire:
+    """A way to a server that can be cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._streams: list[asyncio.StreamWriter] = []
+        self._server: asyncio.Server | None = None
+
+    async def connect(self, port: int = 0) -> int:
+        """Lead there; the port that does."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        opened: int = self._server.sockets[0].getsockname()[1]
+        return opened
+
+    async def cut(self) -> None:
+        """Lead nowhere."""
+        if self._server:
+            self._server.close()
+            for stream in self._streams:
+                stream.transport.abort()
+            self._streams.clear()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection(*self._target)
+        self._streams += [writer, behind_writer]
+        with suppress(OSError):
+            await asyncio.gather(_pump(reader, behind_writer), _pump(behind_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
 
 
 class TestBackground:
@@ -149,24 +197,184 @@ class TestBackground:
         await kit.queue.push(Play, {"number": 1})
         async with running(JobRunner(reachable, concurrency=1, poll=60, lease=0.3)):
             await until(lambda: scene.values("play") == [1])
-        assert "the lease of a job could not be extended" in capfd.readouterr().out
+        assert "the leases of jobs could not be extended" in capfd.readouterr().out
         assert (await jobs())[0].status == JobStatus.COMPLETED
 
-    async def test_an_outcome_that_cannot_be_stored_is_logged_and_the_job_runs_again(
+    @pytest.mark.parametrize("lease", [60, 0.1], ids=["shorter than the lease", "longer than the lease"])
+    async def test_an_outcome_waits_for_a_database_that_is_away(
+        self,
+        kit: Runtime,
+        committed: Database,
+        jobs: Jobs,
+        scene: Stage,
+        capfd: pytest.CaptureFixture[str],
+        lease: float,
+    ) -> None:
+        reachable = Reachable(kit)
+
+        async def cut_off() -> None:
+            reachable.yes = False
+
+        scene.scenes["play"] = cut_off
+        await kit.queue.push(Play, {"number": 1})
+        async with running(JobRunner(reachable, concurrency=1, poll=0.02, lease=lease)):
+            await until(lambda: reachable.refused >= 5)
+            reachable.yes = True
+        assert capfd.readouterr().out.count("outcomes of jobs cannot be stored: trying again") == 1
+        job = (await jobs())[0]
+        assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+    async def test_an_outcome_that_could_not_be_stored_before_the_end_is_logged(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
     ) -> None:
         reachable = Reachable(kit)
 
         async def cut_off() -> None:
-            reachable.yes = len(scene.entries) > 1
+            reachable.yes = False
+
+        scene.scenes["play"] = cut_off
+        number = await kit.queue.push(Play, {"number": 1})
+        async with running(JobRunner(reachable, concurrency=1, poll=60, lease=60), grace=0.05):
+            await until(lambda: reachable.refused > 0)
+        out = capfd.readouterr().out
+        assert out.count("outcomes of jobs cannot be stored: trying again") == 1
+        assert f"outcomes of jobs could not be stored: they run again after their lease ids=[{number}]" in out
+        assert (await jobs())[0].status == JobStatus.PROCESSING
+
+    async def test_a_task_that_blocks_the_event_loop_beyond_its_lease_runs_once(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        runner = make_runner(kit, lease=0.3)
+
+        async def block() -> None:
+            time.sleep(0.4)  # noqa: ASYNC251  what is tested
+            runner.wake()  # so that it looks before the heart beats
+            await asyncio.sleep(0.1)
+
+        scene.scenes["play"] = block
+        await kit.queue.push(Play, {"number": 1})
+        async with running(runner):
+            await until(lambda: scene.values("play") != [])
+        job = (await jobs())[0]
+        assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+    async def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        async def ignore() -> None:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(30)
+
+        scene.scenes["play"] = ignore
+        await kit.queue.push(Play, {"number": 1})
+        before = asyncio.all_tasks()
+        async with running(make_runner(kit), grace=0.05):
+            await until(lambda: scene.values("play") == [1])
+        assert "a job ignores that it is cancelled" in capfd.readouterr().out
+        await until(lambda: asyncio.all_tasks() <= before)
+        job = (await jobs())[0]
+        assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
+
+    async def test_what_ends_together_is_stored_together_and_leases_are_kept_together(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        everybody = asyncio.Barrier(10)
+
+        async def end_together() -> None:
+            await asyncio.sleep(0.5)  # three beats
+            await everybody.wait()
+
+        scene.scenes["play"] = end_together
+        async with kit.database.session_scope():
+            for number in range(10):
+                await kit.queue.push(Play, {"number": number})
+        written: list[tuple[str, int]] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+            written.append((statement.partition(" WHERE ")[0], len(parameters) if many else 1))
+
+        with listening(kit.database.engine.sync_engine, "before_cursor_execute", note):
+            async with running(make_runner(kit, poll=60, lease=0.4)):
+                await until(lambda: len(scene.entries) == 10)
+        completing = [rows for text, rows in written if text.startswith("UPDATE") and "finished_at" in text]
+        extending = [rows for text, rows in written if text.startswith("UPDATE") and "finished_at" not in text]
+        assert sum(completing) == 10
+        assert len(completing) <= 2
+        assert set(extending) == {10}
+        assert {(job.status, job.attempts) for job in await jobs()} == {(JobStatus.COMPLETED, 1)}
+
+    async def test_what_cannot_be_stored_does_not_keep_others_from_it(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        store = JobStore(lambda: kit.database, timedelta(seconds=60))
+        writer = OutcomeWriter(store)
+        async with kit.database.session_scope():
+            for number in range(3):
+                await kit.queue.push(Play, {"number": number})
+        claimed = await store.claim(3)
+        stored = [writer.write(completed(job, object() if job is claimed[1] else None)) for job in claimed]
+        first, second, third = await asyncio.gather(*stored, return_exceptions=True)
+        assert (first, third) == (True, True)
+        assert isinstance(second, TypeError | StatementError)
+        await writer.close(1)
+
+
+class TestPostgresAway:
+    async def test_a_job_that_ends_while_the_server_is_cut_off_runs_once(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        if committed.engine.dialect.name == "sqlite":
+            pytest.skip("needs PostgreSQL")
+        wire = Wire(str(committed.engine.url.host), committed.engine.url.port or 5432)
+        port = await wire.connect()
+        through = Database.connect(committed.engine.url.set(host="127.0.0.1", port=port))
+
+        async def cut_off() -> None:
+            await wire.cut()
 
         scene.scenes["play"] = cut_off
         await kit.queue.push(Play, {"number": 1})
-        runner = JobRunner(reachable, concurrency=1, poll=0.02, lease=0.1)
-        async with running(runner):
-            await until(lambda: scene.values("play") == [1])
-            await until(lambda: "the outcome of a job could not be stored" in capfd.readouterr().out)
-            reachable.yes = True
-            await until(lambda: scene.values("play") == [1, 1])
+        try:
+            async with running(JobRunner(lambda: through, concurrency=1, poll=0.02, lease=60)):
+                await until(lambda: "outcomes of jobs cannot be stored: trying again" in capfd.readouterr().out)
+                await wire.connect(port)
+        finally:
+            await through.close()
+            await wire.cut()
         job = (await jobs())[0]
-        assert (job.status, job.attempts) == (JobStatus.COMPLETED, 2)
+        assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+
+class TestSideBySide:
+    async def test_two_runners_share_the_jobs(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope():
+            for number in range(200):
+                await kit.queue.push(Play, {"number": number})
+        # Each runs one job at a time, and none ends before the other runs one too: half of them each.
+        pair = asyncio.Barrier(2)
+
+        async def wait_for_the_other() -> None:
+            await pair.wait()
+
+        scene.scenes["play"] = wait_for_the_other
+        async with running(make_runner(kit, concurrency=1)), running(make_runner(kit, concurrency=1)):
+            await until(lambda: len(scene.entries) == 200, 30)
+        assert sorted(scene.values("play")) == list(range(200))
+        assert {(job.status, job.attempts) for job in await jobs()} == {(JobStatus.COMPLETED, 1)}
+
+    async def test_a_claim_does_not_wait_for_a_row_someone_else_has_locked(
+        self, kit: Runtime, committed: Database, scene: Stage
+    ) -> None:
+        if committed.engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one lock for all rows")
+        for number in range(2):
+            await kit.queue.push(Play, {"number": number})
+        store = JobStore(lambda: kit.database, timedelta(seconds=60))
+        async with kit.database.session() as other:
+            await other.execute(select(Job).order_by(Job.id).limit(1).with_for_update())
+            claimed = await asyncio.wait_for(store.claim(10), 5)
+            await other.rollback()
+        assert [job.payload for job in claimed] == [{"number": 1}]

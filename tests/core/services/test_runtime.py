@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select
 
 from app.core.configs import PROJECT_ROOT, AppConfig
+from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime, open_runtime, runtime
-from app.core.services.cache import MemoryCacheService, RedisCacheService
+from app.core.services.cache import CacheService
 from app.core.services.mail import CaptureMailService, SMTPMailService
 from tests.core.services.conftest import rolled_back, until
 from tests.core.services.stage import CurtainRaised, Play, Stage
@@ -37,6 +39,28 @@ async def test_jobs_run_at_once_after_the_commit(settings: AppConfig, scene: Sta
             await opened.queue.push(Play, {"number": 1})
             opened.events.dispatch(CurtainRaised(act=1))
         await until(lambda: {entry.name for entry in scene.entries} >= {"play", "first", "second", "light"})
+
+
+async def test_jobs_that_hold_every_connection_keep_their_leases(
+    settings: AppConfig, committed: Database, jobs: Jobs, scene: Stage
+) -> None:
+    held: list[bool] = []
+
+    async def hold() -> None:
+        async with runtime().database.session_scope(read_only=True) as session:
+            await session.execute(select(1))
+            await asyncio.sleep(1)
+            async with committed.session_scope(read_only=True) as other:
+                held.append((await other.scalars(select(Job.available_at))).all()[0] > utcnow())
+
+    scene.scenes["play"] = hold
+    settings = settings.model_copy(update={"DB_POOL_SIZE": 1, "JOBS_CONCURRENCY": 2, "JOBS_LEASE_SECONDS": 0.6})
+    async with open_runtime(settings, run_jobs=True, run_schedule=False) as opened:
+        async with opened.database.session_scope():
+            for number in range(2):
+                await opened.queue.push(Play, {"number": number})
+        await until(lambda: len(held) == 2, 30)
+    assert held == [True, True]
 
 
 async def test_closing_waits_for_jobs_and_for_what_was_dispatched_outside_a_unit(
@@ -74,7 +98,7 @@ async def test_the_runtime_before_is_the_runtime_again(kit: Runtime, settings: A
 
 async def test_settings_choose_the_services(kit: Runtime, settings: AppConfig, tmp_path: Path) -> None:
     assert isinstance(kit.mail, CaptureMailService)
-    assert isinstance(kit.cache, MemoryCacheService if kit.redis is None else RedisCacheService)
+    assert isinstance(kit.cache, CacheService)
     sending = AppConfig(DATABASE_URL=settings.DATABASE_URL, VAR_DIR=tmp_path, SMTP_HOST="127.0.0.1")
     async with open_runtime(sending, run_jobs=False) as opened:
         assert isinstance(opened.mail, SMTPMailService)

@@ -3,23 +3,30 @@
 import functools
 import hashlib
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar, cast, get_type_hints
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_type_hints
 
+from fastapi import Response
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
-from app.core.services.cache.interface import CacheServiceInterface
+from app.core.services.cache.answers import EXCHANGE, Answer, Exchange, with_exchange
+from app.core.services.cache.interface import CacheServiceInterface, Factory, NotKept
+from app.core.services.cache.names import OF_CALLER, caller_tag, namespace_of
 from app.core.services.events.interface import EventsServiceInterface
 from app.core.services.mail.interface import MailServiceInterface
 from app.core.services.queue.interface import QueueServiceInterface
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 KeyBuilder = Callable[..., str]
+
+Tags = Iterable[str] | Callable[..., Iterable[str]]
+"""Tags, or what makes them of those arguments of the function that it names."""
 
 _plain: TypeAdapter[Any] = TypeAdapter(Any)
 
@@ -31,48 +38,142 @@ _TOOLS = (
     EventsServiceInterface,
     MailServiceInterface,
     QueueServiceInterface,
+    Response,
 )
 
 
 def cached(
-    *, ttl: float | None, key_builder: KeyBuilder | None = None
+    *,
+    ttl: float | None,
+    key_builder: KeyBuilder | None = None,
+    prefix: str | None = None,
+    tags: Tags = (),
+    private: bool = True,
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Keep the result of a coroutine function for `ttl` seconds; None results are not kept.
+    """Keep the result of a coroutine function for `ttl` seconds; of those who ask at once, one call answers all.
 
     The key is `key_builder(function, *args, **kwargs)`, to be used with `CacheService.delete` as it stands, or
-    the function and all its arguments. A user among the arguments is part of the key, so that users share no
-    entry. An argument that is no value (a service, a request) needs a `key_builder`: leaving it out of the key
-    could show one caller's result to another. What is given back is what the annotation of the return makes of
-    the JSON, on a miss as on a hit.
+    the function and all its arguments; `prefix` goes before the one and in the place of the other's function.
+    A user among the arguments is part of it, and on a path operation so is the caller a dependency has proven,
+    unless `private=False`. An argument that is no value (a service, a request) needs a `key_builder`: leaving
+    it out of the key could show one caller's result to another. What is given back is what the annotation of
+    the return makes of the JSON, on a miss as on a hit.
+
+    A path operation answers with `ETag` and `Cache-Control`, and 304 to who has the answer already. Only GET and
+    HEAD are remembered, and only what is no `Response`, has no other status and sets no cookie.
     """
+
+    if isinstance(tags, str):
+        raise TypeError("@cached takes a list of tags, not one text")
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"@cached takes an `async def`, not {function!r}")
         codec = _Codec(function)
         signature = inspect.signature(function)
+        namespace = namespace_of(function.__module__)
+        start = f"{prefix or _name(function)}:"
+        named = inspect.signature(tags).parameters if callable(tags) else {}
+        everything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in named.values())
+        if not everything and (unknown := named.keys() - signature.parameters.keys()):
+            raise TypeError(f"@cached: {_name(function)} has no argument {', '.join(sorted(unknown))} to make tags of")
+
+        def key_of(*args: P.args, **kwargs: P.kwargs) -> str:
+            if key_builder is None:
+                return start + _digest(function, signature.bind(*args, **kwargs))
+            built = key_builder(function, *args, **kwargs)
+            return start + built if prefix else built
+
+        def taken(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return {name: value for name, value in bound.arguments.items() if everything or name in named}
 
         @functools.wraps(function)
         async def remember(*args: P.args, **kwargs: P.kwargs) -> R:
-            cache = _cache()
-            key = (
-                key_builder(function, *args, **kwargs)
-                if key_builder
-                else _key(function, signature.bind(*args, **kwargs))
-            )
-            stored = await cache.get(key)
-            if stored is not None:
-                try:
-                    return cast(R, codec.load(stored))
-                except ValidationError:
-                    pass  # stored by another version of the code: a miss
-            value = codec.dump(await function(*args, **kwargs))
-            await cache.set(key, value, ttl=ttl)
-            return cast(R, codec.load(value))
+            exchange = cast(Exchange | None, kwargs.pop(EXCHANGE, None))
+            answers = exchange is not None and exchange.is_answered_by(remember)
+            call = functools.partial(function, *args, **kwargs)
+            if exchange and answers and not exchange.is_safe:
+                return await call()
+            key = key_of(*args, **kwargs)
+            marks = list(tags(**taken(*args, **kwargs)) if callable(tags) else tags)
+            if exchange and private and (caller := exchange.caller):
+                marks.append(caller_tag(key))
+                key += OF_CALLER + caller
+            place = _Place(_cache().namespace(namespace), key, ttl, marks)
+            if exchange and answers:
+                return cast(R, await _answer(exchange, place, call, codec))
 
+            async def make() -> Any:
+                return codec.dump(await call())
+
+            return cast(R, await place.recall(make, codec.load))
+
+        remember.__signature__ = with_exchange(signature)  # type: ignore[attr-defined]  # what FastAPI looks at
         return remember
 
     return decorate
+
+
+class _Passed(NamedTuple):
+    """What an operation gave that is not kept."""
+
+    value: Any
+
+
+class _Place(NamedTuple):
+    """Where in the cache a result is kept."""
+
+    cache: CacheServiceInterface
+    key: str
+    ttl: float | None
+    tags: Sequence[str]
+
+    async def recall(self, make: Factory, load: Callable[[Any], T]) -> T:
+        """What is there, as `load` reads it; what `make` gives where there is nothing it can read."""
+        made = False
+
+        async def watched() -> Any:
+            nonlocal made
+            made = True
+            return await make()
+
+        for _ in range(2):
+            stored = await self.cache.get_or_set(self.key, watched, ttl=self.ttl, tags=self.tags)
+            try:
+                return load(stored)
+            except ValidationError:  # by another version of the code, or another hand
+                if made:
+                    raise
+                await self.cache.delete(self.key)
+        return load(await make())
+
+
+async def _answer(exchange: Exchange, place: _Place, call: Factory, codec: "_Codec") -> Any:
+    """The result of a path operation, or the response that stands for it."""
+    made = False
+
+    async def make() -> Any:
+        nonlocal made
+        made = True
+        before = list(exchange.response.raw_headers)
+        result = await call()
+        if isinstance(result, Response):
+            return NotKept(_Passed(result))
+        value = codec.dump(result)
+        return exchange.kept(value, before, place.ttl) or NotKept(_Passed(codec.load(value)))
+
+    def load(stored: Any) -> Any:
+        if isinstance(stored, NotKept):
+            stored = stored.value
+        if isinstance(stored, _Passed):
+            return stored.value
+        answer = Answer.model_validate(stored)
+        value = codec.load(answer.value)
+        return exchange.not_modified(answer, replay=not made) or value
+
+    return await place.recall(make, load)
 
 
 class _Codec:
@@ -103,7 +204,7 @@ class _Codec:
         return self._adapter.validate_python(value, by_alias=True, by_name=True)
 
 
-def _key(function: Callable[..., Any], arguments: inspect.BoundArguments) -> str:
+def _digest(function: Callable[..., Any], arguments: inspect.BoundArguments) -> str:
     arguments.apply_defaults()
     values: dict[str, Any] = {}
     for name, value in arguments.arguments.items():
@@ -118,7 +219,7 @@ def _key(function: Callable[..., Any], arguments: inspect.BoundArguments) -> str
         ) from exc
     if b'"**********"' in content and _holds_secret(_plain.dump_python(values)):
         raise TypeError(f"@cached needs a key_builder for {_name(function)}: secrets look all the same in a key")
-    return f"{_name(function)}:{hashlib.sha256(content).hexdigest()}"
+    return hashlib.sha256(content).hexdigest()
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -1,8 +1,16 @@
 """Events: what happened, told to listeners once the transaction has committed."""
 
-from app.core.services.events.interface import BaseEvent, EventsServiceInterface, ListenedEvent
+from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
 from app.core.services.events.registry import listener
 from app.core.services.events.service import EventsService
 from app.core.services.events.tasks import Listen
 
-__all__ = ["BaseEvent", "EventsService", "EventsServiceInterface", "Listen", "ListenedEvent", "listener"]
+__all__ = [
+    "BaseEvent",
+    "EventDataError",
+    "EventsService",
+    "EventsServiceInterface",
+    "Listen",
+    "ListenedEvent",
+    "listener",
+]

@@ -15,7 +15,7 @@ def deliver(listener: Listener, event: ListenedEvent, background: Background) ->
     """
 
     async def receive(carried: Event) -> None:
-        await listener.handler(carried[1]["event"])
+        await listener.hear(carried[1]["event"])
 
     handler = LocalHandler()  # type: ignore[no-untyped-call]  # fastapi-events has no types
     handler.register(receive)  # type: ignore[no-untyped-call]

@@ -11,9 +11,15 @@ from pydantic import ConfigDict
 from pydantic.alias_generators import to_snake
 from typing_extensions import TypeVar
 
+from app.core.exceptions import ConfigError
+from app.core.services.secret_types import holds_secret
+
 
 class BaseEvent(PydanticModel):
-    """A fact in the past tense. `UserCreated.__event_name__` is `user_created` unless the class says otherwise."""
+    """A fact in the past tense. `UserCreated.__event_name__` is `user_created` unless the class says otherwise.
+
+    It is stored as JSON for every listener, so no field may hold a secret: ConfigError where the class is defined.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,6 +30,16 @@ class BaseEvent(PydanticModel):
         super().__pydantic_init_subclass__(**kwargs)
         if "__event_name__" not in cls.__dict__:
             cls.__event_name__ = to_snake(cls.__name__)
+
+    @classmethod
+    def __pydantic_on_complete__(cls) -> None:
+        for name, field in cls.model_fields.items():
+            if holds_secret(field.annotation):
+                raise ConfigError(f"{cls.__module__}.{cls.__qualname__}.{name} is a secret, which no row may hold")
+
+
+class EventDataError(ValueError):
+    """An event holds what JSON cannot: a fault of the code that dispatches it."""
 
 
 E = TypeVar("E", bound=BaseEvent, default=Any)
@@ -51,5 +67,6 @@ class EventsServiceInterface(ABC):
     def dispatch(self, event: BaseEvent) -> None:
         """Store `event` for every listener with the current unit of work: it is delivered if and only if that commits.
 
-        Outside a unit of work the event gets a transaction of its own.
+        Outside a unit of work the event gets a transaction of its own, in the background: it is lost where the
+        process is killed first. An event that JSON cannot hold raises EventDataError.
         """

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 from app.core.exceptions import ConfigError
 from app.core.services.events.interface import BaseEvent, ListenedEvent
+from app.core.services.queue.injection import call_with_dependencies, dependencies_of
 
-Handler = Callable[[ListenedEvent[Any]], Awaitable[None]]
+Handler = Callable[..., Awaitable[None]]
+"""Takes the ListenedEvent, and the dependencies it asks for as a route does."""
 H = TypeVar("H", bound=Handler)
 
 
@@ -25,6 +27,10 @@ class Listener:
     handler: Handler
     durable: bool
 
+    async def hear(self, event: ListenedEvent[Any]) -> None:
+        """Call the function with `event` and what else it asks for."""
+        await call_with_dependencies(self.handler, event)
+
 
 class ListenerRegistry:
     """Listeners by name."""
@@ -34,17 +40,17 @@ class ListenerRegistry:
 
     def add(self, event: type[BaseEvent], handler: Handler, *, durable: bool) -> None:
         """Register `handler`; ConfigError where it cannot listen or its name is taken."""
-        if not (isinstance(event, type) and issubclass(event, BaseEvent)):
-            raise ConfigError(f"@listener takes a subclass of BaseEvent, not {event!r}")
+        self._check_event(event)
         if not inspect.iscoroutinefunction(handler):
             raise ConfigError(f"{handler!r} cannot listen: it is no `async def`")
         name = f"{handler.__module__}:{handler.__qualname__}"
+        _check_parameters(handler, name)
         if name in self._listeners:
             raise ConfigError(f"two listeners are called {name}")
         self._listeners[name] = Listener(name, event, handler, durable)
 
     def of(self, event: type[BaseEvent], *, durable: bool) -> list[Listener]:
-        """Who hears `event`."""
+        """Who hears `event`: listeners of exactly this class, not of its bases."""
         return [found for found in self._listeners.values() if found.event is event and found.durable is durable]
 
     def get(self, name: str) -> Listener:
@@ -57,6 +63,16 @@ class ListenerRegistry:
     def __iter__(self) -> Iterator[Listener]:
         return iter(list(self._listeners.values()))
 
+    def _check_event(self, event: type[BaseEvent]) -> None:
+        if not (isinstance(event, type) and issubclass(event, BaseEvent) and event is not BaseEvent):
+            raise ConfigError(f"@listener takes a subclass of BaseEvent, not {event!r}")
+        for other in {found.event for found in self._listeners.values()} - {event}:
+            if other.__event_name__ == event.__event_name__:
+                raise ConfigError(
+                    f"{_path(other)} and {_path(event)} are both called {event.__event_name__!r}: "
+                    "give one another __event_name__"
+                )
+
 
 listeners = ListenerRegistry()
 
@@ -64,8 +80,9 @@ listeners = ListenerRegistry()
 def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H]:
     """Have the decorated coroutine function hear `event` after the transaction that dispatched it has committed.
 
-    Durable: a job of its own, at least once, retried on its own, with no unit of work open: open a
-    `session_scope()` where one is needed. `durable=False`: in this process, at most once.
+    It takes the ListenedEvent and, as a route does, any dependency of `app.core.deps`: `db: DBSession` is a unit of
+    work that commits when the listener has ended well. Durable: a job of its own, at least once, retried on its own.
+    `durable=False`: in this process, at most once.
     """
 
     def register(handler: H) -> H:
@@ -73,3 +90,21 @@ def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H
         return handler
 
     return register
+
+
+def _check_parameters(handler: Handler, name: str) -> None:
+    try:
+        injected = dependencies_of(handler)
+    except NameError:  # an annotation names what is defined later
+        return
+    needed = [
+        parameter
+        for parameter in inspect.signature(handler).parameters.values()
+        if parameter.default is parameter.empty and parameter.name not in injected
+    ]
+    if len(needed) != 1 or needed[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise ConfigError(f"{name} cannot listen: beside its dependencies it must take one parameter, the event")
+
+
+def _path(event: type) -> str:
+    return f"{event.__module__}.{event.__qualname__}"

@@ -1,20 +1,32 @@
 """Dispatching: a job for each durable listener, written by the transaction that caused the event."""
 
+import asyncio
+import json
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from app.core.db.base import utcnow
-from app.core.db.jobs import Job
 from app.core.db.session import Database, current_session, on_commit, store_with
 from app.core.services.background import Background
 from app.core.services.events.in_process import deliver
-from app.core.services.events.interface import BaseEvent, EventsServiceInterface, ListenedEvent
+from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
 from app.core.services.events.registry import Listener, listeners
 from app.core.services.events.tasks import Listen
+from app.core.services.log import logger
+from app.core.services.queue.errors import describe
 from app.core.services.queue.registry import tasks
 from app.core.services.queue.store import new_job
 from app.core.services.queue.waker import JobWaker
+
+_MAX_PAUSE_SECONDS = 5.0
+
+_random = random.SystemRandom()
 
 
 class EventsService(EventsServiceInterface):
@@ -27,15 +39,15 @@ class EventsService(EventsServiceInterface):
 
     def dispatch(self, event: BaseEvent) -> None:
         kind = type(event)
+        if not isinstance(event, BaseEvent):
+            raise TypeError(f"dispatch takes an event, not {kind.__name__}")
         listened = ListenedEvent(name=kind.__event_name__, data=event, id=uuid4(), attempt=1, occurred_at=utcnow())
-        rows = [self._row(found, listened) for found in listeners.of(kind, durable=True)]
+        runs = _runs(listeners.of(kind, durable=True), listened)
         session = current_session()
-        if session is None:
-            if rows:
-                self._background.spawn(self._store(rows), f"event {listened.name} could not be stored and is lost")
-        else:
-            for row in rows:
-                store_with(session, row, partial(self._waker, row))
+        if session is not None:
+            self._add(session, runs)
+        elif runs:
+            self._background.spawn(self._store(listened, runs), f"event {listened.name} {listened.id} is lost")
         for found in listeners.of(kind, durable=False):
             start = partial(deliver, found, listened, self._background)
             if session is None:
@@ -43,18 +55,49 @@ class EventsService(EventsServiceInterface):
             else:
                 on_commit(session, start)
 
-    async def _store(self, rows: Sequence[Job]) -> None:
-        async with self._database().session_scope() as session:
-            for row in rows:
-                store_with(session, row, partial(self._waker, row))
+    def _add(self, session: AsyncSession, runs: Sequence[dict[str, Any]]) -> None:
+        for data in runs:
+            row = new_job(tasks.of(Listen), data)
+            store_with(session, row, partial(self._waker, row))
 
-    @staticmethod
-    def _row(found: Listener, event: ListenedEvent) -> Job:
-        data = {
-            "listener": found.name,
-            "event": event.name,
-            "event_id": event.id,
-            "occurred_at": event.occurred_at,
-            "data": event.data.model_dump(mode="json"),
-        }
-        return new_job(tasks.of(Listen), data)
+    async def _store(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
+        """Store what no unit of work carries; tried for as long as the process lives."""
+        pause = 0.0
+        try:
+            while True:
+                try:
+                    async with self._database().session_scope() as session:
+                        self._add(session, runs)
+                    return
+                except (SQLAlchemyError, OSError) as exc:
+                    if not pause:  # once, not at every try
+                        logger.warning("an event could not be stored: trying again", **_named(event, describe(exc)))
+                pause = min(pause * 2 or 0.1, _MAX_PAUSE_SECONDS)
+                await asyncio.sleep(pause * _random.uniform(0.75, 1.25))
+        except asyncio.CancelledError:
+            logger.error("an event is lost: the process ends before it could be stored", **_named(event))
+            raise
+
+
+def _named(event: ListenedEvent, error: str | None = None) -> dict[str, str]:
+    """What a log line may say of an event: never its data."""
+    names = {"name": event.name, "event_id": str(event.id)}
+    return names if error is None else names | {"error": error}
+
+
+def _runs(found: Sequence[Listener], event: ListenedEvent) -> list[dict[str, Any]]:
+    """The data of a job for each listener."""
+    if not found:
+        return []
+    shared = {"event": event.name, "event_id": event.id, "occurred_at": event.occurred_at, "data": _dump(event.data)}
+    return [{"listener": listener.name, **shared} for listener in found]
+
+
+def _dump(event: BaseEvent) -> dict[str, Any]:
+    try:
+        data = event.model_dump(mode="json", by_alias=False, round_trip=True, warnings="error")
+        json.dumps(data, allow_nan=False)  # what the column would refuse is refused here, not at the commit
+        return data
+    except ValueError as exc:
+        kind = type(event)
+        raise EventDataError(f"{kind.__module__}.{kind.__qualname__} holds what JSON cannot") from exc

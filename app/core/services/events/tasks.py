@@ -22,10 +22,10 @@ class Listen(BaseTask):
         """Deliver; what the listener raises is this job's failure."""
         found = listeners.get(listener)
         job = current_job()
-        await found.handler(
+        await found.hear(
             ListenedEvent(
                 name=event,
-                data=found.event.model_validate(data),
+                data=found.event.model_validate(data, by_alias=False, by_name=True),
                 id=event_id,
                 attempt=job.attempt if job else 1,
                 occurred_at=occurred_at,

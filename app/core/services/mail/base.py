@@ -1,14 +1,21 @@
 """What every mail service does alike: queueing, and composing before it hands over."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
-from pydantic import SecretBytes, SecretStr
+from pydantic import Secret, SecretBytes, SecretStr
 
-from app.core.services.mail.interface import BaseTemplate, EmailData, MailServiceInterface
+from app.core.services.mail.envelope import EmailCopy, EmailData
+from app.core.services.mail.interface import BaseTemplate, MailServiceInterface
 from app.core.services.mail.message import OutgoingMail, Sender, compose
+from app.core.services.queue.context import PermanentFailure
 from app.core.services.queue.interface import BaseTask, QueueServiceInterface
 from app.core.services.queue.registry import queued
+
+MAX_STORED_BYTES = 50 * 1024 * 1024
+"""How much the attachments of one queued mail may take up in the table of jobs."""
 
 
 class MailServiceBase(MailServiceInterface):
@@ -19,18 +26,34 @@ class MailServiceBase(MailServiceInterface):
         self._queue = queue
 
     async def send(self, template: BaseTemplate, email_data: EmailData) -> None:
+        failures: list[Exception] = []
         for mail in compose(template, email_data, self._sender):
-            await self._hand_over(mail)
+            try:
+                await self._hand_over(mail)
+            except Exception as exc:  # one who is refused keeps the mail from nobody else
+                failures.append(exc)
+        if failures:
+            raise next((exc for exc in failures if not isinstance(exc, PermanentFailure)), failures[0])
 
     async def queue(self, template: BaseTemplate, email_data: EmailData) -> None:
         fields = _storable(template)
-        for recipient in email_data.recipients:  # a job each: one that fails repeats no other
-            data = {
-                "template": template.template_name(),
-                "fields": fields,
-                "email_data": email_data.model_copy(update={"recipients": [recipient]}),
-            }
+        for part in self._parts(email_data):  # a job each: one that fails repeats no other
+            data = {"template": template.template_name(), "fields": fields, "email_data": part}
             await self._queue.push(SendMail, data)
+
+    def _parts(self, data: EmailData) -> Iterator[EmailData]:
+        people = data.people()
+        if (stored := data.attached_bytes * len(people)) > MAX_STORED_BYTES:
+            raise ValueError(
+                f"attachments are stored once for each of {len(people)} people, {stored} bytes in all,"
+                f" at most {MAX_STORED_BYTES} are allowed: mail a link instead"
+            )
+        message_id = f"<{uuid4().hex}@{self._sender.domain}>"
+        for person in people:
+            if data.is_shared:
+                yield EmailCopy(**dict(data), copy_for=person, message_id=message_id)
+            else:
+                yield data.model_copy(update={"recipients": [person]})
 
     @abstractmethod
     async def _hand_over(self, mail: OutgoingMail) -> None:
@@ -51,7 +74,7 @@ class SendMail(MailTask):
 
     __task_name__ = "mail.send"
 
-    async def run(self, template: str, fields: dict[str, Any], email_data: EmailData) -> None:
+    async def run(self, template: str, fields: dict[str, Any], email_data: EmailCopy | EmailData) -> None:
         """Send once."""
         from app.core.runtime import runtime
 
@@ -63,9 +86,17 @@ class SendMail(MailTask):
 
 
 def _storable(template: BaseTemplate) -> dict[str, Any]:
-    for name, value in template.context().items():
-        if isinstance(value, SecretStr | SecretBytes):
+    for name, value in template.model_dump().items():
+        if _holds_secret(value):
             raise TypeError(
                 f"{template.template_name()}.{name} is a secret, which no row may hold: push a task that makes it"
             )
     return template.model_dump(mode="json")
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_holds_secret, value))
+    return isinstance(value, Secret | SecretBytes | SecretStr)

@@ -20,6 +20,8 @@ class CaptureMailService(MailServiceBase):
 
     async def _hand_over(self, mail: OutgoingMail) -> None:
         path = self._folder / f"{mail.key}.eml"
+        # As a server that puts a mail into somebody's mailbox: of a mail to several, each file says whose copy it is.
+        mail.message["Delivered-To"] = mail.recipient
         # Plain line ends: who looks for a link in the file must not get a carriage return with it.
         content = mail.message.as_bytes(policy=mail.message.policy.clone(linesep="\n"))
         await asyncio.to_thread(_write, path, content)

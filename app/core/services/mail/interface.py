@@ -2,20 +2,13 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import AfterValidator, ConfigDict, EmailStr, Field
 from pydantic import BaseModel as PydanticModel
+from pydantic import ConfigDict
 
-
-def _without_encoded_words(value: str) -> str:
-    # Python's email package decodes what it is given, a line break inside included.
-    if "=?" in value:
-        raise ValueError("encoded words (RFC 2047) are not allowed")
-    return value
-
-
-_NoEncodedWords = AfterValidator(_without_encoded_words)
+from app.core.services.mail.envelope import EmailData
+from app.core.services.mail.samples import sample_values
 
 
 class BaseTemplate(PydanticModel, ABC):
@@ -46,33 +39,32 @@ class BaseTemplate(PydanticModel, ABC):
     def _get_name(self) -> str:
         """The view's file name, for example `welcome.html`."""
 
+    @classmethod
+    def sample(cls) -> Self:
+        """One to look at, as `kit mail preview` does: fields from their `examples`, defaults or types.
+
+        Override it where that is not enough.
+        """
+        return cls.model_validate(sample_values(cls.model_json_schema()))
+
     def context(self) -> dict[str, Any]:
         """What the view sees."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
-class EmailData(PydanticModel):
-    """The envelope. What would end its header's line, encoded or not, is refused (header injection)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    subject: Annotated[str, _NoEncodedWords] = Field(min_length=1, max_length=200, pattern=r"^[^\r\n\x00]+$")
-    recipients: list[Annotated[EmailStr, _NoEncodedWords]] = Field(min_length=1)
-
-
 class MailServiceInterface(ABC):
-    """Sends mail. Every recipient gets a mail of its own and sees no other."""
+    """Sends mail. Who sees whom is for `EmailData` to say: by default nobody sees anybody."""
 
     @abstractmethod
     async def send(self, template: BaseTemplate, email_data: EmailData) -> None:
         """Render and hand over now; raises where the server refuses. For tasks: a request should `queue`.
 
-        A refusal that trying again cannot change is a PermanentFailure.
+        Every person is tried before it raises. A refusal that trying again cannot change is a PermanentFailure.
         """
 
     @abstractmethod
     async def queue(self, template: BaseTemplate, email_data: EmailData) -> None:
-        """Store the mail with the current unit of work; it is sent after the commit.
+        """Store the mail with the current unit of work; it is sent after the commit, by a job for each person.
 
         The row holds the template's fields: never pass a secret here, push a task that makes it instead.
         """

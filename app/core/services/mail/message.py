@@ -1,4 +1,4 @@
-"""A template and an envelope made into a message."""
+"""A template and an envelope made into messages."""
 
 import email.policy
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
-from email_validator import validate_email
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound, select_autoescape
 
 from app.core.db.base import utcnow
-from app.core.services.mail.interface import BaseTemplate, EmailData
+from app.core.services.mail.envelope import EmailCopy, EmailData, one_line, parse_mailbox
+from app.core.services.mail.interface import BaseTemplate
 from app.core.services.mail.text import html_to_text
 from app.core.services.queue.context import current_job
 
@@ -31,33 +31,59 @@ class Sender:
     address: str
     domain: str
 
+    def __post_init__(self) -> None:
+        one_line(self.name + self.address + self.domain)
+
 
 @dataclass(frozen=True)
 class OutgoingMail:
-    """A message for one recipient; `key` names it, the same on every attempt of a job."""
+    """A message on its way to one person; `key` names it, the same on every attempt of a job.
+
+    `utf8`: an address in it is beyond ASCII, which not every server takes.
+    """
 
     key: str
     recipient: str
     message: EmailMessage
+    utf8: bool = False
 
 
 def compose(template: BaseTemplate, data: EmailData, sender: Sender) -> Iterator[OutgoingMail]:
-    """A message for each recipient. A mistake in the view raises jinja2's error."""
+    """What each person is sent. A mistake in the view raises jinja2's error."""
     html, text = render(template)
-    for recipient in data.recipients:
+    shared_id = data.message_id if isinstance(data, EmailCopy) else None
+    for person in data.people():
         key, moment = _identity()
-        address = deliverable(recipient)
-        message = EmailMessage(policy=POLICY if address.isascii() else POLICY.clone(utf8=True))
-        message["From"] = Address(display_name=sender.name, addr_spec=sender.address)
-        user, _, domain = address.rpartition("@")  # as addr_spec, a user beyond ASCII is refused
-        message["To"] = Address(username=user, domain=domain)
+        message_id = shared_id or f"<{key}.{moment:%Y%m%d%H%M%S}@{sender.domain}>"
+        if data.is_shared:
+            shared_id = message_id
+        recipient = parse_mailbox(person)
+        mailboxes = _mailboxes(data, sender, recipient)
+        utf8 = not all(box.addr_spec.isascii() for boxes in (*mailboxes.values(), [recipient]) for box in boxes)
+        message = EmailMessage(policy=POLICY.clone(utf8=utf8))
+        for name, boxes in mailboxes.items():
+            message[name] = boxes
         message["Subject"] = data.subject
         message["Date"] = format_datetime(utcnow())
-        message["Message-ID"] = f"<{key}.{moment:%Y%m%d%H%M%S}@{sender.domain}>"
+        message["Message-ID"] = message_id
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         message.add_alternative(html, subtype="html")
-        yield OutgoingMail(key, address, message)
+        for attachment in data.attachments:
+            main, sub = attachment.type_and_subtype()
+            message.add_attachment(attachment.content, main, sub, filename=attachment.name)
+        yield OutgoingMail(key, recipient.addr_spec, message, utf8)
+
+
+def _mailboxes(data: EmailData, sender: Sender, recipient: Address) -> dict[str, list[Address]]:
+    """Whom the headers name. Bcc is not among them."""
+    found = {
+        "From": [Address(display_name=sender.name, addr_spec=sender.address)],
+        "To": [*map(parse_mailbox, data.recipients)] if data.is_shared else [recipient],
+        "Cc": [*map(parse_mailbox, data.cc)],
+        "Reply-To": [parse_mailbox(data.reply_to)] if data.reply_to else [],
+    }
+    return {name: boxes for name, boxes in found.items() if boxes}
 
 
 def render(template: BaseTemplate) -> tuple[str, str]:
@@ -71,12 +97,6 @@ def render(template: BaseTemplate) -> tuple[str, str]:
     except TemplateNotFound:
         return html, html_to_text(html)
     return html, text_view.render(values)
-
-
-def deliverable(recipient: str) -> str:
-    """The address as servers take it: the domain in ASCII where the rest is."""
-    checked = validate_email(recipient, check_deliverability=False, test_environment=True)
-    return checked.ascii_email or checked.normalized
 
 
 def _identity() -> tuple[str, datetime]:

@@ -1,61 +1,65 @@
 """Mail through an SMTP server."""
 
-from dataclasses import dataclass
+import asyncio
 
 import aiosmtplib
-from pydantic import SecretStr
 
 from app.core.services.log import logger
 from app.core.services.mail.base import MailServiceBase
+from app.core.services.mail.connections import MailServerError, SMTPConnections, SMTPServer
 from app.core.services.mail.message import OutgoingMail, Sender
 from app.core.services.queue.context import PermanentFailure
 from app.core.services.queue.interface import QueueServiceInterface
 
-
-@dataclass(frozen=True)
-class SMTPServer:
-    """How to reach the server: plain, STARTTLS (`tls`) or TLS from the start (`ssl`, which wins)."""
-
-    host: str
-    port: int
-    user: str | None = None
-    password: SecretStr | None = None
-    tls: bool = True
-    ssl: bool = False
-    timeout: float = 20.0
+# RFC 4954, and 503, with which some answer MAIL before AUTH: the next try may find other settings.
+_ABOUT_THE_LOG_IN = frozenset({503, 530, 534, 535, 538})
 
 
 class SMTPMailService(MailServiceBase):
-    """Hands each mail to the server in a connection of its own."""
+    """Hands mails to the server, those that follow one another through one connection. Close it in the end."""
 
     def __init__(self, sender: Sender, queue: QueueServiceInterface, server: SMTPServer) -> None:
         super().__init__(sender, queue)
         self._server = server
+        self._connections = SMTPConnections(server)
+
+    async def close(self) -> None:
+        """Close the connections that are kept."""
+        await self._connections.close()
 
     async def _hand_over(self, mail: OutgoingMail) -> None:
-        server = self._server
         try:
-            await aiosmtplib.send(
-                mail.message,
-                sender=self._sender.address,
-                recipients=[mail.recipient],
-                hostname=server.host,
-                port=server.port,
-                username=server.user,
-                password=server.password.get_secret_value() if server.password else None,
-                use_tls=server.ssl,
-                start_tls=server.tls and not server.ssl,
-                timeout=server.timeout,
-            )
+            async with self._connections.client() as client:
+                await self._transmit(mail, client)
         except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as exc:
             _judge(exc)
             raise
-        logger.info("mail sent", recipient=mail.recipient, server=server.host)
+        logger.info("mail sent", recipient=mail.recipient, server=self._server.host)
+
+    async def _transmit(self, mail: OutgoingMail, client: aiosmtplib.SMTP) -> None:
+        options = []
+        policy = mail.message.policy
+        if client.supports_extension("8bitmime"):
+            options.append("BODY=8BITMIME")
+        else:
+            policy = policy.clone(cte_type="7bit")
+        if mail.utf8:
+            if not client.supports_extension("smtputf8"):
+                raise PermanentFailure("the mail server takes no address beyond ASCII (SMTPUTF8)")
+            options.append("SMTPUTF8")
+        content = await asyncio.to_thread(mail.message.as_bytes, policy=policy)  # a third of a second for 10 MiB
+        await client.sendmail(self._sender.address, [mail.recipient], content, mail_options=options)
 
 
 def _judge(error: aiosmtplib.SMTPException) -> None:
     """A 5xx to this mail will stay one. A 5xx to the log-in is a matter of settings, and worth another try."""
     answers = error.recipients if isinstance(error, aiosmtplib.SMTPRecipientsRefused) else [error]
     for answer in answers:
-        if isinstance(answer, aiosmtplib.SMTPResponseException) and 500 <= answer.code < 600:
-            raise PermanentFailure(f"the mail server refused the mail: {answer.code} {answer.message}") from error
+        if isinstance(answer, aiosmtplib.SMTPResponseException) and answer.code // 100 == 5:
+            if answer.code in _ABOUT_THE_LOG_IN:
+                raise MailServerError(f"the mail server wants a log-in, see SMTP_USER: {_said(answer)}") from error
+            raise PermanentFailure(f"the mail server refused the mail: {_said(answer)}") from error
+
+
+def _said(answer: aiosmtplib.SMTPResponseException) -> str:
+    return f"{answer.code} {' '.join(answer.message.split())}"

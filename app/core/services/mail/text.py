@@ -32,8 +32,12 @@ class _TextParser(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
-        if tag in _UNSEEN:
+        if tag == "body":
+            self._unseen = 0  # HTML lets </head> be left out
+        elif tag in _UNSEEN:
             self._unseen += 1
+        elif self._unseen:
+            return
         elif tag == "br":
             self._breaks += 1
         elif tag == "img":
@@ -51,6 +55,8 @@ class _TextParser(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in _UNSEEN:
             self._unseen = max(0, self._unseen - 1)
+        elif self._unseen:
+            return
         elif tag == "a" and self._links:
             self._end_link(*self._links.pop())
         else:

@@ -2,16 +2,32 @@
 
 from app.core.services.queue.broker import make_broker
 from app.core.services.queue.context import PermanentFailure, RunningJob, current_job
-from app.core.services.queue.interface import BaseTask, QueueServiceInterface
-from app.core.services.queue.registry import TaskDataError, queued
+from app.core.services.queue.injection import call_with_dependencies, outside_requests
+from app.core.services.queue.interface import (
+    BaseTask,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    JobNotReady,
+    QueueServiceInterface,
+)
+from app.core.services.queue.registry import TaskDataError, TaskResultError, queued
 from app.core.services.queue.runner import JobRunner
-from app.core.services.queue.schedule import JobScheduler
+from app.core.services.queue.schedule import Clock, JobScheduler
 from app.core.services.queue.service import QueueService
 from app.core.services.queue.tasks import PurgeJobs
+from app.core.services.queue.ticks import Cron, Every
 from app.core.services.queue.waker import JobWaker
 
 __all__ = [
     "BaseTask",
+    "Clock",
+    "Cron",
+    "Every",
+    "JobCancelled",
+    "JobFailed",
+    "JobNotFound",
+    "JobNotReady",
     "JobRunner",
     "JobScheduler",
     "JobWaker",
@@ -21,7 +37,10 @@ __all__ = [
     "QueueServiceInterface",
     "RunningJob",
     "TaskDataError",
+    "TaskResultError",
+    "call_with_dependencies",
     "current_job",
     "make_broker",
+    "outside_requests",
     "queued",
 ]

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from taskiq import AsyncBroker, InMemoryBroker
+from taskiq import AsyncBroker, BrokerMessage, InMemoryBroker
 from taskiq_redis import ListQueueBroker
 
 from app.core.configs import AppConfig
@@ -19,6 +22,7 @@ WAKE_TASK = "jobs.wake"
 RUN_ONCE_TASK = "tasks.run_once"
 
 _LISTEN_SECONDS = 5
+_PUBLISH_SECONDS = 2.0
 _MAX_PAUSE_SECONDS = 10.0
 
 
@@ -27,6 +31,35 @@ class RowIdBroker(ListQueueBroker):
 
     It does not acknowledge. Nothing is lost by that: the rows are in the database.
     """
+
+    def __init__(self, url: str, queue_name: str) -> None:
+        super().__init__(
+            url,
+            queue_name=queue_name,
+            max_connection_pool_size=2,
+            socket_connect_timeout=5,
+            socket_timeout=_LISTEN_SECONDS + 5,  # redis-py's default of 5 s would cut every quiet wait
+            retry=Retry(NoBackoff(), 0),
+        )
+        # Of its own: who publishes cannot wait as long as who listens.
+        self._publishing = BlockingConnectionPool.from_url(
+            url,
+            max_connections=10,
+            timeout=10,  # for a connection: what is pushed in a burst goes out in turn
+            socket_connect_timeout=_PUBLISH_SECONDS,
+            socket_timeout=_PUBLISH_SECONDS,
+            retry=Retry(NoBackoff(), 1, (RedisConnectionError,)),  # a connection of before a restart is replaced
+        )
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Publish, or fail within seconds."""
+        async with Redis(connection_pool=self._publishing) as redis:
+            await redis.lpush(self.queue_name, message.message)
+
+    async def shutdown(self) -> None:
+        """Close the connections."""
+        await super().shutdown()
+        await self._publishing.disconnect()
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """Messages as they come; Redis being away is logged once and waited out."""
@@ -52,12 +85,7 @@ def make_broker(settings: AppConfig) -> AsyncBroker:
     if settings.redis_url is None:
         broker = InMemoryBroker(await_inplace=True)  # so that closing waits for what was handed over
     else:
-        broker = RowIdBroker(
-            settings.redis_url,
-            queue_name=f"{settings.REDIS_KEY_PREFIX}jobs",
-            socket_connect_timeout=5,
-            socket_timeout=_LISTEN_SECONDS + 5,  # redis-py's default of 5 s would cut every quiet wait
-        )
+        broker = RowIdBroker(settings.redis_url, f"{settings.REDIS_KEY_PREFIX}jobs")
     broker.register_task(wake, task_name=WAKE_TASK)
     broker.register_task(run_once, task_name=RUN_ONCE_TASK)
     return broker
@@ -77,6 +105,7 @@ async def run_once(
     """Run a task that was pushed with `durable=False`: tried once, a failure is logged."""
     with correlation(request_id, conversation_id):
         try:
-            await run_task(tasks.get(task), payload)
-        except Exception:
+            found = tasks.get(task)
+            await run_task(found, found.load(payload))
+        except (Exception, KeyboardInterrupt, SystemExit):  # the last two would end the worker
             logger.exception("a task that is not durable failed", task=task)

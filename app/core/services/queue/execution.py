@@ -2,22 +2,27 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
-from app.core.db.jobs import Job
+from app.core.db.base import utcnow
+from app.core.db.jobs import Job, JobStatus
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
 from app.core.services.queue.context import PermanentFailure, RunningJob, enter_job
 from app.core.services.queue.errors import describe
 from app.core.services.queue.interface import BaseTask
-from app.core.services.queue.registry import RegisteredTask, UnknownTask, tasks
-from app.core.services.queue.store import JobStore
+from app.core.services.queue.outcomes import Outcome, completed, dead, failed, postponed
+from app.core.services.queue.registry import RegisteredTask, tasks
 
 MAX_BACKOFF_SECONDS = 3600.0
+MAX_POSTPONED = 24
+"""With the pauses between them this is half a day: no deployment takes longer."""
+
+Write = Callable[[Outcome], Awaitable[bool]]
 
 _random = random.SystemRandom()
 
@@ -28,84 +33,62 @@ def backoff(task: type[BaseTask], attempts: int) -> timedelta:
     return timedelta(seconds=seconds * _random.uniform(0.75, 1.25))
 
 
-async def run_task(task: RegisteredTask, payload: dict[str, Any]) -> None:
-    """Run `task` once, for at most its `timeout`."""
-    arguments = task.load(payload)
+async def run_task(task: RegisteredTask, arguments: dict[str, Any]) -> Any:
+    """Run `task` once, for at most its `timeout`; what it returned, as JSON."""
     try:
         async with asyncio.timeout(task.cls.timeout) as timer:
-            await task.cls().run(**arguments)
+            return await task.run(arguments)
     except TimeoutError as exc:
         if timer.expired():
             raise TimeoutError(f"{task.name} did not end within {task.cls.timeout:g} s") from exc
         raise
 
 
-class JobExecutor:
-    """Runs claimed jobs. Call it in an asyncio task and a context of the job's own."""
-
-    def __init__(self, store: JobStore, lease: timedelta) -> None:
-        self._store = store
-        self._beat = lease.total_seconds() / 3
-
-    async def run(self, job: Job, *, heartbeat: bool) -> None:
-        """Run `job` and record the outcome; `heartbeat` keeps the lease while it runs."""
-        enter_job(RunningJob(job.id, job.attempts, job.created_at))
-        with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task):
-            error = await self._attempt(job, heartbeat)
-            await self._record(job, error)
-
-    async def _attempt(self, job: Job, heartbeat: bool) -> BaseException | None:
-        running = asyncio.current_task()
-        assert running is not None  # noqa: S101  a coroutine always runs in one
-        beat = asyncio.create_task(self._keep_lease(job, running)) if heartbeat else None
-        try:
-            await run_task(tasks.get(job.task), job.payload)
-        except asyncio.CancelledError as exc:
-            if not running.cancelling():
-                return exc  # the task's own doing: a failure like any other
-            await self._store.release(job)
-            raise
-        except Exception as exc:
-            return exc
-        finally:
-            # Ended before the outcome is written: a heartbeat after it would find the lease gone.
-            if beat:
-                beat.cancel()
-                await asyncio.gather(beat, return_exceptions=True)
-        return None
-
-    async def _record(self, job: Job, error: BaseException | None) -> None:
-        if error is None:
-            stored = await self._store.complete(job)
-            logger.info("job completed", attempt=job.attempts)
-        elif isinstance(error, PermanentFailure) or job.attempts >= job.max_attempts:
-            stored = await self._store.bury(job, describe(error))
-            logger.error("job is dead", attempt=job.attempts, error=describe(error), exc_info=error)
+async def execute(job: Job, write: Write) -> None:
+    """Run a claimed job and `write` its outcome; call it in an asyncio task and a context of the job's own."""
+    enter_job(RunningJob(job.id, job.attempts, job.created_at))
+    with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task):
+        outcome, error = await _attempt(job)
+        if await write(outcome):
+            _log(outcome, error)
         else:
-            delay = backoff(_class_of(job), job.attempts)
-            stored = await self._store.retry(job, describe(error), delay)
-            logger.warning(
-                "job failed", attempt=job.attempts, error=describe(error), retry_in=round(delay.total_seconds(), 1)
-            )
-        if not stored:
-            logger.warning("the lease of a job was lost before its end: it may run twice", attempt=job.attempts)
-
-    async def _keep_lease(self, job: Job, running: "asyncio.Task[None]") -> None:
-        while True:
-            await asyncio.sleep(self._beat)
-            try:
-                held = await self._store.extend(job)
-            except (SQLAlchemyError, OSError) as exc:
-                logger.warning("the lease of a job could not be extended", attempt=job.attempts, error=describe(exc))
-                continue
-            if not held:
-                logger.error("the lease of a job was lost: its run here is ended", attempt=job.attempts)
-                running.cancel()
-                return
+            logger.warning("a job was taken away while it ran: it may run twice", attempt=job.attempts)
 
 
-def _class_of(job: Job) -> type[BaseTask]:
+async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
     try:
-        return tasks.get(job.task).cls
-    except UnknownTask:
-        return BaseTask  # its defaults: another version of the service may know the task
+        task = tasks.get(job.task)
+        arguments = task.load(job.payload)
+    except Exception as exc:
+        return _not_understood(job, exc), exc
+    running = asyncio.current_task()
+    assert running is not None  # noqa: S101  a coroutine always runs in one
+    try:
+        return completed(job, await run_task(task, arguments)), None
+    except asyncio.CancelledError as exc:
+        if running.cancelling():
+            raise
+        error: BaseException = exc  # the task's own doing: a failure like any other
+    except (Exception, KeyboardInterrupt, SystemExit) as exc:
+        error = exc  # the last two would end the event loop
+    if isinstance(error, PermanentFailure) or job.attempts >= job.max_attempts:
+        return dead(job, describe(error)), error
+    return failed(job, describe(error), backoff(task.cls, job.attempts)), error
+
+
+def _not_understood(job: Job, error: Exception) -> Outcome:
+    """Another version of the service wrote the row, and while it is rolled out another process may understand it."""
+    if job.attempts >= MAX_POSTPONED:
+        return dead(job, describe(error))
+    return postponed(job, describe(error), backoff(BaseTask, job.attempts))
+
+
+def _log(outcome: Outcome, error: BaseException | None) -> None:
+    attempt = outcome.job.attempts
+    if error is None:
+        logger.info("job completed", attempt=attempt)
+    elif outcome.values["status"] == JobStatus.DEAD:
+        logger.error("job is dead", attempt=attempt, error=describe(error), exc_info=error)
+    else:
+        pause = (outcome.values["available_at"] - utcnow()).total_seconds()
+        logger.warning("job failed", attempt=attempt, error=describe(error), retry_in=round(pause, 1))

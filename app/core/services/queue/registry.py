@@ -1,20 +1,25 @@
 """Which tasks there are, and what data each takes."""
 
 import inspect
-import re
+import json
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from typing import Any, NotRequired, TypeVar, get_args, get_type_hints
+from contextlib import suppress
+from functools import cached_property
+from typing import Any, NotRequired, TypeVar, get_type_hints
 
-from pydantic import ConfigDict, SecretBytes, SecretStr, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic.errors import PydanticSchemaGenerationError
 from typing_extensions import TypedDict
 
+from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
+from app.core.services.queue.context import PermanentFailure
+from app.core.services.queue.injection import dependencies_of, injected
 from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.ticks import schedule_of
+from app.core.services.secret_types import holds_secret
 
 T = TypeVar("T", bound=type[BaseTask])
-
-_CRON_LINE = re.compile(r"[\d*,/-]+(?: [\d*,/-]+){4}")
 
 
 class TaskDataError(ValueError):
@@ -25,32 +30,56 @@ class UnknownTask(LookupError):
     """A job names a task this process does not have."""
 
 
+class TaskResultError(PermanentFailure):
+    """What a task returned is not what it declares, or no JSON. Its work is done: to repeat it would not help."""
+
+
 class RegisteredTask:
-    """A task class and the adapter that checks its data in both directions."""
+    """A task class and the adapters that check its data and its result."""
 
     def __init__(self, cls: type[BaseTask]) -> None:
         self.cls = cls
         self.name = cls.__task_name__
-        self._adapter: TypeAdapter[dict[str, Any]] | None = None
+        self.schedule = None if cls.__schedule__ is None else schedule_of(cls.__schedule__)
 
-    @property
+    @cached_property
     def adapter(self) -> TypeAdapter[dict[str, Any]]:
         """Built on first use: annotations may name what is defined after the class."""
-        if self._adapter is None:
-            self._adapter = TypeAdapter(_data_type(self.cls))
-        return self._adapter
+        return TypeAdapter(_data_type(self.cls))
+
+    @cached_property
+    def result_adapter(self) -> TypeAdapter[Any]:
+        """What `run` says it returns."""
+        return TypeAdapter(get_type_hints(self.cls.run, include_extras=True).get("return", Any))
 
     def dump(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Check pushed data and make JSON of it; TaskDataError where it does not fit."""
         try:
-            payload = self.adapter.dump_python(self.adapter.validate_python(dict(data)), mode="json")
+            payload = _dump(self.adapter, dict(data))
+            self.load(payload)  # what could not be read back, NaN say, is refused here, not when it runs
+            return dict(payload)
         except ValidationError as exc:
             raise TaskDataError(f"data for task {self.name} does not fit: {describe_faults(exc)}") from exc
-        return dict(payload)
+        except ValueError as exc:
+            raise TaskDataError(f"data for task {self.name} is no JSON") from exc
 
     def load(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments of `run` from a stored payload."""
-        return dict(self.adapter.validate_python(dict(payload)))
+        return dict(self.adapter.validate_python(dict(payload), by_alias=False, by_name=True))
+
+    async def run(self, arguments: Mapping[str, Any]) -> Any:
+        """Run the task once, with the dependencies it asks for; what it returned, as JSON."""
+        async with injected(self.cls.run) as dependencies:
+            # Inside, so that a unit of work is rolled back with a result that cannot be stored.
+            return self._dump_result(await self.cls().run(**arguments, **dependencies))
+
+    def _dump_result(self, result: Any) -> Any:
+        try:
+            return _dump(self.result_adapter, result)
+        except ValidationError as exc:
+            raise TaskResultError(f"{self.name} returned what it does not declare: {describe_faults(exc)}") from exc
+        except ValueError as exc:
+            raise TaskResultError(f"{self.name} returned what is no JSON") from exc
 
 
 class TaskRegistry:
@@ -94,6 +123,12 @@ def queued(cls: T) -> T:
     return cls
 
 
+def _dump(adapter: TypeAdapter[Any], value: Any) -> Any:
+    dumped = adapter.dump_python(adapter.validate_python(value), mode="json", by_alias=False)
+    json.dumps(dumped, allow_nan=False)  # what the column would refuse is refused here, not at the commit
+    return dumped
+
+
 def describe_faults(error: ValidationError) -> str:
     """What is wrong, without the values that were given."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
@@ -108,32 +143,40 @@ def _check(cls: type[BaseTask]) -> None:
     run = getattr(cls, "run", None)
     if not inspect.iscoroutinefunction(run):
         raise ConfigError(f"{_path(cls)} has no `async def run(self, ...)`")
+    with suppress(NameError):  # an annotation may name what is defined after the class
+        _check_annotations(cls)
+        if cls.__schedule__ and (needed := [each.name for each in _parameters(cls) if each.default is each.empty]):
+            raise ConfigError(f"{_path(cls)} runs by the clock, nobody gives its run {', '.join(needed)}")
+    _check_schedule(cls)
+
+
+def _check_annotations(cls: type[BaseTask]) -> None:
     for parameter in _parameters(cls):
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigError(f"{_path(cls)}.run takes {parameter.name!r}, which cannot be pushed by name")
-        if _names_secret(parameter.annotation):
+        if holds_secret(parameter.annotation):
             raise ConfigError(f"{_path(cls)}.run takes {parameter.name!r}: no row may hold a secret")
-    if cls.__schedule__ is not None:
-        _check_schedule(cls, cls.__schedule__)
+    if holds_secret(inspect.signature(cls.run, eval_str=True).return_annotation):
+        raise ConfigError(f"{_path(cls)}.run returns a secret: no row may hold one")
+    try:
+        task = RegisteredTask(cls)
+        _ = task.adapter, task.result_adapter
+    except PydanticSchemaGenerationError as exc:
+        raise ConfigError(f"{_path(cls)}.run takes or returns what cannot be stored as JSON: {exc.message}") from exc
 
 
-def _names_secret(annotation: Any) -> bool:
-    """Whether a secret type is named, as `SecretStr | None` or in a list too."""
-    return annotation in (SecretStr, SecretBytes) or any(map(_names_secret, get_args(annotation)))
-
-
-def _check_schedule(cls: type[BaseTask], schedule: str | timedelta) -> None:
-    if isinstance(schedule, str):
-        if not _CRON_LINE.fullmatch(schedule):
-            raise ConfigError(f"{_path(cls)}.__schedule__ is no cron line of five fields: {schedule!r}")
-    elif schedule < timedelta(seconds=1) or schedule.microseconds:
-        raise ConfigError(f"{_path(cls)}.__schedule__ must be whole seconds, at least one")
-    if needed := [parameter.name for parameter in _parameters(cls) if parameter.default is parameter.empty]:
-        raise ConfigError(f"{_path(cls)} runs by the clock, nobody gives its run {', '.join(needed)}")
+def _check_schedule(cls: type[BaseTask]) -> None:
+    try:
+        if schedule := RegisteredTask(cls).schedule:
+            schedule.next_after(utcnow())
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ConfigError(f"{_path(cls)}.__schedule__ = {cls.__schedule__!r}: {exc}") from exc
 
 
 def _parameters(cls: type[BaseTask]) -> list[inspect.Parameter]:
-    return list(inspect.signature(cls.run).parameters.values())[1:]  # without self
+    """What is pushed: neither `self` nor a dependency."""
+    own = list(inspect.signature(cls.run, eval_str=True).parameters.values())[1:]
+    return [parameter for parameter in own if parameter.name not in dependencies_of(cls.run)]
 
 
 def _data_type(cls: type[BaseTask]) -> Any:

@@ -1,10 +1,11 @@
-"""The runner: finds due jobs, runs them side by side, and stops in an orderly way."""
+"""The runner: finds due jobs, runs them side by side, keeps their leases, and stops in an orderly way."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -12,10 +13,13 @@ from app.core.db.jobs import Job
 from app.core.db.session import Database
 from app.core.services.log import logger
 from app.core.services.queue.errors import describe
-from app.core.services.queue.execution import JobExecutor
+from app.core.services.queue.execution import execute
+from app.core.services.queue.outcomes import Outcome, OutcomeWriter, handed_back
 from app.core.services.queue.store import JobStore
 
 MAX_PAUSE_SECONDS = 30.0
+ENDING_SECONDS = 1.0
+"""What a cancelled run has to end, and after it what is to be stored."""
 
 
 class JobRunner:
@@ -27,24 +31,28 @@ class JobRunner:
 
     def __init__(self, database: Callable[[], Database], *, concurrency: int, poll: float, lease: float) -> None:
         self.store = JobStore(database, timedelta(seconds=lease))
-        self._executor = JobExecutor(self.store, timedelta(seconds=lease))
+        self._writer = OutcomeWriter(self.store)
         self._concurrency = concurrency
         self._poll = poll
         self._pause = poll
+        self._beat = lease / 3
+        self._beaten_at = 0.0
         self._wake = asyncio.Event()
-        self._active: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.Task[None] | None = None
+        self._active: dict[Job, asyncio.Task[None]] = {}
+        self._running: set[Job] = set()  # those of the active whose run has not ended
+        self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
 
     @property
     def running(self) -> bool:
         """Whether this process runs jobs in the background."""
-        return self._loop is not None
+        return bool(self._loops)
 
     def start(self) -> None:
         """Begin to run jobs in the background."""
         self._stopping = False
-        self._loop = asyncio.get_running_loop().create_task(self._run(), context=Context())
+        create = partial(asyncio.get_running_loop().create_task, context=Context())
+        self._loops = [create(self._look()), create(self._keep_leases())]
 
     def wake(self) -> None:
         """Look for due jobs now."""
@@ -52,48 +60,44 @@ class JobRunner:
 
     async def stop(self, grace: float) -> None:
         """Claim no more, wait up to `grace` seconds for running jobs, then cancel them and hand them back."""
-        if self._loop is None:
+        if not self._loops:
             return
         self._stopping = True
         self._wake.set()
-        finishing = asyncio.create_task(self._finish(self._loop))
+        finishing = asyncio.create_task(self._finish())
         try:
             await asyncio.wait({finishing}, timeout=grace)
         finally:  # also when the wait itself is cut short
-            if self._active:
-                logger.warning("jobs running at the end of the grace time are handed back", count=len(self._active))
-            tasks = (finishing, self._loop, *self._active)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._loop = None
+            await self._end(finishing)
+            self._loops = []
 
     async def drain(self) -> int:
         """Run due jobs one after the other until none is due; how many ran. For tests and scripts."""
         ran = 0
         while jobs := await self.store.claim(1):
             for job in jobs:
-                # No heartbeat: a test may have one database connection for everything.
-                await asyncio.create_task(self._executor.run(job, heartbeat=False), context=Context())
+                # No heartbeat and no writer: a test may have one database connection for everything.
+                await asyncio.create_task(execute(job, self.store.write), context=Context())
                 ran += 1
         return ran
 
-    async def _run(self) -> None:
+    async def _look(self) -> None:
+        more = False
         while not self._stopping:
+            expected = more or self._wake.is_set()
             self._wake.clear()
             free = self._concurrency - len(self._active)
-            if not (free and await self._claim(free)):
+            more = free > 0 and await self._claim(free, expected)
+            if not more:
                 await self._rest()
 
-    async def _finish(self, loop: "asyncio.Task[None]") -> None:
-        await loop
-        while self._active:
-            await asyncio.wait(self._active)
-
-    async def _claim(self, free: int) -> bool:
-        """Start up to `free` jobs; whether there may be more."""
+    async def _claim(self, free: int, expected: bool) -> bool:
+        """Start up to `free` jobs; whether there may be more. Where none is expected it only looks first."""
         try:
-            jobs = await self.store.claim(free)
+            # After a pause (a database that was away, a task that blocked the event loop) our own come first.
+            if asyncio.get_running_loop().time() - self._beaten_at > 2 * self._beat:
+                await self._extend()
+            jobs = await self.store.claim(free) if expected or await self.store.any_due() else []
         except Exception as exc:
             self._fell_out(exc)
             return False
@@ -102,19 +106,66 @@ class JobRunner:
             self._pause = self._poll
         for job in jobs:
             self._start(job)
-        return bool(jobs)
+        return len(jobs) == free
 
     def _start(self, job: Job) -> None:
-        task = asyncio.create_task(self._executor.run(job, heartbeat=True), context=Context())
-        self._active.add(task)
-        task.add_done_callback(self._ended)
+        self._running.add(job)
+        task = asyncio.create_task(execute(job, self._write), context=Context())
+        self._active[job] = task
+        task.add_done_callback(partial(self._ended, job))
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _write(self, outcome: Outcome) -> "asyncio.Future[bool]":
+        self._running.discard(outcome.job)
+        return self._writer.write(outcome)
+
+    def _ended(self, job: Job, task: "asyncio.Task[None]") -> None:
         if len(self._active) == self._concurrency:
             self._wake.set()  # there was no room: more may be due
-        self._active.discard(task)
-        if not task.cancelled() and (error := task.exception()):
+        if self._active.pop(job, None) and not task.cancelled() and (error := task.exception()):
             logger.error("the outcome of a job could not be stored: it runs again after its lease", exc_info=error)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat)
+            try:
+                await self._extend()
+            except (SQLAlchemyError, OSError) as exc:
+                logger.warning("the leases of jobs could not be extended", count=len(self._active), error=describe(exc))
+
+    async def _extend(self) -> None:
+        """Lengthen every lease at once. A job whose outcome waits to be stored needs its lease as well."""
+        jobs = list(self._active)
+        held = await self.store.extend(jobs) if jobs else set()
+        self._beaten_at = asyncio.get_running_loop().time()
+        for job in jobs:
+            if (job.id, job.attempts) not in held and job in self._running:
+                logger.error("the lease of a job was lost: its run here is ended", job_id=job.id, attempt=job.attempts)
+                self._running.discard(job)  # not ours to hand back
+                self._active[job].cancel()
+
+    async def _finish(self) -> None:
+        await asyncio.wait(self._loops[:1])
+        while self._active:
+            await asyncio.wait(self._active.values())
+
+    async def _end(self, finishing: "asyncio.Task[None]") -> None:
+        """End whatever still runs; what ignores that does not keep the process from ending."""
+        if self._running:
+            logger.warning("jobs running at the end of the grace time are handed back", count=len(self._running))
+        tasks = [finishing, *self._loops, *self._active.values()]
+        self._active.clear()
+        for task in tasks:
+            task.cancel()
+        _, stubborn = await asyncio.wait(tasks, timeout=ENDING_SECONDS)
+        for task in stubborn:
+            logger.error("a job ignores that it is cancelled: it is cut off")
+            with suppress(Exception):  # whatever it says to that
+                task.get_coro().close()
+            task.cancel()
+        for job in self._running:
+            self._writer.write(handed_back(job))
+        self._running.clear()
+        await self._writer.close(ENDING_SECONDS)
 
     def _fell_out(self, error: Exception) -> None:
         if self._pause == self._poll:  # once, not at every look

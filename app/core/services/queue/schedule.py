@@ -1,63 +1,105 @@
 """Tasks that run by the clock: each tick is a job, stored once however many schedulers there are."""
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+from datetime import datetime, timedelta
 from functools import partial
 
-from taskiq import AsyncBroker, ScheduledTask, ScheduleSource, TaskiqScheduler
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from taskiq import AsyncBroker, TaskiqScheduler
 
 from app.core.db.base import utcnow
+from app.core.db.integrity import insert_unless_taken
+from app.core.db.jobs import Schedule
 from app.core.db.session import store_with
-from app.core.exceptions import UniqueViolation
 from app.core.services.log import logger
-from app.core.services.queue.registry import tasks
+from app.core.services.queue.errors import describe
+from app.core.services.queue.registry import RegisteredTask, tasks
 from app.core.services.queue.store import new_job
 
+IN_TIME = timedelta(minutes=1)
+"""A tick found later than this was missed."""
 
-class RegistrySource(ScheduleSource):
-    """The `__schedule__` of every registered task."""
+_LONGEST_SLEEP_SECONDS = 10.0  # so that a clock that was put right is noticed
+_PAUSE = timedelta(seconds=1)
 
-    async def get_schedules(self) -> list[ScheduledTask]:
-        """One entry per scheduled task, named after it."""
-        return [
-            ScheduledTask(
-                task_name=task.name,
-                labels={},
-                args=[],
-                kwargs={},
-                schedule_id=task.name,
-                cron=task.cls.__schedule__ if isinstance(task.cls.__schedule__, str) else None,
-                interval=task.cls.__schedule__ if isinstance(task.cls.__schedule__, timedelta) else None,
-            )
-            for task in tasks
-            if task.cls.__schedule__ is not None
-        ]
+
+class Clock:
+    """Keeps the `__schedule__` of every registered task, each on its own: a slow one delays no other."""
+
+    async def run(self) -> None:
+        """Keep them until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                if task.schedule is not None:
+                    group.create_task(self._keep(task))
+
+    async def _keep(self, task: RegisteredTask) -> None:
+        failing = False
+        while True:
+            try:
+                wake_at = await self.look(task)
+                if failing:
+                    logger.info("a schedule is kept again", task=task.name)
+                failing = False
+            except Exception as exc:
+                if not failing:  # once, not at every try
+                    logger.error("a schedule cannot be kept: trying again", task=task.name, error=describe(exc))
+                failing, wake_at = True, utcnow() + _PAUSE
+            while (left := (wake_at - utcnow()).total_seconds()) > 0:  # noqa: ASYNC110  the clock has no event
+                await asyncio.sleep(min(left, _LONGEST_SLEEP_SECONDS))
+
+    async def look(self, task: RegisteredTask) -> datetime:
+        """Store a job if `task` is due and no other scheduler has; when to look again."""
+        from app.core.runtime import runtime
+
+        schedule = task.schedule
+        assert schedule is not None  # noqa: S101  only such tasks are looked at
+        async with runtime().database.session_scope() as session:
+            now = utcnow()
+            reached = await _reached(session, task, now)
+            if (due := schedule.next_after(reached)) > now:
+                return due
+            if await _move_on(session, task, reached, now):
+                recent = schedule.next_after(max(reached, now - IN_TIME))
+                if schedule.catch_up or recent <= now:
+                    # The key is for people: it says which tick this is.
+                    job = new_job(task, {}, dedup_key=f"tick {recent if recent <= now else due:%FT%TZ}")
+                    store_with(session, job, partial(runtime().waker, job))
+                else:
+                    logger.warning("a scheduled run was missed and is skipped", task=task.name, due=due)
+            return schedule.next_after(now)
+
+
+async def _reached(session: AsyncSession, task: RegisteredTask, now: datetime) -> datetime:
+    """Up to when the ticks of `task` are dealt with; a schedule seen for the first time begins now."""
+    statement = select(Schedule.reached_at).where(Schedule.task == task.name)
+    if (reached := await session.scalar(statement)) is None:
+        await insert_unless_taken(session, Schedule, {"task": task.name, "reached_at": now}, unique=("task",))
+    return reached or now
+
+
+async def _move_on(session: AsyncSession, task: RegisteredTask, reached: datetime, now: datetime) -> bool:
+    """Deal with the ticks until `now`; False where another scheduler was first."""
+    mine = update(Schedule).where(Schedule.task == task.name, Schedule.reached_at == reached)
+    return await session.scalar(mine.values(reached_at=now).returning(Schedule.id)) is not None
 
 
 class JobScheduler(TaskiqScheduler):
-    """taskiq's scheduler, storing a job instead of sending a message."""
+    """The clock as a process of taskiq's: `taskiq scheduler app.worker:scheduler`."""
 
     def __init__(self, broker: AsyncBroker) -> None:
-        super().__init__(broker, [RegistrySource()])
+        super().__init__(broker, [])
+        self._clock: asyncio.Task[None] | None = None
 
-    async def on_ready(self, source: ScheduleSource, task: ScheduledTask) -> None:
-        """Store the tick; a tick that another scheduler has stored is left to it."""
-        from app.core.runtime import runtime
+    async def startup(self) -> None:
+        """Open the broker, and with it the runtime; then start the clock."""
+        await super().startup()
+        self._clock = asyncio.create_task(Clock().run())
 
-        tick = tick_of(task, utcnow())
-        job = new_job(tasks.get(task.task_name), {}, dedup_key=f"{task.task_name}@{tick:%Y-%m-%dT%H:%M:%SZ}")
-        try:
-            async with runtime().database.session_scope() as session:
-                store_with(session, job, partial(runtime().waker, job))
-        except UniqueViolation:
-            logger.debug("another scheduler was first", task=task.task_name, tick=tick)
-        except Exception:
-            # An error in here would end in taskiq's background task, where nobody sees it.
-            logger.exception("a scheduled task could not be stored", task=task.task_name, tick=tick)
-
-
-def tick_of(task: ScheduledTask, now: datetime) -> datetime:
-    """The moment a run at `now` stands for: the same in every scheduler."""
-    if task.cron is not None:
-        return now.replace(second=0, microsecond=0)
-    interval = task.interval.total_seconds() if isinstance(task.interval, timedelta) else float(task.interval or 1)
-    return datetime.fromtimestamp(now.timestamp() // interval * interval, UTC)
+    async def shutdown(self) -> None:
+        """The reverse."""
+        if self._clock:
+            self._clock.cancel()
+            await asyncio.gather(self._clock, return_exceptions=True)
+        await super().shutdown()

@@ -1,22 +1,39 @@
 """The queue: stores work with the transaction that asks for it."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from taskiq import AsyncBroker
 from taskiq.kicker import AsyncKicker
 
-from app.core.db.integrity import named_violations
-from app.core.db.session import Database, current_session, on_commit, store_with
+from app.core.db.base import utcnow
+from app.core.db.integrity import insert_unless_taken, named_violations
+from app.core.db.jobs import DEDUP_KEY_TAKEN, Job, JobStatus
+from app.core.db.session import Database, current_session, is_read_only, on_commit, write_late
 from app.core.services.background import Background
 from app.core.services.log.context import conversation_id, request_id
 from app.core.services.queue.broker import RUN_ONCE_TASK
-from app.core.services.queue.interface import BaseTask, QueueServiceInterface
+from app.core.services.queue.interface import (
+    BaseTask,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    JobNotReady,
+    QueueServiceInterface,
+)
 from app.core.services.queue.registry import RegisteredTask, tasks
 from app.core.services.queue.store import new_job
 from app.core.services.queue.waker import JobWaker
+
+MAX_KEY_LENGTH = 255
+
+_FIRST_PAUSE_SECONDS = 0.02
+_MAX_PAUSE_SECONDS = 0.5
 
 
 class QueueService(QueueServiceInterface):
@@ -31,25 +48,94 @@ class QueueService(QueueServiceInterface):
         self._background = background
 
     async def push(
-        self, task: type[BaseTask], data: Mapping[str, Any] | None = None, *, durable: bool = True
+        self,
+        task: type[BaseTask],
+        data: Mapping[str, Any] | None = None,
+        *,
+        delay: timedelta | float | None = None,
+        eta: datetime | None = None,
+        dedup_key: str | None = None,
+        durable: bool = True,
     ) -> int | None:
         registered = tasks.of(task)
         if not durable:
+            if (delay, eta, dedup_key) != (None, None, None):
+                raise TypeError("delay, eta and dedup_key need a durable push: what is not stored runs at once")
             self._hand_over(registered, registered.dump(data or {}))
             return None
+        job = new_job(registered, data or {}, dedup_key=_checked_key(dedup_key))
+        job.available_at = _due(job.available_at, delay, eta)
         session = current_session()
-        if session is not None:
-            return await self._store(session, registered, data or {})
-        async with self._database().session_scope() as own:
-            return await self._store(own, registered, data or {})
+        if session is None:
+            async with self._database().session_scope() as own:
+                return await self._store(own, job)
+        if is_read_only(session):
+            write_late(session, lambda late: self._store(late, job))
+            return None
+        return await self._store(session, job)
 
-    async def _store(self, session: AsyncSession, task: RegisteredTask, data: Mapping[str, Any]) -> int | None:
-        job = new_job(task, data)
-        store_with(session, job, lambda: self._waker(job))
-        if job in session:  # not so in a read-only unit, which stores it when it ends
+    async def is_ready(self, job_id: int) -> bool:
+        return (await self._look(job_id)).finished_at is not None
+
+    async def get_result(self, job_id: int) -> Any:
+        job = await self._look(job_id)
+        if job.finished_at is None:
+            raise JobNotReady
+        if job.status == JobStatus.CANCELLED:
+            raise JobCancelled
+        if job.status == JobStatus.DEAD:
+            raise JobFailed(job.last_error or "")
+        return job.result
+
+    async def wait_result(self, job_id: int, timeout: float = 0) -> Any:  # noqa: ASYNC109  as the interface
+        if timeout > 0 and _open_unit():
+            raise RuntimeError("wait_result() in an open unit of work may wait for its end: commit first")
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + timeout, _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self.get_result(job_id)
+            except JobNotReady:
+                left = deadline - loop.time()
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+
+    async def cancel(self, job_id: int) -> bool:
+        statement = (
+            update(Job)
+            .where(Job.id == _known(job_id), Job.status.in_((JobStatus.PENDING, JobStatus.FAILED)))
+            .values(status=JobStatus.CANCELLED, finished_at=utcnow())
+            .returning(Job.id)
+        )
+        session = current_session()
+        if session is not None and not is_read_only(session):
+            return await session.scalar(statement) is not None
+        async with self._database().session_scope() as own:
+            return await own.scalar(statement) is not None
+
+    async def _store(self, session: AsyncSession, job: Job) -> int:
+        if job.dedup_key is None:
+            session.add(job)
             with named_violations():  # the unit's other rows are written too
                 await session.flush()
+        elif (taken := await _store_unless_taken(session, job)) is not None:
+            return taken
+        if job.available_at <= utcnow():
+            on_commit(session, lambda: self._waker(job))
         return job.id
+
+    async def _look(self, job_id: int) -> "Row[Any]":
+        statement = select(Job.status, Job.finished_at, Job.result, Job.last_error).where(Job.id == _known(job_id))
+        if unit := _open_unit():
+            found = (await unit.execute(statement)).one_or_none()
+        else:  # SQLite shows a read-only unit the past
+            async with self._database().session_scope(read_only=True) as own:
+                found = (await own.execute(statement)).one_or_none()
+        if found is None:
+            raise JobNotFound
+        return found
 
     def _hand_over(self, task: RegisteredTask, payload: dict[str, Any]) -> None:
         message = {
@@ -67,3 +153,49 @@ class QueueService(QueueServiceInterface):
 
     async def _kick(self, message: dict[str, Any]) -> None:
         await AsyncKicker(RUN_ONCE_TASK, self._broker, labels={}).kiq(**message)
+
+
+def _open_unit() -> AsyncSession | None:
+    """The unit of work this code runs in, if it may write and has begun."""
+    session = current_session()
+    return None if session is None or is_read_only(session) or not session.in_transaction() else session
+
+
+async def _store_unless_taken(session: AsyncSession, job: Job) -> int | None:
+    """Store `job`; where its key is taken the id of the job that has it."""
+    values = {name: value for name, value in job.to_dict().items() if value is not None}
+    holder = select(Job.id).where(Job.task == job.task, Job.dedup_key == job.dedup_key, Job.finished_at.is_(None))
+    while True:  # the holder may finish between the two
+        stored = await insert_unless_taken(session, Job, values, unique=("task", "dedup_key"), where=DEDUP_KEY_TAKEN)
+        if stored is not None:
+            job.id = stored
+            return None
+        if (taken := await session.scalar(holder)) is not None:
+            return taken
+
+
+def _due(now: datetime, delay: timedelta | float | None, eta: datetime | None) -> datetime:
+    if delay is not None and eta is not None:
+        raise TypeError("delay and eta exclude each other")
+    if eta is not None:
+        if eta.tzinfo is None:
+            raise ValueError("eta is naive: give it a time zone")
+        return eta
+    try:
+        due = now + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
+    except OverflowError as exc:
+        raise ValueError("delay is longer than the calendar") from exc
+    if due < now:
+        raise ValueError("delay is negative")
+    return due
+
+
+def _checked_key(key: str | None) -> str | None:
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        raise ValueError(f"dedup_key must be 1 to {MAX_KEY_LENGTH} printable characters")
+    return key
+
+
+def _known(job_id: int) -> int:
+    """`job_id`, or one that no job has where the column could not hold it."""
+    return job_id if 0 < job_id < 2**63 else 0

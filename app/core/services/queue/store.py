@@ -1,16 +1,57 @@
 """The SQL of the table of jobs. Every write of a running job is fenced by (id, attempts)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, bindparam, delete, select, tuple_, update
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.services.log.context import conversation_id, request_id
+from app.core.services.queue.outcomes import Outcome
 from app.core.services.queue.registry import RegisteredTask
+
+Run: TypeAlias = tuple[int, int]
+"""A job's id and the attempt it was claimed for."""
+
+_REMOVABLE = (JobStatus.COMPLETED, JobStatus.CANCELLED)
+
+# Composed once: every job pays for these.
+_table = Job.metadata.tables[Job.__tablename__]
+_due = select(Job.id).where(Job.finished_at.is_(None), Job.available_at <= bindparam("now"))
+_any_due = _due.limit(1)
+_next_due = (
+    _due.order_by(Job.available_at, Job.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
+    .cte("due")  # PostgreSQL may evaluate a plain subquery more than once and take more than the limit
+)
+_claim = (
+    update(Job)
+    .where(Job.id.in_(select(_next_due.c.id)))
+    .values(
+        status=JobStatus.PROCESSING,
+        attempts=Job.attempts + 1,
+        available_at=bindparam("lease_ends"),
+        started_at=bindparam("now"),
+    )
+    .returning(Job)
+    .execution_options(synchronize_session=False)
+)
+# Locked in order: two transactions with rows in common do not wait for each other.
+_held = (
+    select(Job.id, Job.attempts)
+    .where(
+        tuple_(Job.id, Job.attempts).in_(bindparam("runs", expanding=True)),
+        Job.status == JobStatus.PROCESSING,
+    )
+    .order_by(Job.id)
+    .with_for_update()
+)
+_write = update(_table).where(_table.c.id == bindparam("job_id"))
 
 
 def new_job(task: RegisteredTask, data: Mapping[str, Any], *, dedup_key: str | None = None) -> Job:
@@ -33,74 +74,60 @@ class JobStore:
         self._database = database
         self._lease = lease
 
+    async def any_due(self) -> bool:
+        """Whether a claim would find something. To look costs little, a claim takes SQLite's only write lock."""
+        async with self._database().session_scope(read_only=True) as session:
+            return await session.scalar(_any_due, {"now": utcnow()}) is not None
+
     async def claim(self, limit: int) -> Sequence[Job]:
         """Take up to `limit` due jobs for the length of a lease.
 
         A job whose last allowed attempt ended with its lease (it may have killed its process) is dead instead.
         """
-        now = utcnow()
-        # A look costs nothing; the claim takes SQLite's only write lock.
-        if not await self._any_due(now):
-            return []
-        due = select(Job).where(Job.finished_at.is_(None), Job.available_at <= now)
         async with self._database().session_scope() as session:
-            rows = await session.scalars(
-                due.order_by(Job.available_at, Job.id).limit(limit).with_for_update(skip_locked=True)
-            )
-            taken_at = utcnow()  # not before: waiting for SQLite's lock would shorten the lease
-            return [job for job in rows.all() if self._take(job, taken_at)]
+            await session.connection()  # now, or waiting for SQLite's lock would shorten the lease
+            now = utcnow()
+            claimed = await session.scalars(_claim, {"limit": limit, "now": now, "lease_ends": now + self._lease})
+            return [job for job in sorted(claimed, key=lambda job: job.id) if not _bury_exhausted(job)]
 
-    async def extend(self, job: Job) -> bool:
-        """Lengthen the lease; False where it was lost."""
-        return await self._write(job, available_at=utcnow() + self._lease)
+    async def extend(self, jobs: Iterable[Job]) -> set[Run]:
+        """Lengthen leases; those that are still held."""
+        until = utcnow() + self._lease
+        return await self.record([Outcome(job, {"available_at": until}) for job in jobs])
 
-    async def complete(self, job: Job) -> bool:
-        """The job is done."""
-        return await self._write(job, status=JobStatus.COMPLETED, finished_at=utcnow(), last_error=None)
+    async def record(self, outcomes: Sequence[Outcome]) -> set[Run]:
+        """Write what became of runs, in one transaction; those that still held their job."""
+        by_run = {(outcome.job.id, outcome.job.attempts): outcome.values for outcome in outcomes}
+        async with self._database().session_scope() as session:
+            connection = await session.connection()
+            held = {(row.id, row.attempts) for row in await connection.execute(_held, {"runs": list(by_run)})}
+            rows = sorted(({"job_id": run[0], **by_run[run]} for run in held), key=list)
+            for _, alike in groupby(rows, key=list):  # those that set the same columns go in one call
+                await connection.execute(_write, list(alike))
+            return held
 
-    async def retry(self, job: Job, error: str, delay: timedelta) -> bool:
-        """The attempt failed; the next may start after `delay`."""
-        return await self._write(job, status=JobStatus.FAILED, available_at=utcnow() + delay, last_error=error)
-
-    async def bury(self, job: Job, error: str) -> bool:
-        """The job is given up."""
-        return await self._write(job, status=JobStatus.DEAD, finished_at=utcnow(), last_error=error)
-
-    async def release(self, job: Job) -> bool:
-        """Hand the job back: this process stops. The interrupted attempt does not count."""
-        return await self._write(job, status=JobStatus.PENDING, available_at=utcnow(), attempts=job.attempts - 1)
+    async def write(self, outcome: Outcome) -> bool:
+        """Write what became of one run; False where it no longer held its job."""
+        return bool(await self.record([outcome]))
 
     async def purge(self, before: datetime) -> int:
-        """Remove what was completed before a moment; dead jobs stay until someone looks at them."""
+        """Remove what was completed or cancelled before a moment; dead jobs stay until someone looks at them."""
         async with self._database().session_scope() as session:
-            result = await session.execute(
-                delete(Job).where(Job.status == JobStatus.COMPLETED, Job.finished_at < before)
-            )
+            result = await session.execute(delete(Job).where(Job.status.in_(_REMOVABLE), Job.finished_at < before))
             return _count(result)
 
-    async def _any_due(self, now: datetime) -> bool:
-        due = select(Job.id).where(Job.finished_at.is_(None), Job.available_at <= now).limit(1)
-        async with self._database().session_scope(read_only=True) as session:
-            return await session.scalar(due) is not None
 
-    def _take(self, job: Job, now: datetime) -> bool:
-        if job.attempts >= job.max_attempts:
-            job.update(
-                status=JobStatus.DEAD,
-                finished_at=now,
-                last_error=f"LeaseExpired: the process running it was lost in attempt {job.attempts}",
-            )
-            return False
-        job.update(
-            status=JobStatus.PROCESSING, attempts=job.attempts + 1, available_at=now + self._lease, started_at=now
-        )
-        return True
-
-    async def _write(self, job: Job, **values: Any) -> bool:
-        mine = (Job.id == job.id, Job.attempts == job.attempts, Job.status == JobStatus.PROCESSING)
-        async with self._database().session_scope() as session:
-            statement = update(Job).where(*mine).values(**values).execution_options(synchronize_session=False)
-            return _count(await session.execute(statement)) == 1
+def _bury_exhausted(job: Job) -> bool:
+    if job.attempts <= job.max_attempts:
+        return False
+    tried = job.attempts - 1
+    job.update(
+        status=JobStatus.DEAD,
+        attempts=tried,
+        finished_at=job.started_at,
+        last_error=f"LeaseExpired: the process running it was lost in attempt {tried}",
+    )
+    return True
 
 
 def _count(result: Any) -> int:

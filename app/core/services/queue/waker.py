@@ -1,12 +1,18 @@
 """Telling whoever runs jobs that some are due, after the commit that stored them."""
 
 from taskiq import AsyncBroker
+from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
 
 from app.core.db.jobs import Job
 from app.core.services.background import Background
+from app.core.services.log import logger
 from app.core.services.queue.broker import WAKE_TASK
+from app.core.services.queue.errors import describe
 from app.core.services.queue.runner import JobRunner
+
+MAX_IDS = 100
+"""In one message. A worker that is woken looks for everything that is due."""
 
 
 class JobWaker:
@@ -20,19 +26,39 @@ class JobWaker:
         self._broker = broker
         self._background = background
         self._ids: list[int] = []
+        self._kicking = False
+        self._failed = False
 
     def __call__(self, job: Job) -> None:
         """`job` has been committed."""
         if self._runner.running:
             self._runner.wake()
         elif self._broker is not None:
-            if not self._ids:
-                self._background.spawn(
-                    self._kick(self._broker), "no worker could be woken: its next look finds the job"
-                )
             self._ids.append(job.id)
+            if not self._kicking:
+                self._kicking = True
+                self._background.spawn(self._kick_all(self._broker), "no worker could be woken")
 
-    async def _kick(self, broker: AsyncBroker) -> None:
-        ids, self._ids = self._ids, []
+    async def _kick_all(self, broker: AsyncBroker) -> None:
+        """One message at a time: what is committed meanwhile goes into the next together."""
+        try:
+            while self._ids:
+                ids, self._ids = self._ids[:MAX_IDS], []
+                await self._kick(broker, ids)
+        finally:
+            self._kicking = False
+
+    async def _kick(self, broker: AsyncBroker, ids: list[int]) -> None:
         kicker: AsyncKicker[..., None] = AsyncKicker(WAKE_TASK, broker, labels={})
-        await kicker.kiq(ids)
+        try:
+            await kicker.kiq(ids)
+        except SendTaskError as exc:
+            if not self._failed:  # once, not for every commit
+                logger.error(
+                    "no worker could be woken: jobs are found by looking", error=describe(exc.__cause__ or exc)
+                )
+            self._failed = True
+        else:
+            if self._failed:
+                logger.info("workers can be woken again")
+            self._failed = False

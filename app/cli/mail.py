@@ -1,0 +1,156 @@
+"""`kit mail`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from app.cli.console import fail, load_registries, load_settings, show_json, show_table
+
+if TYPE_CHECKING:
+    from app.core.configs import AppConfig
+    from app.core.services.mail import BaseTemplate
+
+mail = typer.Typer(help="Look at the mails this service sends.", no_args_is_help=True)
+
+
+@mail.command()
+def preview(
+    template: Annotated[str | None, typer.Argument(help="The template's class; without one they are listed.")] = None,
+    *,
+    html: Annotated[bool, typer.Option("--html", help="Only the HTML part.")] = False,
+    text: Annotated[bool, typer.Option("--text", help="Only the text part.")] = False,
+    data: Annotated[str, typer.Option(help='Values instead of the samples: \'{"username": "bob"}\'.')] = "{}",
+    output: Annotated[Path | None, typer.Option(help="Write .html, .txt and .eml files into this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Render a mail with sample data."""
+    settings = load_settings()
+    known = _known_templates()
+    if template is None:
+        _list(known, as_json)
+        return
+    name = _find(template, known)
+    parts = _render(name, _fill(name, known[name], data), settings)
+    files = _write(output, name, parts) if output else []
+    if as_json:
+        content = {key: parts[key].decode() for key in ("html", "text")}
+        show_json({"template": known[name].template_name(), **content, "files": files})
+    elif files:
+        typer.echo("\n".join(files))
+    else:
+        wanted = [key for key, chosen in (("html", html), ("text", text)) if chosen] or ["html", "text"]
+        for key in wanted:
+            if len(wanted) > 1:
+                typer.secho(f"--- {key} ---", bold=True)
+            typer.echo(parts[key].decode().rstrip("\n"))
+
+
+def _known_templates() -> "dict[str, type[BaseTemplate]]":
+    """Every template of every module, by its class name, or by its whole name where several are called so."""
+    import importlib
+    import inspect
+    import pkgutil
+    from collections import Counter
+
+    from app.core.modules import parts
+    from app.core.services.mail import BaseTemplate
+
+    load_registries()
+    for package in parts("emails"):  # what no task uses yet is looked at too
+        for module in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}."):
+            importlib.import_module(module.name)
+    found = [kind for kind in BaseTemplate.known.values() if not inspect.isabstract(kind)]
+    often = Counter(kind.__qualname__ for kind in found)
+    return {kind.__qualname__ if often[kind.__qualname__] == 1 else kind.template_name(): kind for kind in found}
+
+
+def _list(known: "Mapping[str, type[BaseTemplate]]", as_json: bool) -> None:
+    rows = [
+        {"name": name, "template": kind.template_name(), "description": (kind.__doc__ or "").partition("\n")[0]}
+        for name, kind in sorted(known.items())
+    ]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(("NAME", "TEMPLATE", "DESCRIPTION"), [tuple(row.values()) for row in rows])
+
+
+def _find(wanted: str, known: "Mapping[str, type[BaseTemplate]]") -> str:
+    import difflib
+
+    names = {key.lower(): name for name, kind in known.items() for key in (name, kind.template_name())}
+    found = names.get(wanted.lower())
+    if found is None:
+        close = [names[key] for key in difflib.get_close_matches(wanted.lower(), names, n=3)]
+        hint = f"Did you mean {' or '.join(close)}?" if close else "`kit mail preview` lists them."
+        fail(f"No template is called {wanted!r}. {hint}")
+    return found
+
+
+def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
+    from pydantic import ValidationError
+    from pydantic.errors import PydanticInvalidForJsonSchema
+
+    from app.core.services.queue.registry import describe_faults
+
+    given = _read(data)
+    fields = [field.alias or key for key, field in kind.model_fields.items()]
+    if unknown := sorted(set(given) - set(fields)):
+        fail(f"{name} has no field {', '.join(unknown)}: it has {', '.join(fields) or 'none'}.")
+    try:
+        sample = kind.sample()
+    except (ValidationError, PydanticInvalidForJsonSchema) as exc:
+        reason = describe_faults(exc) if isinstance(exc, ValidationError) else str(exc).partition("\n")[0]
+        fail(f"{name} has no sample ({reason}): give its fields examples, Field(examples=[...]), or write sample().")
+    try:
+        return kind.model_validate({**sample.model_dump(by_alias=True), **given})
+    except ValidationError as exc:
+        fail(f"--data does not fit {name}: {describe_faults(exc)}")
+
+
+def _read(data: str) -> dict[str, Any]:
+    try:
+        given = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        fail(f"--data is not JSON: {exc}")
+    if not isinstance(given, dict):
+        fail('--data must be a JSON object, for example \'{"username": "bob"}\'.')
+    return given
+
+
+def _render(name: str, template: "BaseTemplate", settings: "AppConfig") -> dict[str, bytes]:
+    from app.core.services.mail import EmailData, Sender
+    from app.core.services.mail.message import compose, render
+
+    sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
+    envelope = EmailData(subject=f"Preview of {name}"[:200], recipients=["ann@example.com"])
+    try:
+        html, text = render(template)
+        (outgoing,) = compose(template, envelope, sender)
+    except Exception as exc:  # a view can raise anything
+        _blame(name, template, exc)
+    return {"html": html.encode(), "text": text.encode(), "eml": outgoing.message.as_bytes()}
+
+
+def _blame(name: str, template: "BaseTemplate", error: Exception) -> NoReturn:
+    import traceback
+
+    folder = str(template._get_dir())
+    lines = [f"{frame.filename}:{frame.lineno}: " for frame in traceback.extract_tb(error.__traceback__)]
+    where = next((line for line in reversed(lines) if line.startswith(folder)), "")
+    fail(f"{name} cannot be rendered: {where}{type(error).__name__}: {error}")
+
+
+def _write(folder: Path, name: str, parts: Mapping[str, bytes]) -> list[str]:
+    stem = name.rpartition(":")[2]
+    files = {folder / f"{stem}.{'txt' if key == 'text' else key}": content for key, content in parts.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            path.write_bytes(content)
+    except OSError as exc:
+        fail(f"{folder} cannot be written: {exc.strerror}.")
+    return [str(path) for path in files]

@@ -1,0 +1,127 @@
+"""What `@cached` says over HTTP: validators, how long an answer is fresh, and for whom (RFC 9110, RFC 9111)."""
+
+import hashlib
+import inspect
+import re
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+
+EXCHANGE = "_cached_exchange"
+"""The parameter through which a path operation is given its exchange."""
+
+_TAGS = re.compile(r'"([\x21\x23-\x7e\x80-\xff]*)"')
+
+_HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+_HeaderValue = Annotated[str, Field(pattern=r"^[\t\x20-\x7e\x80-\xff]*$")]
+
+
+class Answer(BaseModel):
+    """What is kept of an answer: the value, the headers the operation set itself, and until when it is fresh."""
+
+    value: Any
+    headers: list[tuple[_HeaderName, _HeaderValue]]
+    etag: str = Field(pattern=r'^W/"[0-9a-f]{32}"$')
+    until: float | None = Field(allow_inf_nan=False)
+
+
+class Exchange:
+    """The request that is answered, and the headers of its answer."""
+
+    def __init__(self, request: Request, response: Response) -> None:
+        self.request = request
+        self.response = response
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether asking has no effect: the answer may be one that was given before."""
+        return self.request.method in ("GET", "HEAD")
+
+    @property
+    def caller(self) -> str | None:
+        """Who a dependency has proven to be asking."""
+        from app.core.api.identity import principal_of  # that package is built on this one
+
+        return principal_of(self.request)
+
+    def is_answered_by(self, function: Callable[..., Any]) -> bool:
+        """Whether `function` is the path operation, and not one of its dependencies."""
+        return inspect.unwrap(self.request.scope["endpoint"], stop=lambda found: found is function) is function
+
+    def kept(self, value: Any, before: list[tuple[bytes, bytes]], ttl: float | None) -> Answer | None:
+        """The answer as it is to be kept; None where it must not be."""
+        own = [
+            (name.decode("latin-1"), text.decode("latin-1"))
+            for name, text in self.response.raw_headers
+            if (name, text) not in before
+        ]
+        names = {name for name, _ in own}
+        no_store = "no-store" in self.response.headers.get("cache-control", "").lower()
+        if "set-cookie" in names or no_store or self.response.status_code not in (None, 200):
+            return None
+        # Weak, as the answer may leave compressed or not; that is how If-None-Match compares anyway.
+        etag = f'W/"{hashlib.blake2b(to_json([value, own]), digest_size=16).hexdigest()}"'
+        return Answer(value=value, headers=own, etag=etag, until=None if ttl is None else time.time() + ttl)
+
+    def not_modified(self, answer: Answer, *, replay: bool) -> Response | None:
+        """Complete the headers; the 304 where the client has this answer already."""
+        headers = self.response.headers
+        if replay:
+            for name, text in answer.headers:
+                headers.append(name, text)
+        headers.setdefault("ETag", answer.etag)
+        headers.setdefault("Cache-Control", self._freshness(answer))
+        headers["Vary"] = ", ".join(
+            dict.fromkeys([*headers.getlist("vary"), *_varies(self.request.scope.get("route"))])
+        )
+        if not _names(self.request.headers.getlist("if-none-match"), headers["ETag"]):
+            return None
+        unchanged = Response(status_code=304)
+        unchanged.raw_headers.extend(self.response.raw_headers)
+        unchanged.headers.add_vary_header("Accept-Encoding")  # as what compresses adds to the answer itself
+        return unchanged
+
+    def _freshness(self, answer: Answer) -> str:
+        sent = self.request.headers
+        personal = self.caller or "authorization" in sent or "cookie" in sent
+        age = "no-cache" if answer.until is None else f"max-age={max(0, int(answer.until - time.time()))}"
+        return f"{'private' if personal else 'public'}, {age}"
+
+
+_declared: dict[int, tuple[Any, list[str]]] = {}
+
+
+def _varies(route: Any) -> list[str]:
+    """The headers an answer may depend on: credentials, and those the operation and its dependencies declare."""
+    known, headers = _declared.get(id(route), (None, []))
+    if known is not route:  # a route cannot be hashed, and the walk costs more than the rest
+        fields = get_flat_params(route.dependant) if isinstance(route, APIRoute) else []
+        declared = [field.alias for field in fields if isinstance(field.field_info, params.Header)]
+        headers = ["Authorization", "Cookie", *(name for name in declared if name != "authorization")]
+        _declared[id(route)] = route, headers
+    return headers
+
+
+async def _exchange(request: Request, response: Response) -> Exchange:
+    return Exchange(request, response)
+
+
+def with_exchange(signature: inspect.Signature) -> inspect.Signature:
+    """The signature with a parameter that FastAPI fills, and that shows in no document."""
+    parameters = list(signature.parameters.values())
+    end = len(parameters) - any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    depends = Depends(_exchange)
+    parameters.insert(end, inspect.Parameter(EXCHANGE, inspect.Parameter.KEYWORD_ONLY, default=depends))
+    return signature.replace(parameters=parameters)
+
+
+def _names(if_none_match: list[str], etag: str) -> bool:
+    """Whether the client has what `etag` names, by weak comparison (RFC 9110 8.8.3.2)."""
+    given = ",".join(if_none_match)
+    return given.strip() == "*" or not set(_TAGS.findall(given)).isdisjoint(_TAGS.findall(etag))

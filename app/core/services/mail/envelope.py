@@ -1,0 +1,159 @@
+"""Who a mail goes to and what it carries. Whatever could end its header's line is refused (header injection)."""
+
+import base64
+import mimetypes
+import re
+from email.headerregistry import Address
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel as PydanticModel
+
+MAX_ATTACHED_BYTES = 10 * 1024 * 1024
+"""How much one mail may carry: many servers refuse what is larger once it is encoded."""
+
+MAX_TOGETHER = 100
+"""How many people may see each other in one mail, as many as every server takes (RFC 5321, 4.5.3.1.8)."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TURNING = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]+)>")
+
+
+def one_line(value: str) -> str:
+    """`value`, where a header can hold it as it is."""
+    if _CONTROL.search(value):
+        raise ValueError("line breaks and control characters are not allowed")
+    # Python's email package decodes what it is given, a line break inside included.
+    if "=?" in value:
+        raise ValueError("encoded words (RFC 2047) are not allowed")
+    return value
+
+
+def parse_mailbox(value: str) -> Address:
+    """`ann@example.com` or `Ann Lee <ann@example.com>`, the domain in ASCII where the rest is."""
+    found = _MAILBOX.fullmatch(one_line(value).strip())
+    name, address = (found["name"].strip().strip('"'), found["address"]) if found else ("", value)
+    try:
+        checked = validate_email(address, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as exc:
+        raise ValueError(f"not an e-mail address: {exc}") from exc
+    user, _, domain = (checked.ascii_email or checked.normalized).rpartition("@")
+    return Address(name, user, domain)  # as addr_spec, a user beyond ASCII is refused
+
+
+def _mailbox(value: str) -> str:
+    parse_mailbox(value)
+    return value
+
+
+def _file_name(value: str) -> str:
+    if "/" in value or "\\" in value or value.strip(". ") == "":
+        raise ValueError("a file name must not be a path")
+    # A character that turns the direction of writing can show `exe.pdf` where the name ends in `.exe`.
+    if _TURNING.search(value):
+        raise ValueError("control characters are not allowed")
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    """Text is refused rather than guessed at: is it the content, or base64?"""
+    if isinstance(value, dict) and set(value) == {"base64"}:
+        return base64.b64decode(value["base64"], validate=True)
+    return value
+
+
+def _to_json(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+Mailbox = Annotated[str, Field(max_length=320), AfterValidator(_mailbox)]
+"""An address, with a display name or without: `ann@example.com`, `Ann Lee <ann@example.com>`."""
+
+
+class Attachment(PydanticModel):
+    """A file that goes with a mail. Its media type follows from its name where none is given."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Annotated[str, Field(max_length=200), AfterValidator(one_line), AfterValidator(_file_name)]
+    content: Annotated[
+        bytes,
+        Field(strict=True),
+        BeforeValidator(_from_json),
+        PlainSerializer(_to_json, when_used="json"),
+    ] = Field(repr=False)
+    media_type: str | None = Field(
+        default=None, max_length=127, pattern=r"^(application|audio|font|image|model|text|video)/[\w.+-]+$"
+    )
+
+    def type_and_subtype(self) -> tuple[str, str]:
+        """The two halves of the media type."""
+        # The suffix alone: the whole would be read as a URL, and `.tar.gz` as what is inside.
+        guessed = self.media_type or mimetypes.guess_type(f"file{Path(self.name).suffix}")[0] or ""
+        main, _, sub = guessed.partition("/")
+        # A message or a multipart would be taken apart by readers; as a file it is only handed over.
+        return (main, sub) if sub and main not in ("message", "multipart") else ("application", "octet-stream")
+
+
+class EmailData(PydanticModel):
+    """Subject, people and files of a mail.
+
+    Each of `recipients` gets a mail of its own and sees no other. `together=True` makes it one mail that names
+    them all; `cc` and `bcc` do so too, and must say it where there are several recipients. Who is in `bcc` gets
+    the mail without being named in it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    subject: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(one_line)]
+    recipients: list[Mailbox] = Field(min_length=1)
+    cc: list[Mailbox] = []
+    bcc: list[Mailbox] = []
+    reply_to: Mailbox | None = None
+    attachments: list[Attachment] = []
+    together: bool = False
+
+    @model_validator(mode="after")
+    def _nobody_is_shown_by_accident(self) -> Self:
+        if (self.cc or self.bcc) and len(self.recipients) > 1 and not self.together:
+            raise ValueError("cc and bcc with several recipients need together=True: all of them will see each other")
+        if self.is_shared and len(self.recipients) + len(self.cc) + len(self.bcc) > MAX_TOGETHER:
+            raise ValueError(f"one mail may have {MAX_TOGETHER} people: give each a mail of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _attachments_have_a_bound(self) -> Self:
+        if self.attached_bytes > MAX_ATTACHED_BYTES:
+            raise ValueError(
+                f"the attachments have {self.attached_bytes} bytes, at most {MAX_ATTACHED_BYTES} are allowed:"
+                " mail a link instead"
+            )
+        return self
+
+    @property
+    def attached_bytes(self) -> int:
+        """The size of all attachments, before they are encoded."""
+        return sum(len(attachment.content) for attachment in self.attachments)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several people get the same mail."""
+        return self.together or bool(self.cc or self.bcc)
+
+    def people(self) -> list[str]:
+        """Everybody who gets the mail, each once however often they are named."""
+        everybody = [*self.recipients, *self.cc, *self.bcc]
+        return list({parse_mailbox(person).addr_spec: person for person in reversed(everybody)}.values())[::-1]
+
+
+class EmailCopy(EmailData):
+    """One person's copy of a mail that several get: what a job of the queue holds."""
+
+    copy_for: Mailbox
+    message_id: Annotated[str, AfterValidator(one_line)]
+
+    def people(self) -> list[str]:
+        return [self.copy_for]

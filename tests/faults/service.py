@@ -1,0 +1,167 @@
+"""The service as processes of its own, and what became of the work it was given."""
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import httpx
+from sqlalchemy import create_engine, make_url, select
+from sqlalchemy.orm import Session
+
+from app.auth.models import User
+from app.cli.run import answers
+from app.core.configs import PROJECT_ROOT
+from app.core.db.jobs import Job, JobStatus
+from tests.faults.journal import Journal
+from tests.processes import environment, free_port, kill, started, until, wait_for
+from tests.utils import PASSWORD, CapturedMail
+
+ROUNDS = int(os.environ.get("FAULT_ROUNDS") or 0)
+"""How many kills, registrations and mails `make faults` asks for; 0 is `make test`, where a few must do."""
+
+_QUICK = {
+    "MODULES": "app.*,tests.faults",
+    "RATE_LIMITER_ENABLED": "false",
+    "PASSWORD_HASH_MEMORY_KIB": "8",
+    "PASSWORD_HASH_ROUNDS": "1",
+}
+_SHORT_LEASE = {"JOBS_LEASE_SECONDS": "1", "JOBS_POLL_SECONDS": "0.2"}
+_FINAL = (JobStatus.COMPLETED, JobStatus.DEAD)
+AT_ONCE = 8
+"""How many requests are under way at the same time."""
+
+tally: "Counter[str]" = Counter()
+"""What is said at the end: kills, jobs, losses, the longest recovery."""
+
+
+class Service:
+    """The application on a database of its own: one process embedded, with a worker beside it when served.
+
+    `settings` holds for processes started from then on. `make faults` keeps the default lease and poll.
+    """
+
+    def __init__(self, folder: Path, stores: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.served = bool(stores["REDIS_URL"])
+        self.port = free_port()
+        self.settings = {
+            **_QUICK,
+            **({} if ROUNDS else _SHORT_LEASE),
+            **stores,
+            "PORT": str(self.port),
+            "WORKER_IN_APP": "false" if self.served else "",
+        }
+        self.journal = Journal(folder / "var")
+        self.mail = CapturedMail(folder / "var" / "mail")
+        url = make_url(stores["DATABASE_URL"])
+        self.engine = create_engine(url if self.served else url.set(drivername="sqlite"))
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def app(self) -> "Iterator[Popen[bytes]]":
+        """A server process that answers."""
+        with self._process("run") as process:
+            wait_for(lambda: answers("127.0.0.1", self.port) or process.poll() is not None)
+            assert process.poll() is None, "the server did not start"
+            yield process
+
+    def worker(self) -> "AbstractContextManager[Popen[bytes]]":
+        """A worker process."""
+        return self._process("worker")
+
+    def scheduler(self) -> "AbstractContextManager[Popen[bytes]]":
+        """A scheduler process."""
+        return self._process("scheduler")
+
+    def front(self) -> "AbstractContextManager[Popen[bytes] | None]":
+        """What takes requests and runs no jobs; embedded there is no such process."""
+        return self.app() if self.served else nullcontext()
+
+    def runner(self) -> "AbstractContextManager[Popen[bytes]]":
+        """What runs the jobs."""
+        return self.worker() if self.served else self.app()
+
+    def _process(self, command: str) -> "AbstractContextManager[Popen[bytes]]":
+        log = self.folder / f"{next(self._numbers)}-{command}.log"
+        return started(sys.executable, "-m", "app.cli", command, env=self._environment(), log=log)
+
+    def kit(self, *arguments: str) -> None:
+        """A `kit` command that must succeed."""
+        command = [sys.executable, "-m", "app.cli", *arguments]
+        subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment(), check=True, capture_output=True, timeout=60)
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.folder, **self.settings)
+
+    def client(self, **options: Any) -> httpx.AsyncClient:
+        """Requests to the server process."""
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=30, **options)
+
+    async def post(self, path: str, **body: object) -> int:
+        """One request; its status."""
+        async with self.client() as http:
+            return (await http.post(path, json=body)).status_code
+
+    async def register(self, names: Iterable[str], sent: Callable[[int], None] = lambda number: None) -> dict[str, int]:
+        """Register accounts side by side; the status of each that was answered. `sent` hears the number of each."""
+        answered: dict[str, int] = {}
+        room, numbers = asyncio.Semaphore(AT_ONCE), itertools.count()
+
+        async def one(name: str, http: httpx.AsyncClient) -> None:
+            body = {"email": f"{name}@example.com", "username": name, "password": PASSWORD}
+            async with room:
+                sent(next(numbers))
+                try:
+                    answered[name] = (await http.post("/auth/register", json=body)).status_code
+                except httpx.TransportError:
+                    return  # no answer: the table says whether the account exists
+
+        async with self.client() as http:
+            await asyncio.gather(*(one(name, http) for name in names))
+        return answered
+
+    def users(self) -> dict[int, str]:
+        """The accounts that were committed, but for the first administrator: addresses by id."""
+        with Session(self.engine) as session:
+            return {user.id: user.email for user in session.scalars(select(User)) if not user.is_superuser}
+
+    def jobs(self, *tasks: str) -> list[Job]:
+        """The rows of these tasks, or all that requests have caused."""
+        statement = select(Job).order_by(Job.id)
+        chosen = Job.task.in_(tasks) if tasks else Job.request_id.is_not(None)
+        with Session(self.engine) as session:
+            return list(session.scalars(statement.where(chosen)))
+
+    async def idle(self, seconds: float) -> None:
+        """Until every job has come to its end, within `seconds`; says how long it took."""
+        began = time.monotonic()
+        await until(lambda: all(job.status in _FINAL for job in self.jobs()), seconds)
+        took = time.monotonic() - began
+        tally["slowest recovery in ms"] = max(tally["slowest recovery in ms"], round(took * 1000))
+
+    def losses(self, expected: Iterable[object], happened: Iterable[object]) -> list[object]:
+        """What should have happened and did not; counted."""
+        lost = sorted(set(expected) - set(happened), key=str)
+        tally["losses"] += len(lost)
+        return lost
+
+
+def often(few: int) -> int:
+    """How often something is done: `few` times, or as often as `make faults` asks for."""
+    return ROUNDS or few
+
+
+def strike(*processes: "Popen[bytes]") -> None:
+    """`kill -9`, counted."""
+    for process in processes:
+        kill(process)
+    tally["kills"] += len(processes)
