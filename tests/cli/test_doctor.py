@@ -170,7 +170,7 @@ def test_a_dozen_injected_faults_are_all_named(project: PlantedProject, database
     dead, overdue = ill.said("jobs", "warning")
     assert dead.startswith("1 given up")
     assert "kit jobs retry --all-dead" in dead
-    assert overdue.startswith("1 due for more than 10 minutes: nobody runs them. start a worker")
+    assert overdue.startswith("1 due for more than 10 minutes: nobody runs them. start kit worker")
     (redis,) = ill.said("redis", "fault")
     assert redis.startswith(f"redis://:[redacted]@127.0.0.1:{port}/0 does not answer: ")
     (mail,) = ill.said("mail", "fault")

@@ -135,7 +135,7 @@ def _waiting_jobs(connection: "Connection") -> Iterator[Finding]:
     due = select(func.count()).where(Job.finished_at.is_(None), Job.available_at < utcnow() - OVERDUE)
     if overdue := connection.scalar(due):
         what = f"{overdue} due for more than {OVERDUE.seconds // 60} minutes: nobody runs them"
-        yield warning("jobs", what, "start a worker")
+        yield warning("jobs", what, "start kit worker, or set WORKER_IN_APP=true")
 
 
 def redis() -> Iterator[Finding]:
