@@ -17,11 +17,17 @@ class Clone(PlantedProject):
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "clone"
         self.settings: dict[str, str] = {}
+        self.site: Path | None = None
         shutil.copytree(PROJECT_ROOT, self.folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
         (self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
         (self.folder / ".git").unlink(missing_ok=True)
         self.run("git", "init", "--quiet")
         self.commit()
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """As planted, with the packages in `site`."""
+        found = super().environment(**settings)
+        return found | {"PYTHONPATH": f"{self.folder}:{self.site}"} if self.site else found
 
     def commit(self) -> None:
         """Have git know everything as it is."""

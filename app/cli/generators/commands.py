@@ -63,7 +63,7 @@ def remove(
             remove_module(removal)
         show(removal.changes, dry_run=dry_run)
         for place in removal.mentions:
-            typer.secho(f"app.{name} is still named in {place}", fg=typer.colors.YELLOW)
+            typer.secho(f"{place} still names it", fg=typer.colors.YELLOW)
         for path in removal.kept_revisions:
             typer.secho(f"{path} stays: databases may have run it", fg=typer.colors.YELLOW)
         if removal.external:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.cli.generators.changes import Changes, is_kept, remove_empty
 from app.cli.generators.packages import package_folder
-from app.cli.generators.project import Record, carried_out, is_kept_by_git, module_named
+from app.cli.generators.project import Record, carried_out, document_paths, is_kept_by_git, module_named
 from app.cli.generators.revisions import removable_revisions
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import Module, present_modules
@@ -16,6 +16,9 @@ def factories_of(name: str) -> list[Path]:
     """The factories of a module's models."""
     folder = PROJECT_ROOT / "tests" / "factories"
     return [path for path in sorted(folder.glob("*.py")) if f"from app.{name}." in path.read_text(encoding="utf-8")]
+
+
+_SETTING = re.compile(r"^    ([A-Z][A-Z0-9_]+):", re.MULTILINE)
 
 
 @dataclass
@@ -89,14 +92,16 @@ def _files_below(*folders: Path) -> list[Path]:
 
 
 def _mentions(module: Module, going: list[Path]) -> list[str]:
-    """Where else the module is named: `file:line`."""
-    named = re.compile(rf"\b{re.escape(module.name)}\b|tests\.{module.short_name}\b")
+    """Where else the module or one of its settings is named: `file:line`."""
+    settings = _SETTING.findall("".join(path.read_text(encoding="utf-8") for path in module.path.glob("config.py")))
+    words = [re.escape(module.name), rf"tests\.{module.short_name}", *settings]
+    named = re.compile(rf"\b({'|'.join(words)})\b")
+    folders = [path for base in ("app", "tests", "benchmarks") for path in (PROJECT_ROOT / base).rglob("*.*")]
+    files = [path for path in folders if path.suffix in (".py", ".toml") and path not in going]
+    written = [path for path in (PROJECT_ROOT / "docs").glob("*.md") if path not in document_paths()]
     found = []
-    for base in ("app", "tests", "benchmarks"):
-        for path in sorted((PROJECT_ROOT / base).rglob("*")):
-            if path.suffix not in (".py", ".toml") or path in going:
-                continue
-            lines = path.read_text(encoding="utf-8").splitlines()
-            place = str(path.relative_to(PROJECT_ROOT))
-            found += [f"{place}:{number}" for number, line in enumerate(lines, 1) if named.search(line)]
+    for path in sorted([*files, *written, *PROJECT_ROOT.glob(".sample.env")]):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        place = str(path.relative_to(PROJECT_ROOT))
+        found += [f"{place}:{number}" for number, line in enumerate(lines, 1) if named.search(line)]
     return found
