@@ -11,10 +11,10 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test fuzz faults bench check format migrate coverage clean
+.PHONY: help setup run dev demo test e2e fuzz faults bench check format migrate coverage clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.development ## install everything into .venv; the other commands do it when needed
 
@@ -36,6 +36,17 @@ test: $(VENV)/.development ## test on SQLite, and on PostgreSQL and Redis where 
 		echo 'Tested embedded (SQLite, in-process stores). Skipped served (PostgreSQL, Redis): to test it too, set'; \
 		echo '  TEST_DATABASE_URL=postgresql://user:password@host/kit_tests TEST_REDIS_URL=redis://host:6379/0'; \
 		echo 'The user must be allowed to create databases; none but those the tests make is touched.'; \
+	fi
+
+UPGRADE_ROUNDS ?= 20
+
+e2e: $(VENV)/.development ## generate modules, models and packages in clones and run everything on them; 20 rounds of upgrades
+	@export E2E=1 UPGRADE_ROUNDS=$(UPGRADE_ROUNDS); \
+	TEST_BACKEND=embedded $(BIN)/pytest tests/e2e $(ARGS) || exit; \
+	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=served $(BIN)/pytest tests/e2e $(ARGS); \
+	else \
+		echo 'Tried embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add PostgreSQL and Redis.'; \
 	fi
 
 FUZZ_EXAMPLES ?= 10000

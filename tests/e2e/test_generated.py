@@ -61,6 +61,7 @@ def ids(answer: dict[str, Any]) -> list[int]:
 
 
 class TestModule:
+    @pytest.mark.skipif(os.environ.get("TEST_BACKEND") == "served", reason="the embedded half runs both")
     def test_all_checks_and_all_tests_pass(self, clone: Clone) -> None:
         clone.made("module", "new", "purchase_orders")
         clone.made("model", "new", "purchase_orders", "PurchaseOrder", *PURCHASES)
