@@ -77,8 +77,9 @@ KINDS: dict[str, Kind] = {
     "bool": Kind("bool", "bool", factory="False", samples=lambda *_: (True, False), uniquable=False),
     "date": Kind(
         "date",
-        "date",
+        "Day",
         imports=("from datetime import date",),
+        schema_imports=(f"{_INPUTS} Day",),
         factory_imports=("from datetime import date, timedelta",),
         factory="factory.Sequence(lambda n: date(2026, 1, 1) + timedelta(days=n))",
         samples=lambda *_: ("2025-01-31", "2025-02-28"),

@@ -1,12 +1,31 @@
 """What bodies and paths are made of: strict about names and null, within what columns hold."""
 
+import re
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, ClassVar, TypeAlias
 
 from fastapi import Path
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _written_out(value: object) -> object:
+    """Refuse what the document does not promise: pydantic takes numbers for moments, and digits for numbers."""
+    if isinstance(value, int | float) or (isinstance(value, str) and not _DATE.match(value)):
+        raise PydanticCustomError("written_out", "Value must be written as in 2026-01-31 or 2026-01-31T12:00:00Z")
+    return value
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -22,7 +41,10 @@ RowId: TypeAlias = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Integer: TypeAlias = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 """What a column of integers holds."""
 
-Moment: TypeAlias = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Day: TypeAlias = Annotated[date, BeforeValidator(_written_out)]
+"""A date."""
+
+Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A date and time with its zone, in UTC."""
 
 
