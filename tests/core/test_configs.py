@@ -9,6 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from app.core.configs import AppConfig, BaseConfig, Environment, check_settings, local_secret, unknown_env_keys
 from app.core.configs.base import weak_secret
+from app.core.exceptions import ConfigError
 
 GOOD_SECRET = "5f2c8e1b7d3a496083bfae2d61c7905e"
 
@@ -61,6 +62,14 @@ class TestSources:
             AppConfig()
         assert "hunter2" not in str(caught.value)
 
+    @pytest.mark.parametrize("content", [b"SECRET_KEY=\xff\xfehunter2", None])
+    def test_a_file_that_cannot_be_read_is_named(self, clean_env: Path, content: bytes | None) -> None:
+        clean_env.unlink()
+        clean_env.mkdir() if content is None else clean_env.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"\.env cannot be read: .*; it must be a text file in UTF-8$") as caught:
+            AppConfig()
+        assert "hunter2" not in str(caught.value)
+
 
 class TestUrls:
     def test_default_is_a_file_under_var(self, clean_env: Path) -> None:
@@ -95,7 +104,9 @@ class TestUrls:
             "DATABASE_URL=postgresql+asyncpg://u:hunter2@h/d",
             "DATABASE_URL=sqlite://",
             "DATABASE_URL=sqlite:///:memory:",
+            "DATABASE_URL=postgresql://u:hunter2/d",
             "REDIS_URL=http://hunter2",
+            "REDIS_URL=redis://u:hunter2/0",
         ],
     )
     def test_a_wrong_url_is_named_and_not_shown(self, clean_env: Path, line: str) -> None:

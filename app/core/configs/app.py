@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 from sqlalchemy.engine import URL, make_url
@@ -89,13 +90,17 @@ class AppConfig(BaseConfig):
     def _urls_must_parse(self) -> Self:
         try:
             url = self.database_url
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # which quote the URL
             raise ValueError("DATABASE_URL is not a database URL") from None
         in_memory = url.database in (None, "", ":memory:")  # each connection would have a database of its own
         if url.drivername != "postgresql+psycopg" and (url.drivername != "sqlite+aiosqlite" or in_memory):
             raise ValueError("DATABASE_URL must be postgresql://... or name a SQLite file, sqlite:///...")
         if self.REDIS_URL and not self.REDIS_URL.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("REDIS_URL must start with redis://, rediss:// or unix://")
+        try:
+            _ = urlsplit(self.redis_url or "").port
+        except ValueError:  # which quotes it
+            raise ValueError("REDIS_URL is not a Redis URL: write / @ : in a password as %2F %40 %3A") from None
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.core.exceptions import ConfigError
+
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds `app/`, `.env` and `var/`."""
 
@@ -31,9 +33,21 @@ _PLACEHOLDER_WORDS = ("changeme", "change-me", "change_me", "changethis", "place
 def env_file() -> Path:
     """The settings file of this process: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
     if chosen := os.environ.get("ENV_FILE"):
-        return Path(chosen)
-    name = os.environ.get("ENVIRONMENT") or dotenv_values(PROJECT_ROOT / ".env").get("ENVIRONMENT")
-    return PROJECT_ROOT / (".test.env" if name == "testing" else ".env")
+        return _readable(Path(chosen))
+    name = os.environ.get("ENVIRONMENT") or dotenv_values(_readable(PROJECT_ROOT / ".env")).get("ENVIRONMENT")
+    return _readable(PROJECT_ROOT / (".test.env" if name == "testing" else ".env"))
+
+
+def _readable(path: Path) -> Path:
+    """The path; ConfigError where there is something that cannot be read."""
+    try:
+        path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc.reason
+        raise ConfigError(f"{path} cannot be read: {reason}; it must be a text file in UTF-8") from exc
+    return path
 
 
 def _split(value: Any) -> Any:
