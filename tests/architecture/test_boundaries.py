@@ -41,6 +41,10 @@ BREACHES = {
             "by string": "import importlib\nx = lambda: importlib.import_module('app.till.deps')",
             "by relative string": "from importlib import *\nx = lambda: import_module('..till.deps', 'app.shop')",
             "by builtin": "x = lambda: __import__('app.till.deps')",
+            "by keyword": "import importlib\nx = lambda: importlib.import_module(name='app.till.deps')",
+            "by another name": "from importlib import import_module as load\nx = lambda: load('app.till.deps')",
+            "by a constant": "WHERE = 'app.till' + '.deps'\nx = lambda: __import__(WHERE)",
+            "by an f-string": "PART = 'deps'\nx = lambda: __import__(f'app.till.{PART}')",
         },
         "app.shop.services imports app.till.deps, which is internal to app.till. Fix: import the name from app.till",
     ),
@@ -142,9 +146,22 @@ class TestCircles:
         assert "app.bank > app.shop > app.till > app.bank (the other way at app/shop/module.toml:1, app/till/" in found
 
 
-def test_a_file_that_is_no_python_is_named(plant: Plant) -> None:
-    with pytest.raises(ConfigError, match=r"shop/deps\.py:2: not valid Python$"):
-        plant({"shop/deps.py": "\nx = ("})
+def test_what_only_running_it_tells_counts_up_to_there(plant: Plant) -> None:
+    found = plant({"till/deps.py": "x = lambda name: __import__(f'app.shop.{name}')"})[-1]
+    assert "M2 app.till.deps imports app.shop, which is not in depends_on" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("\nx = (", "2: not valid Python"),
+        ("\0", "1: not valid Python"),
+        ("\nfrom ....till import deps", "2: the relative import leads out of the package"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(plant: Plant, text: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=rf"shop/deps\.py:{fault}$"):
+        plant({"shop/deps.py": text})
 
 
 def test_without_grimp_it_says_what_to_do() -> None:

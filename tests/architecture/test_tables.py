@@ -45,6 +45,18 @@ class TestTables:
                 "app.shop.models.Order.coin is a relationship to Coin, a model of till. Fix: keep the id",
             ),
             (
+                '    coin_id: Mapped[int] = mapped_column(ForeignKey("public.till_coins.id"))',
+                9,
+                "app.shop.models.Order.coin_id has a foreign key to public.till_coins, a table of till",
+            ),
+            (
+                '    twins: Mapped[list["Order"]] = relationship(secondary="till_coins", viewonly=True,'
+                ' primaryjoin="Order.id == foreign(till_coins.c.id)",'
+                ' secondaryjoin="Order.id == foreign(till_coins.c.id)")',
+                9,
+                "app.shop.models.Order.twins goes by way of till_coins, a table of till. Fix: keep the ids",
+            ),
+            (
                 'links = Table("shop_links", Base.metadata, Column("coin_id", ForeignKey("till_coins.id")))',
                 9,
                 "app.shop.models.links.coin_id has a foreign key to till_coins",
@@ -66,6 +78,7 @@ class TestTables:
             "from app.shop.models import Order",
             "from app.shop import models\nOrder = models.Order",
             "from .schemas import Order as Schema\nfrom .models import Order as Order",
+            "from typing import Annotated\nfrom . import models\nOrder = Annotated[models.Order | None, 1]",
         ],
     )
     def test_an_exported_model(self, plant: Plant, text: str) -> None:

@@ -70,7 +70,7 @@ class TestDiscovery:
     def test_one_is_left_out(self, module: Maker, names: Names) -> None:
         module("one")
         module("two")
-        assert names("app.*", "-app.one") == ["app.two"]
+        assert names("app.*", "-app.one") == names("-app.one") == ["app.two"]
 
     def test_an_installed_package_is_external(
         self, module: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +207,11 @@ class TestManifest:
         module("shop")
         (tmp_path / "app" / "shop" / "module.toml").write_bytes(b"\xff")
         assert refused() == ["app/shop/module.toml: not valid TOML: it is not UTF-8 at byte 0"]
+
+    def test_a_byte_order_mark_is_passed_over(self, module: Maker, names: Names, tmp_path: Path) -> None:
+        module("shop")
+        (tmp_path / "app" / "shop" / "module.toml").write_bytes(b"\xef\xbb\xbfdepends_on = []")
+        assert names() == ["app.shop"]
 
     def test_an_external_one_needs_an_entrypoint(
         self, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

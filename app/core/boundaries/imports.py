@@ -30,6 +30,7 @@ def all_imports(package: str, root: Path) -> tuple[set[str], list[Import]]:
     Relative, aliased and function-level ones count, those for the type checker too, and so do
     `import_module("app.shop.models")` and the `shop.models` that follows an `import app.shop as shop`.
     """
+    trees = {path: _parsed(path, root) for path in sorted((root / package).rglob("*.py"))}
     graph = _graph(package)
     found = []
     for importer in graph.modules:
@@ -37,7 +38,8 @@ def all_imports(package: str, root: Path) -> tuple[set[str], list[Import]]:
         for imported in known:
             for detail in graph.get_import_details(importer=importer, imported=imported):
                 found.append(Import(file_of(importer, root), detail["line_number"], importer, imported))
-        hidden = _Hidden(importer, root / file_of(importer, root), graph.modules)
+        path = root / file_of(importer, root)
+        hidden = _Hidden(importer, path, trees[path], graph.modules)
         found += [
             Import(file_of(importer, root), line, importer, imported)
             for line, imported in sorted(hidden.found)
@@ -63,29 +65,41 @@ def unseen_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _parsed(path: Path, root: Path) -> ast.Module:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError(f"{shown(path)}: cannot be read: {exc.strerror}") from exc
+    except (SyntaxError, ValueError) as exc:
+        raise ConfigError(f"{shown(path)}:{getattr(exc, 'lineno', None) or 1}: not valid Python") from exc
+    for node in ast.walk(tree):  # grimp panics
+        if isinstance(node, ast.ImportFrom) and node.level >= len(path.relative_to(root).parts):
+            raise ConfigError(f"{shown(path)}:{node.lineno}: the relative import leads out of the package")
+    return tree
+
+
 def _graph(package: str) -> "ImportGraph":
     try:
         import grimp
     except ImportError as exc:
         raise ConfigError("boundaries are checked with grimp, a development tool: make setup") from exc
-    try:
-        return grimp.build_graph(package, cache_dir=None)
-    except grimp.exceptions.SourceSyntaxError as exc:
-        raise ConfigError(f"{shown(Path(exc.filename))}:{exc.lineno}: not valid Python") from exc
+    return grimp.build_graph(package, cache_dir=None)
 
 
 class _Hidden(ast.NodeVisitor):
     """What one file imports by name in a string, or reaches as an attribute of an imported package."""
 
-    def __init__(self, module: str, path: Path, modules: set[str]) -> None:
+    def __init__(self, module: str, path: Path, tree: ast.Module, modules: set[str]) -> None:
         self.found: set[tuple[int, str]] = set()
         self._modules = modules
         self._package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         self._bound: dict[str, str] = {}
-        tree = ast.parse(path.read_bytes())
+        self._texts = {"__package__": self._package, "__name__": module}
         for node in ast.walk(tree):  # all names first: a function may use what is imported below it
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self._bind(node)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self._texts[node.targets[0].id] = self._text(node.value)
         self.visit(tree)
 
     def _bind(self, node: ast.Import | ast.ImportFrom) -> None:
@@ -110,12 +124,31 @@ class _Hidden(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        texts = [item.value for item in node.args if isinstance(item, ast.Constant) and isinstance(item.value, str)]
-        if texts and called in ("import_module", "__import__"):
-            self._add(node.lineno, self._absolute(*texts[:2]))
+        if self._bound.get(called, called).rpartition(".")[2] in ("import_module", "__import__"):
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            given |= dict(zip(("name", "package"), node.args, strict=False))
+            package = given.get("package")
+            self._add(
+                node.lineno, self._absolute(self._text(given.get("name")), self._text(package) if package else "")
+            )
         self.generic_visit(node)
 
-    def _absolute(self, name: str, package: str | None = None) -> str:
+    def _text(self, node: ast.AST | None) -> str:
+        """What an expression says as far as it can be read; a `?` for each part that only running it tells."""
+        match node:
+            case ast.Constant(value=str(text)):
+                return text
+            case ast.Name(id=name):
+                return self._texts.get(name, "?")
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return self._text(left) + self._text(right)
+            case ast.JoinedStr(values=parts):
+                return "".join(map(self._text, parts))
+            case ast.FormattedValue(value=value):
+                return self._text(value)
+        return "?"
+
+    def _absolute(self, name: str, package: str = "") -> str:
         try:
             return resolve_name(name, package or self._package)
         except ImportError:  # it leads out of the top, and would fail when it runs

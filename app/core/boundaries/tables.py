@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, get_args
 
 from sqlalchemy import Table
 from sqlalchemy.orm import Mapper
@@ -94,7 +94,7 @@ class _Tables:
     def _references(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
         for key in definition.table.foreign_keys:
             table = key.target_fullname.rpartition(".")[0]
-            other = self._declared.get(table) or table_owner(table, self._owners)
+            other = self._declared.get(table) or table_owner(table.rpartition(".")[2], self._owners)
             if self._leads_out(definition, other):
                 yield (
                     f"{self._package}.{other}",
@@ -114,6 +114,15 @@ class _Tables:
                     f"keep the id, and ask {other} through its gateway",
                 )
 
+            other = self._declared.get(str(relation.secondary))
+            if relation.parent is mapper and self._leads_out(definition, other):
+                yield (
+                    f"{self._package}.{other}",
+                    _line(definition, relation.key),
+                    f"{definition.name}.{relation.key} goes by way of {relation.secondary}, a table of {other}",
+                    f"keep the ids, and ask {other} through its gateway",
+                )
+
     def _names(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
         table, owner = definition.table.name, definition.owner
         if table_owner(table, self._owners) != owner:
@@ -127,9 +136,10 @@ class _Tables:
     def _exports(self, owner: str, exceptions: Exceptions) -> Iterator[Violation]:
         root = sys.modules[f"{self._package}.{owner}"]
         for name, value in sorted(vars(root).items()):
-            if not (_is_model(value) or isinstance(value, Table)):
+            found = next(_models_in(value), None)
+            if found is None:
                 continue
-            target = f"{value.__module__}.{value.__name__}" if _is_model(value) else f"{root.__name__}.{name}"
+            target = f"{root.__name__}.{name}" if isinstance(found, Table) else f"{found.__module__}.{found.__name__}"
             if not exceptions.allow("M6", root.__name__, target):
                 yield Violation(
                     self._file(root.__name__),
@@ -148,7 +158,15 @@ class _Tables:
         return str(Path(str(sys.modules[name].__file__)).resolve().relative_to(self._root))
 
 
-def _is_model(value: object) -> bool:
+def _models_in(value: object) -> Iterator[Table | type[Any]]:
+    """The models of an exported value: it may be one, or a type made of some, as `Annotated[User, ...]` is."""
+    if isinstance(value, Table) or _is_model(value):
+        yield value
+    for part in get_args(value):
+        yield from _models_in(part)
+
+
+def _is_model(value: object) -> TypeGuard[type[Any]]:
     return isinstance(value, type) and "__mapper__" in vars(value)
 
 

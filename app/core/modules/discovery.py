@@ -42,7 +42,7 @@ def _folders(root: Path, package: str = PACKAGE) -> list[str]:
 def _chosen(names: Sequence[str], present: list[str]) -> list[str]:
     """The names without patterns, each once, in order."""
     left_out = [name.removeprefix("-") for name in names if name.startswith("-")]
-    listed = [name for name in names if not name.startswith("-")]
+    listed = [name for name in names if not name.startswith("-")] or ([EVERY] if left_out else [])
     faults = [f"MODULES names {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
     for name in dict.fromkeys(listed + left_out):
         if name in present or name == EVERY:

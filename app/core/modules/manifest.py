@@ -56,7 +56,7 @@ def read_manifest(path: Path, schema: type[M]) -> M:
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file; ConfigError where there is none to read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError(f"{shown(path)}: not valid TOML: {exc}") from exc
     except UnicodeDecodeError as exc:
