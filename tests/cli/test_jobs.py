@@ -167,7 +167,7 @@ class TestTask:
         assert line.startswith("events.listen failed: UnknownListener: no listener is called 'app.gone:hear'")
 
 
-def test_tables_that_are_missing_are_named_with_what_makes_them(run: Kit, stores: dict[str, str], table: Session) -> None:
+def test_tables_that_are_missing_are_named_with_what_makes_them(run: Kit, table: Session) -> None:
     table.execute(text("DROP TABLE core_jobs"))
     table.commit()
     line = refused(run("jobs", "list"))
