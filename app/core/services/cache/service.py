@@ -1,7 +1,7 @@
 """The cache as modules use it: names of their own, values as JSON, tags, one maker at a time."""
 
 import sys
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from copy import copy
 from typing import Any
 
@@ -15,6 +15,9 @@ from app.core.services.log import logger
 
 COMPLAINTS = 1000
 """How many keys are remembered as complained about: each is logged once."""
+
+COMPLAINT_LENGTH = 200
+"""How much of a key that is: who asks may have chosen it."""
 
 _TAKEN = object()
 
@@ -109,9 +112,12 @@ class CacheService(CacheServiceInterface):
                 raise NotShared
             return _Made(to_json(value), made_under=tokens)
 
-        async def keep(made: _Made) -> None:
-            if made.made_under is not None:
-                await self._write(key, made.data, ttl, tags, made.made_under)
+        async def keep(made: _Made, still_counts: Callable[[], bool]) -> None:
+            if made.made_under is None:
+                return
+            await self._write(key, made.data, ttl, tags, made.made_under)
+            if not still_counts():  # it was forgotten on another connection, perhaps before it arrived
+                await self._store.remove((key,))
 
         try:
             return (await self._flights.join(key, tags, make, keep)).take()
@@ -121,14 +127,24 @@ class CacheService(CacheServiceInterface):
     async def _forget(self, keys: Collection[str], tags: Collection[str]) -> bool:
         if not keys and not tags:
             return True
+
+        def concerns(made: str, made_tags: Collection[str]) -> bool:
+            return made in keys or not set(tags).isdisjoint(made_tags)
+
+        self._flights.leave(concerns)
         done = await self._store.remove(keys, tags)
-        self._flights.leave(lambda made, made_tags: made in keys or not set(tags).isdisjoint(made_tags))
+        self._flights.leave(concerns)  # who began meanwhile may have read what was still there
         return done
 
     async def _forget_matching(self, namespace: str, pattern: str) -> bool:
-        done = await self._store.remove_matching(namespace, pattern)
         prefix, fits = f"{namespace}:", matcher(pattern)
-        self._flights.leave(lambda made, _: made.startswith(prefix) and fits(made.removeprefix(prefix)))
+
+        def concerns(made: str, _: Collection[str]) -> object:
+            return made.startswith(prefix) and fits(made.removeprefix(prefix))
+
+        self._flights.leave(concerns)
+        done = await self._store.remove_matching(namespace, pattern)
+        self._flights.leave(concerns)
         return done
 
     async def _find(self, key: str, tags: Collection[str]) -> tuple[_Made | None, Tokens]:
@@ -154,7 +170,7 @@ class CacheService(CacheServiceInterface):
         if len(key) + len(packed) > self._max_bytes:
             self._complain("a value is too large for the cache", key)
             return False
-        if seconds <= 0 or not all(tag in tokens for tag in tags):
+        if not seconds > 0 or not all(tag in tokens for tag in tags):
             return False
         return await self._store.write(key, packed, seconds, tags)
 
@@ -167,9 +183,10 @@ class CacheService(CacheServiceInterface):
         return tokens, _Made(data, from_json(data))
 
     def _complain(self, message: str, key: str) -> None:
-        if key not in self._complaints and len(self._complaints) < COMPLAINTS:
-            self._complaints.add(key)
-            logger.warning(message, key=key)
+        shown = key[:COMPLAINT_LENGTH]
+        if shown not in self._complaints and len(self._complaints) < COMPLAINTS:
+            self._complaints.add(shown)
+            logger.warning(message, key=shown)
 
 
 def _own(owner: str, names: Iterable[str]) -> list[str]:
