@@ -1,5 +1,6 @@
 """The cache as modules use it: names of their own, values as JSON, tags, one maker at a time."""
 
+import hashlib
 import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from copy import copy
@@ -18,6 +19,9 @@ COMPLAINTS = 1000
 
 COMPLAINT_LENGTH = 200
 """How much of a key that is: who asks may have chosen it."""
+
+MAX_TAG = 200
+"""From how many characters on a tag is kept as a digest: a store keeps tags without counting their length."""
 
 _TAKEN = object()
 
@@ -58,23 +62,23 @@ class CacheService(CacheServiceInterface):
         self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
     ) -> Coroutine[Any, Any, None]:
         owner = self._owner()
-        return self._set(f"{owner}:{key}", value, ttl, _own(owner, tags))
+        return self._set(f"{owner}:{key}", value, ttl, _marks(owner, tags))
 
     def get_or_set(
         self, key: str, factory: Factory, *, ttl: float | None = None, tags: Iterable[str] = ()
     ) -> Coroutine[Any, Any, Any]:
         owner = self._owner()
-        return self._get_or_set(f"{owner}:{key}", factory, ttl, _own(owner, tags))
+        return self._get_or_set(f"{owner}:{key}", factory, ttl, _marks(owner, tags))
 
     def delete(self, *keys: str) -> Coroutine[Any, Any, bool]:
         owner = self._owner()
-        return self._forget(_own(owner, keys), _own(owner, map(caller_tag, keys)))
+        return self._forget(_own(owner, keys), _marks(owner, map(caller_tag, keys)))
 
     def delete_pattern(self, pattern: str) -> Coroutine[Any, Any, bool]:
         return self._forget_matching(self._owner(), pattern)
 
     def invalidate(self, *tags: str) -> Coroutine[Any, Any, bool]:
-        return self._forget((), _own(self._owner(), tags))
+        return self._forget((), _marks(self._owner(), tags))
 
     def namespace(self, name: str) -> "CacheService":
         if not name or ":" in name:
@@ -92,6 +96,7 @@ class CacheService(CacheServiceInterface):
 
     async def _set(self, key: str, value: Any, ttl: float | None, tags: Collection[str]) -> None:
         data = to_json(value)
+        self._flights.leave(lambda made, _: made == key)
         tokens = await self._store.claim(tags) if tags else {}
         if not await self._write(key, data, ttl, tags, tokens):
             await self._store.remove((key,))  # what is there is no longer true
@@ -193,3 +198,11 @@ def _own(owner: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise ValueError(f"names must be a list, not the text {names!r}")
     return [f"{owner}:{name}" for name in dict.fromkeys(names)]
+
+
+def _marks(owner: str, tags: Iterable[str]) -> list[str]:
+    return [tag if len(tag) <= MAX_TAG else f"{owner}:{_digest(tag)}" for tag in _own(owner, tags)]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
