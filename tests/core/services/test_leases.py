@@ -13,12 +13,11 @@ from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
-from app.core.services.queue import PermanentFailure
 from app.core.services.queue.administration import retry_jobs
 from app.core.services.queue.outcomes import completed, dead, failed, handed_back
 from app.core.services.queue.store import JobStore
 from tests.core.services.conftest import listening
-from tests.core.services.stage import Play, Say, Stage
+from tests.core.services.stage import Play
 from tests.utils import freeze
 
 Drain = Callable[[], Awaitable[int]]
@@ -136,15 +135,3 @@ class TestLease:
                 assert "ix_core_jobs_available_at_id" in plan
                 assert "Seq Scan on core_jobs" not in plan
                 assert "SCAN core_jobs" not in plan
-
-    async def test_purge_removes_old_completed_jobs_only(
-        self, kit: Runtime, db: AsyncSession, store: JobStore, drain: Drain, jobs: Jobs, scene: Stage
-    ) -> None:
-        scene.fails("play", PermanentFailure("kept for whoever looks"))
-        await kit.queue.push(Play, {"number": 1})
-        await kit.queue.push(Say, {"text": "old"})
-        await drain()
-        await kit.queue.push(Say, {"text": "waiting"})
-        assert await store.purge(utcnow() - timedelta(days=1)) == 0
-        assert await store.purge(utcnow()) == 1
-        assert [job.status for job in await jobs()] == [JobStatus.DEAD, JobStatus.PENDING]

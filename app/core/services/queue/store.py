@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, bindparam, delete, select, tuple_, update
+from sqlalchemy import bindparam, select, tuple_, update
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
@@ -16,8 +16,6 @@ from app.core.services.queue.registry import RegisteredTask
 
 Run: TypeAlias = tuple[int, int, datetime | None]
 """A job's id, the attempt it was claimed for, and when: attempts are given back and begun anew, so they may repeat."""
-
-_REMOVABLE = (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
 # Composed once: every job pays for these.
 _table = Job.metadata.tables[Job.__tablename__]
@@ -117,12 +115,6 @@ class JobStore:
         """Write what became of one run; False where it no longer held its job."""
         return bool(await self.record([outcome]))
 
-    async def purge(self, before: datetime) -> int:
-        """Remove what was completed or cancelled before a moment; dead jobs stay until someone looks at them."""
-        async with self._database().session_scope() as session:
-            result = await session.execute(delete(Job).where(Job.status.in_(_REMOVABLE), Job.finished_at < before))
-            return _count(result)
-
 
 def _run_of(job: Job) -> Run:
     return job.id, job.attempts, job.started_at
@@ -139,8 +131,3 @@ def _bury_exhausted(job: Job) -> bool:
         last_error=f"LeaseExpired: the process running it was lost in attempt {tried}",
     )
     return True
-
-
-def _count(result: Any) -> int:
-    assert isinstance(result, CursorResult)  # noqa: S101  what UPDATE and DELETE give
-    return result.rowcount
