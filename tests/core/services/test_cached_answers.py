@@ -218,7 +218,11 @@ class TestFreshness:
     async def test_what_the_operation_says_itself_wins_and_is_said_on_a_hit_too(
         self, http: httpx.AsyncClient, house: House
     ) -> None:
-        @house.web.get("/own")
+        async def before(response: Response) -> None:
+            response.headers.update({"Cache-Control": "private", "X-Before": "1"})
+            response.headers.append("Link", "</0>; rel=up")
+
+        @house.web.get("/own", dependencies=[Depends(before)])
         @cached(ttl=60)
         async def own(of: str, response: Response) -> int:
             house.calls.append(of)
@@ -232,7 +236,8 @@ class TestFreshness:
             assert answer.headers["cache-control"] == "public, max-age=5"
             assert answer.headers["etag"] == '"v1"'
             assert answer.headers["vary"] == "X-Zone, Authorization, Cookie"
-            assert answer.headers["link"] == "</a>; rel=next, </b>; rel=prev"
+            assert answer.headers["link"] == "</0>; rel=up, </a>; rel=next, </b>; rel=prev"
+            assert answer.headers["x-before"] == "1"
         assert answers[0].headers == answers[1].headers
         assert len(house.calls) == 1
 

@@ -63,14 +63,11 @@ class Exchange:
 
     def kept(self, value: Any, before: list[tuple[bytes, bytes]], ttl: float | None) -> Answer | None:
         """The answer as it is to be kept; None where it must not be."""
-        own = [
-            (name.decode("latin-1"), text.decode("latin-1"))
-            for name, text in self.response.raw_headers
-            if (name, text) not in before
-        ]
-        names = {name for name, _ in own}
+        now = self.response.raw_headers
+        touched = {header[0] for header in now if header not in before}
+        own = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in now if name in touched]
         no_store = "no-store" in self.response.headers.get("cache-control", "").lower()
-        if "set-cookie" in names or no_store or self.response.status_code not in (None, 200):
+        if b"set-cookie" in touched or no_store or self.response.status_code not in (None, 200):
             return None
         # Weak, as the answer may leave compressed or not; that is how If-None-Match compares anyway.
         etag = f'W/"{hashlib.blake2b(to_json([value, own]), digest_size=16).hexdigest()}"'
@@ -80,6 +77,8 @@ class Exchange:
         """Complete the headers; the 304 where the client has this answer already."""
         headers = self.response.headers
         if replay:
+            for name in {name for name, _ in answer.headers} & set(headers):
+                del headers[name]  # what a dependency has set, and the operation has replaced or added to
             for name, text in answer.headers:
                 headers.append(name, text)
         headers.setdefault("ETag", answer.etag)
