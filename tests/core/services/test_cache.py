@@ -185,6 +185,14 @@ class TestTags:
         assert await cache.get_or_set(key, returning(2), tags=[key]) == 2
         assert await cache.get(key) == 2
 
+    @pytest.mark.parametrize("name", ["", " ", "a\nb", "*[a]?\\", "\u2028ü", "\ud800", "a:b", "../a", "n" * 100_000])
+    async def test_any_text_is_a_name(self, cache: CacheServiceInterface, key: str, name: str) -> None:
+        await cache.set(key + name, 1, tags=[key + name])
+        await cache.set(key + "other", 2, tags=[key + "other"])
+        assert await cache.get(key + name) == 1
+        await cache.invalidate(key + name)
+        assert [await cache.get(key + name), await cache.get(key + "other")] == [None, 2]
+
     async def test_one_text_is_no_list(self, cache: CacheServiceInterface, key: str) -> None:
         with pytest.raises(ValueError, match="must be a list"):
             await cache.set(key, 1, tags="abc")

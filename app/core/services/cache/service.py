@@ -21,7 +21,7 @@ COMPLAINT_LENGTH = 200
 """How much of a key that is: who asks may have chosen it."""
 
 MAX_TAG = 200
-"""From how many characters on a tag is kept as a digest: a store keeps tags without counting their length."""
+"""A longer tag is kept as a digest, as a store does not count its length; so is one beyond ASCII, whatever is in it."""
 
 _TAKEN = object()
 
@@ -201,7 +201,7 @@ def _own(owner: str, names: Iterable[str]) -> list[str]:
 
 
 def _marks(owner: str, tags: Iterable[str]) -> list[str]:
-    return [tag if len(tag) <= MAX_TAG else f"{owner}:{_digest(tag)}" for tag in _own(owner, tags)]
+    return [tag if len(tag) <= MAX_TAG and tag.isascii() else f"{owner}:{_digest(tag)}" for tag in _own(owner, tags)]
 
 
 def _digest(text: str) -> str:
