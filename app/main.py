@@ -90,6 +90,7 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
                 REQUEST_ID,
                 CONVERSATION_ID,
                 "X-Total-Count",
+                "ETag",
                 "Link",
                 "Retry-After",
                 "RateLimit",

@@ -29,7 +29,7 @@ def _refuse(reason: str) -> NoReturn:
 
 settings = get_settings()
 if settings.redis_url is None:
-    _refuse("REDIS_URL is not set: the app runs the jobs and the schedule itself, no worker or scheduler is needed.")
+    _refuse("REDIS_URL is not set: the app runs the jobs and the schedule itself, or `kit worker` does.")
 try:
     list(parts("config"))
     check_settings()

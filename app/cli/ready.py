@@ -1,11 +1,12 @@
 """`kit ready`."""
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import typer
 
-from app.cli.console import fail, load_settings
+from app.cli.console import database_errors, fail, load_settings
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
@@ -15,9 +16,12 @@ def ready() -> None:
     """Ask the database and Redis whether they answer; the health check of workers, which serve no HTTP."""
     settings = load_settings()
     from app.core.api.health import NotReady
+    from app.core.services.log import configure_logging
 
     try:
-        asyncio.run(_ask(settings))
+        with database_errors(settings):
+            configure_logging(settings, sys.stderr.buffer)
+            asyncio.run(_ask(settings))
     except NotReady as exc:
         fail(exc.detail)
     typer.echo("Everything answers.")

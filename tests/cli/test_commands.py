@@ -36,6 +36,13 @@ class TestReady:
         assert done.returncode == 1
         assert "Does not answer: redis." in done.stderr
         assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+    def test_a_folder_that_cannot_be_had_is_named_in_one_line(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        done = kit("ready", VAR_DIR=str(tmp_path / "file" / "var"))
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert str(tmp_path / "file") in done.stderr
 
 
 class TestOpenapi:

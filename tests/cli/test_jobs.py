@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, make_url, select
+from sqlalchemy import create_engine, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
@@ -165,3 +165,11 @@ class TestTask:
         data = {"listener": "app.gone:hear", "event": "gone", "event_id": str(uuid4()), "occurred_at": 0, "data": {}}
         line = refused(run("task", "run", "events.listen", "--data", json.dumps(data)))
         assert line.startswith("events.listen failed: UnknownListener: no listener is called 'app.gone:hear'")
+
+
+def test_tables_that_are_missing_are_named_with_what_makes_them(run: Kit, table: Session) -> None:
+    table.execute(text("DROP TABLE core_jobs"))
+    table.commit()
+    line = refused(run("jobs", "list"))
+    assert "core_jobs" in line
+    assert line.endswith("Run `kit migrate`.")

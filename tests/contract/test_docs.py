@@ -1,6 +1,8 @@
-"""Every Python snippet of the docs runs as it is written."""
+"""Every Python snippet of the docs runs as it is written, and they name what there is to use."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +35,12 @@ def test_snippets_run(page: Path, template: URL, tmp_path: Path) -> None:
         backend.drop(url)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split()[-1]) > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["deps", *(f"services.{name}" for name in ("cache", "events", "log", "mail", "queue"))]
+)
+def test_every_public_name_is_in_the_docs(name: str) -> None:
+    text = "\n".join(page.read_text() for page in PROJECT_ROOT.glob("docs/*.md"))
+    public = importlib.import_module(f"app.core.{name}").__all__
+    assert [word for word in public if not re.search(rf"\b{word}\b", text)] == []

@@ -129,10 +129,10 @@ class TestRunnerPlace:
             ("ENVIRONMENT=local\nREDIS_URL=redis://h\nWORKER_IN_APP=false", False),
             ("ENVIRONMENT=production\nREDIS_URL=redis://h", False),
             ("ENVIRONMENT=production\nREDIS_URL=redis://h\nWORKER_IN_APP=true", True),
-            ("WORKER_IN_APP=false", True),
+            ("WORKER_IN_APP=false", False),
         ],
     )
-    def test_in_the_app_unless_a_worker_can_be_reached(self, clean_env: Path, lines: str, in_app: bool) -> None:
+    def test_in_the_app_unless_a_worker_is_expected(self, clean_env: Path, lines: str, in_app: bool) -> None:
         clean_env.write_text(f"{lines}\n")
         assert AppConfig().worker_in_app is in_app
 

@@ -164,9 +164,9 @@ class AppConfig(BaseConfig):
     @property
     def worker_in_app(self) -> bool:
         """Whether the job runner lives in the app process."""
-        if self.redis_url is None:
-            return True
-        return self.is_relaxed if self.WORKER_IN_APP is None else self.WORKER_IN_APP
+        if self.WORKER_IN_APP is None:
+            return self.redis_url is None or self.is_relaxed
+        return self.WORKER_IN_APP
 
     @property
     def smtp_starttls(self) -> bool:

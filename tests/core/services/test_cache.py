@@ -2,7 +2,7 @@
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.core.runtime import Runtime
-from app.core.services.cache import CacheService, CacheServiceInterface, CacheStore, NotKept
+from app.core.services.cache import CacheService, CacheServiceInterface, CacheStore, MemoryStore, NotKept
 from app.core.services.cache.names import namespace_of
 
 
@@ -38,6 +38,19 @@ class Scene:
         if self.error:
             raise self.error
         return [number]
+
+
+class SlowStore(MemoryStore):
+    """What is written arrives when the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_its_way, self.arrives = asyncio.Event(), asyncio.Event()
+
+    async def write(self, key: str, data: bytes, seconds: float, tags: Collection[str]) -> bool:
+        self.on_its_way.set()
+        await self.arrives.wait()
+        return await super().write(key, data, seconds, tags)
 
 
 def returning(value: Any) -> Callable[[], Awaitable[Any]]:
@@ -98,9 +111,10 @@ class TestEveryCache:
         await asyncio.sleep(0.08)
         assert await cache.get(key) is None
 
-    async def test_a_ttl_of_nothing_keeps_nothing(self, cache: CacheServiceInterface, key: str) -> None:
+    @pytest.mark.parametrize("ttl", [0, -1, float("-inf"), float("nan")])
+    async def test_a_ttl_of_nothing_keeps_nothing(self, cache: CacheServiceInterface, key: str, ttl: float) -> None:
         await cache.set(key, 1)
-        await cache.set(key, 2, ttl=0)
+        await cache.set(key, 2, ttl=ttl)
         assert await cache.get(key) is None
 
     async def test_delete(self, cache: CacheServiceInterface, key: str) -> None:
@@ -134,7 +148,10 @@ class TestEveryCache:
         assert await small.get(key) is None
         assert await small.get_or_set(key, returning("y" * 100)) == "y" * 100
         assert await small.get(key) is None
-        assert capfd.readouterr().out.count("too large for the cache") == 1
+        await small.set(key + "k" * 10_000, 1)
+        said = capfd.readouterr().out
+        assert said.count("too large for the cache") == 2
+        assert len(said) < 2000
 
 
 class TestTags:
@@ -167,6 +184,14 @@ class TestTags:
         assert await cache.get(key) is None
         assert await cache.get_or_set(key, returning(2), tags=[key]) == 2
         assert await cache.get(key) == 2
+
+    @pytest.mark.parametrize("name", ["", " ", "a\nb", "*[a]?\\", "\u2028ü", "\ud800", "a:b", "../a", "n" * 100_000])
+    async def test_any_text_is_a_name(self, cache: CacheServiceInterface, key: str, name: str) -> None:
+        await cache.set(key + name, 1, tags=[key + name])
+        await cache.set(key + "other", 2, tags=[key + "other"])
+        assert await cache.get(key + name) == 1
+        await cache.invalidate(key + name)
+        assert [await cache.get(key + name), await cache.get(key + "other")] == [None, 2]
 
     async def test_one_text_is_no_list(self, cache: CacheServiceInterface, key: str) -> None:
         with pytest.raises(ValueError, match="must be a list"):
@@ -343,3 +368,14 @@ class TestGetOrSet:
         assert await cache.get(key) == "new"
         await cache.delete(key)
         assert await cache.get_or_set(key, returning("newer")) == "newer"
+
+    @pytest.mark.parametrize("forget", ["delete", "delete_pattern"])
+    async def test_what_is_forgotten_on_its_way_into_the_store_is_not_kept(self, forget: str) -> None:
+        store = SlowStore()
+        cache = CacheService(store)
+        asking = asyncio.create_task(cache.get_or_set("a", returning("old")))
+        await store.on_its_way.wait()
+        await getattr(cache, forget)("a")
+        store.arrives.set()
+        assert await asking == "old"
+        assert await cache.get("a") is None

@@ -79,6 +79,15 @@ class TestMemory:
         assert await cache.get("old") is None
         assert await cache.get("49") == 1
 
+    async def test_a_long_tag_takes_no_more_room_than_a_short_one(self) -> None:
+        store = MemoryStore()
+        cache = CacheService(store)
+        for last in "ab":
+            await cache.set(last, 1, tags=["t" * 10_000 + last])
+        assert sum(map(len, store._tokens)) < 1000
+        await cache.invalidate("t" * 10_000 + "a")
+        assert [await cache.get(key) for key in "ab"] == [None, 1]
+
 
 @asynccontextmanager
 async def hanging(process: "subprocess.Popen[bytes]") -> AsyncIterator[None]:

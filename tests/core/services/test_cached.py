@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.jobs import Job
@@ -225,6 +225,42 @@ class TestFunction:
         for row in "AAB":
             await price(Place(row), prefix)
         assert counter.calls == ["A", "B"]
+
+    async def test_whatever_a_model_holds_is_part_of_the_key(self, kit: Runtime, prefix: str) -> None:
+        class Filter(BaseModel):
+            model_config = ConfigDict(extra="allow")
+
+        @dataclass
+        class Party:
+            guests: list[Guest]
+
+        @cached(ttl=60)
+        async def extra(wanted: Filter, of: str) -> dict[str, Any]:
+            return wanted.model_extra or {}
+
+        @cached(ttl=60)
+        async def admins(party: Party, of: str) -> list[bool]:
+            return [guest.is_admin for guest in party.guests]
+
+        assert [await extra(Filter(row=row), prefix) for row in "AB"] == [{"row": "A"}, {"row": "B"}]
+        guests = [Guest(id=1, is_admin=is_admin) for is_admin in (True, False)]
+        assert [await admins(Party([guest]), prefix) for guest in guests] == [[True], [False]]
+
+    async def test_a_secret_is_not_kept_and_nobody_is_given_stars(self, kit: Runtime, prefix: str) -> None:
+        class Account(BaseModel):
+            token: SecretStr
+
+        @cached(ttl=60)
+        async def account(of: str) -> list[Account]:
+            return [Account(token=SecretStr(of))]
+
+        with pytest.raises(TypeError, match=r"cannot keep what .*account returned: it holds a secret"):
+            await account(prefix)
+
+    @pytest.mark.parametrize("ttl", [float("nan"), float("inf")])
+    def test_the_time_is_a_number(self, ttl: float) -> None:
+        with pytest.raises(ValueError, match="number of seconds"):
+            cached(ttl=ttl)
 
     async def test_a_result_that_cannot_be_kept_is_an_error(self, kit: Runtime, prefix: str) -> None:
         @cached(ttl=60)

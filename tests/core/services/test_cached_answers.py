@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.security import APIKeyHeader
 from pydantic import BaseModel
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -128,6 +129,16 @@ class TestCaller:
         await self.ask(http, "ann")
         assert house.calls == ["mine"] * 3
 
+    async def test_nobody_can_name_the_entry_of_another(self, http: httpx.AsyncClient, house: House) -> None:
+        @house.router.get("/search")
+        @cached(ttl=60, key_builder=lambda f, text, **others: f"{house.prefix}:{text}")
+        async def search(text: str, request: Request) -> str:
+            return f"for {request.headers.get('authorization', 'nobody')}"
+
+        house.web.include_router(house.router)
+        assert await self.ask(http, "ann", "/members/search?text=a") == "for ann"
+        assert (await http.get("/members/search", params={"text": "a\x1fuser:ann"})).json() == "for nobody"
+
 
 class TestFreshness:
     async def test_says_how_long_it_is_still_fresh(self, http: httpx.AsyncClient, house: House) -> None:
@@ -159,6 +170,41 @@ class TestFreshness:
         answer = await http.get("/spoken", params={"of": house.prefix})
         assert answer.headers["vary"] == "Authorization, Cookie, accept-language"
 
+    async def test_what_the_route_is_included_with_counts(self, http: httpx.AsyncClient, house: House) -> None:
+        async def guard(
+            key: Annotated[str | None, Depends(APIKeyHeader(name="X-Key", auto_error=False))],
+            zone: Annotated[str, Header()],
+        ) -> None:
+            """Proves no caller."""
+
+        router = APIRouter()
+
+        @router.get("/guarded")
+        @cached(ttl=60)
+        async def guarded(of: str) -> str:
+            return of
+
+        house.web.include_router(router, dependencies=[Depends(guard)])
+        for sent, whose in (({}, "public"), ({"X-Key": "one"}, "private")):
+            answer = await http.get("/guarded", params={"of": house.prefix}, headers={"Zone": "a", **sent})
+            assert answer.headers["cache-control"].startswith(f"{whose}, max-age=")
+            assert answer.headers["vary"] == "Authorization, Cookie, X-Key, zone"
+
+    async def test_is_private_where_a_dependency_sets_a_cookie(self, http: httpx.AsyncClient, house: House) -> None:
+        async def session(response: Response) -> None:
+            response.set_cookie("session", "secret")
+
+        @house.web.get("/session", dependencies=[Depends(session)])
+        @cached(ttl=60)
+        async def read(of: str) -> int:
+            return 1
+
+        for _ in range(2):
+            answer = await http.get("/session", params={"of": house.prefix})
+            http.cookies.clear()
+            assert answer.headers["cache-control"].startswith("private, max-age=")
+            assert "set-cookie" in answer.headers
+
     async def test_without_an_end_it_is_asked_for_each_time(self, http: httpx.AsyncClient, house: House) -> None:
         @house.web.get("/forever")
         @cached(ttl=None)
@@ -172,7 +218,11 @@ class TestFreshness:
     async def test_what_the_operation_says_itself_wins_and_is_said_on_a_hit_too(
         self, http: httpx.AsyncClient, house: House
     ) -> None:
-        @house.web.get("/own")
+        async def before(response: Response) -> None:
+            response.headers.update({"Cache-Control": "private", "X-Before": "1"})
+            response.headers.append("Link", "</0>; rel=up")
+
+        @house.web.get("/own", dependencies=[Depends(before)])
         @cached(ttl=60)
         async def own(of: str, response: Response) -> int:
             house.calls.append(of)
@@ -186,7 +236,8 @@ class TestFreshness:
             assert answer.headers["cache-control"] == "public, max-age=5"
             assert answer.headers["etag"] == '"v1"'
             assert answer.headers["vary"] == "X-Zone, Authorization, Cookie"
-            assert answer.headers["link"] == "</a>; rel=next, </b>; rel=prev"
+            assert answer.headers["link"] == "</0>; rel=up, </a>; rel=next, </b>; rel=prev"
+            assert answer.headers["x-before"] == "1"
         assert answers[0].headers == answers[1].headers
         assert len(house.calls) == 1
 

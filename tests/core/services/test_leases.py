@@ -13,11 +13,11 @@ from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
-from app.core.services.queue import PermanentFailure
+from app.core.services.queue.administration import retry_jobs
 from app.core.services.queue.outcomes import completed, dead, failed, handed_back
 from app.core.services.queue.store import JobStore
 from tests.core.services.conftest import listening
-from tests.core.services.stage import Play, Say, Stage
+from tests.core.services.stage import Play
 from tests.utils import freeze
 
 Drain = Callable[[], Awaitable[int]]
@@ -47,14 +47,14 @@ class TestLease:
         for outcome in (completed(lost), failed(lost, "late", timedelta()), dead(lost, "late"), handed_back(lost)):
             assert not await store.write(outcome)
         assert (await jobs())[0].status == JobStatus.PROCESSING
-        assert await store.record([completed(lost), completed(taken)]) == {(taken.id, 2)}
+        assert await store.record([completed(lost), completed(taken)]) == {taken}
         assert not await store.write(completed(taken))
 
     async def test_an_extended_lease_holds(self, kit: Runtime, db: AsyncSession, store: JobStore) -> None:
         await kit.queue.push(Play, {"number": 1})
         job = (await store.claim(1))[0]
         with freeze(timedelta(seconds=50)):
-            assert await store.extend([job]) == {(job.id, 1)}
+            assert await store.extend([job]) == {job}
         with freeze(timedelta(seconds=100)):
             assert await store.claim(1) == []
 
@@ -78,6 +78,29 @@ class TestLease:
         assert await store.write(handed_back(job))
         again = await store.claim(1)
         assert [(found.id, found.attempts) for found in again] == [(job.id, 1)]
+
+    @pytest.mark.parametrize("way", ["handed back", "run again by hand"])
+    async def test_an_older_run_with_the_same_number_of_attempts_writes_nothing(
+        self, kit: Runtime, db: AsyncSession, store: JobStore, jobs: Jobs, way: str
+    ) -> None:
+        number = await kit.queue.push(Play, {"number": 1})
+        assert number is not None
+        older = (await store.claim(1))[0]
+        if way == "handed back":
+            assert await store.write(handed_back(older))
+        else:
+            with freeze(timedelta(seconds=61)):
+                newer = (await store.claim(1))[0]
+                assert await store.write(dead(newer, "given up"))
+            assert await retry_jobs(db=db, ids=[number]) == [number]
+            await db.commit()
+        with freeze(timedelta(seconds=62)):
+            taken = (await store.claim(1))[0]
+            assert (taken.id, taken.attempts) == (older.id, older.attempts)
+            assert await store.extend([older]) == set()
+            for outcome in (completed(older), handed_back(older)):
+                assert not await store.write(outcome)
+            assert await store.write(completed(taken))
 
     async def test_claims_side_by_side_share_no_job(self, kit: Runtime, committed: Database, store: JobStore) -> None:
         async with kit.database.session_scope():
@@ -112,15 +135,3 @@ class TestLease:
                 assert "ix_core_jobs_available_at_id" in plan
                 assert "Seq Scan on core_jobs" not in plan
                 assert "SCAN core_jobs" not in plan
-
-    async def test_purge_removes_old_completed_jobs_only(
-        self, kit: Runtime, db: AsyncSession, store: JobStore, drain: Drain, jobs: Jobs, scene: Stage
-    ) -> None:
-        scene.fails("play", PermanentFailure("kept for whoever looks"))
-        await kit.queue.push(Play, {"number": 1})
-        await kit.queue.push(Say, {"text": "old"})
-        await drain()
-        await kit.queue.push(Say, {"text": "waiting"})
-        assert await store.purge(utcnow() - timedelta(days=1)) == 0
-        assert await store.purge(utcnow()) == 1
-        assert [job.status for job in await jobs()] == [JobStatus.DEAD, JobStatus.PENDING]

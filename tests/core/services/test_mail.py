@@ -233,6 +233,10 @@ class TestText:
             ("<a href='https://a.test'><img src=x alt=''></a>", "https://a.test"),
             ("<a href='mailto:a@b.test'>a@b.test</a>", "a@b.test"),
             ("<a href='#top'>up</a> <a>none</a>", "up none"),
+            (
+                "<a href='https://a.test'>one<a href='https://b.test'>two</a>",
+                "one (https://a.test)two (https://b.test)",
+            ),
             ("<img src=x alt='A seat'>", "A seat"),
             ("<table><tr><td>a</td><td>b</td></tr><tr><td>c</td></tr></table>", "a b\nc"),
             ("<style>p{}</style><script>x</script>seen", "seen"),

@@ -25,6 +25,17 @@ Due = Callable[[], Awaitable[None]]
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
 
 
+class Unspeakable(Exception):
+    """An error without a text, not even an empty one."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no text")
+
+
+class Ending(BaseException):
+    """What some libraries leave by."""
+
+
 class TestOutcome:
     async def test_completed(self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, scene: Stage) -> None:
         await kit.queue.push(Play, {"number": 1})
@@ -160,7 +171,10 @@ class TestOutcome:
         assert job.status == JobStatus.DEAD
         assert job.last_error == "UnknownTask: no task is registered as 'test.removed': is its module installed here?"
 
-    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+    @pytest.mark.parametrize(
+        "error",
+        [SystemExit(3), KeyboardInterrupt(), BaseExceptionGroup("", [KeyboardInterrupt()]), Unspeakable(), Ending()],
+    )
     async def test_what_would_end_the_process_is_a_failure_like_any_other(
         self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, scene: Stage, error: BaseException
     ) -> None:

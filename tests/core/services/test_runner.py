@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
+from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
@@ -18,7 +19,7 @@ from app.core.services.queue import JobRunner
 from app.core.services.queue.outcomes import OutcomeWriter, completed
 from app.core.services.queue.store import JobStore
 from tests.core.services.conftest import change, listening, make_runner, running, until
-from tests.core.services.stage import Play, Stage
+from tests.core.services.stage import Play, Say, Stage
 
 Drain = Callable[[], Awaitable[int]]
 Due = Callable[[], Awaitable[None]]
@@ -257,6 +258,51 @@ class TestBackground:
             await until(lambda: scene.values("play") != [])
         job = (await jobs())[0]
         assert (job.status, job.attempts, scene.values("play")) == (JobStatus.COMPLETED, 1, [1])
+
+    async def test_its_own_job_is_not_claimed_again_where_the_lease_could_not_be_extended_in_time(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        runner = make_runner(kit)
+
+        async def outlast_the_lease() -> None:
+            await change(kit, available_at=utcnow() - timedelta(seconds=1))
+            await kit.queue.push(Say, {"text": "claimed meanwhile"})
+            runner.wake()
+            await until(lambda: scene.values("say") != [])
+
+        scene.scenes["play"] = outlast_the_lease
+        await kit.queue.push(Play, {"number": 1})
+        async with running(runner):
+            await until(lambda: scene.values("say") != [])
+        assert {(job.status, job.attempts) for job in await jobs()} == {(JobStatus.COMPLETED, 1)}
+        assert scene.values("play") == [1]
+
+    async def test_the_heart_goes_on_after_any_error(
+        self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage
+    ) -> None:
+        failing = False
+
+        def database() -> Database:
+            nonlocal failing
+            if failing:
+                failing = False
+                raise RuntimeError("not what a database raises")
+            return kit.database
+
+        async def lose_a_beat() -> None:
+            nonlocal failing
+            failing = True
+            await until(lambda: not failing)
+            before = (await jobs())[0].available_at
+            async with asyncio.timeout(5):
+                while (await jobs())[0].available_at == before:  # noqa: ASYNC110  as `until`
+                    await asyncio.sleep(0.01)
+
+        scene.scenes["play"] = lose_a_beat
+        await kit.queue.push(Play, {"number": 1})
+        async with running(JobRunner(database, concurrency=1, poll=60, lease=0.3)):
+            await until(lambda: scene.values("play") == [1])
+        assert (await jobs())[0].status == JobStatus.COMPLETED
 
     async def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]

@@ -72,6 +72,24 @@ class TestTick:
         await look_at(NINE + timedelta(seconds=10), scheduled(DAILY))
         assert len(await jobs()) == 1
 
+    async def test_a_clock_that_was_far_ahead_does_not_stop_it(
+        self, kit: Runtime, committed: Database, jobs: Jobs
+    ) -> None:
+        await look_at(NINE + timedelta(days=400), scheduled(DAILY))
+        assert await look_at(NINE - timedelta(hours=1), scheduled(DAILY), schedulers=3) == {NINE}
+        await look_at(NINE, scheduled(DAILY), schedulers=3)
+        assert len(await jobs()) == 1
+
+    async def test_clocks_that_differ_a_little_store_it_once(
+        self, kit: Runtime, committed: Database, jobs: Jobs
+    ) -> None:
+        task = scheduled(DAILY)
+        await look_at(NINE - timedelta(hours=1), task)
+        await look_at(NINE + timedelta(seconds=40), task)
+        await look_at(NINE - timedelta(seconds=5), task)
+        await look_at(NINE + timedelta(seconds=1), task)
+        assert len(await jobs()) == 1
+
 
 class TestMissed:
     @pytest.mark.parametrize("schedule", ["0 9 * * *", DAILY, timedelta(days=1), Every(timedelta(days=1))])
@@ -121,6 +139,12 @@ async def ticked(jobs: Jobs) -> None:
             await asyncio.sleep(0.05)
 
 
+async def _progress(database: Database) -> bool:
+    """Whether every schedule has been looked at."""
+    async with database.session_scope(read_only=True) as session:
+        return len((await session.scalars(select(Progress.id))).all()) == len([task for task in tasks if task.schedule])
+
+
 class TestClock:
     async def test_goes_on_after_the_database_was_away(
         self, kit: Runtime, committed: Database, jobs: Jobs, capfd: pytest.CaptureFixture[str]
@@ -134,6 +158,18 @@ class TestClock:
         finally:
             kit.database = committed
             await away.close()
+
+    async def test_goes_on_after_the_clock_was_put_back(self, kit: Runtime, committed: Database, jobs: Jobs) -> None:
+        with freeze(timedelta(days=400)):
+            clock = asyncio.create_task(Clock().run())
+            async with asyncio.timeout(5):
+                while not await _progress(committed):  # noqa: ASYNC110  as `until`
+                    await asyncio.sleep(0.02)
+        try:
+            await ticked(jobs)
+        finally:
+            clock.cancel()
+            await asyncio.gather(clock, return_exceptions=True)
 
     async def test_a_slow_one_delays_no_other(self, kit: Runtime, committed: Database, jobs: Jobs) -> None:
         if committed.engine.dialect.name == "sqlite":

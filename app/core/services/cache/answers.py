@@ -4,12 +4,13 @@ import hashlib
 import inspect
 import re
 import time
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request, Response, params
+from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
-from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
@@ -50,20 +51,23 @@ class Exchange:
 
         return principal_of(self.request)
 
+    @property
+    def _heard(self) -> "_Headers":
+        scope = self.request.scope
+        # What a route is included with, FastAPI keeps apart from it.
+        return _headers(scope.get("fastapi", {}).get("effective_route_context") or scope.get("route"))
+
     def is_answered_by(self, function: Callable[..., Any]) -> bool:
         """Whether `function` is the path operation, and not one of its dependencies."""
         return inspect.unwrap(self.request.scope["endpoint"], stop=lambda found: found is function) is function
 
     def kept(self, value: Any, before: list[tuple[bytes, bytes]], ttl: float | None) -> Answer | None:
         """The answer as it is to be kept; None where it must not be."""
-        own = [
-            (name.decode("latin-1"), text.decode("latin-1"))
-            for name, text in self.response.raw_headers
-            if (name, text) not in before
-        ]
-        names = {name for name, _ in own}
+        now = self.response.raw_headers
+        touched = {header[0] for header in now if header not in before}
+        own = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in now if name in touched]
         no_store = "no-store" in self.response.headers.get("cache-control", "").lower()
-        if "set-cookie" in names or no_store or self.response.status_code not in (None, 200):
+        if b"set-cookie" in touched or no_store or self.response.status_code not in (None, 200):
             return None
         # Weak, as the answer may leave compressed or not; that is how If-None-Match compares anyway.
         etag = f'W/"{hashlib.blake2b(to_json([value, own]), digest_size=16).hexdigest()}"'
@@ -73,12 +77,14 @@ class Exchange:
         """Complete the headers; the 304 where the client has this answer already."""
         headers = self.response.headers
         if replay:
+            for name in {name for name, _ in answer.headers} & set(headers):
+                del headers[name]  # what a dependency has set, and the operation has replaced or added to
             for name, text in answer.headers:
                 headers.append(name, text)
         headers.setdefault("ETag", answer.etag)
         headers.setdefault("Cache-Control", self._freshness(answer))
         headers["Vary"] = ", ".join(
-            dict.fromkeys([*headers.getlist("vary"), *_varies(self.request.scope.get("route"))])
+            dict.fromkeys([*headers.getlist("vary"), *self._heard.credentials, *self._heard.others])
         )
         if not _names(self.request.headers.getlist("if-none-match"), headers["ETag"]):
             return None
@@ -88,24 +94,38 @@ class Exchange:
         return unchanged
 
     def _freshness(self, answer: Answer) -> str:
-        sent = self.request.headers
-        personal = self.caller or "authorization" in sent or "cookie" in sent
+        known = any(name in self.request.headers for name in self._heard.credentials)
+        personal = self.caller or known or "set-cookie" in self.response.headers
         age = "no-cache" if answer.until is None else f"max-age={max(0, int(answer.until - time.time()))}"
         return f"{'private' if personal else 'public'}, {age}"
 
 
-_declared: dict[int, tuple[Any, list[str]]] = {}
+class _Headers(NamedTuple):
+    """The headers an answer may depend on: those that say who asks, and others that are declared."""
+
+    credentials: list[str]
+    others: list[str]
 
 
-def _varies(route: Any) -> list[str]:
-    """The headers an answer may depend on: credentials, and those the operation and its dependencies declare."""
-    known, headers = _declared.get(id(route), (None, []))
+_declared: dict[int, tuple[Any, _Headers]] = {}
+
+
+def _headers(route: Any) -> _Headers:
+    known, headers = _declared.get(id(route), (None, _Headers([], [])))
     if known is not route:  # a route cannot be hashed, and the walk costs more than the rest
-        fields = get_flat_params(route.dependant) if isinstance(route, APIRoute) else []
-        declared = [field.alias for field in fields if isinstance(field.field_info, params.Header)]
-        headers = ["Authorization", "Cookie", *(name for name in declared if name != "authorization")]
+        dependant = getattr(route, "dependant", None) or Dependant()
+        credentials = ["Authorization", "Cookie", *_key_headers(dependant)]
+        fields = [field for field in get_flat_params(dependant) if isinstance(field.field_info, params.Header)]
+        headers = _Headers(credentials, [field.alias for field in fields if field.alias != "authorization"])
         _declared[id(route)] = route, headers
     return headers
+
+
+def _key_headers(dependant: Dependant) -> Iterator[str]:
+    if isinstance(dependant.call, APIKeyHeader):
+        yield dependant.call.model.name
+    for dependency in dependant.dependencies:
+        yield from _key_headers(dependency)
 
 
 async def _exchange(request: Request, response: Response) -> Exchange:

@@ -1,8 +1,10 @@
 """`@cached`: remember what a path operation or a function gives back."""
 
+import dataclasses
 import functools
 import hashlib
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_type_hints
 
@@ -28,7 +30,7 @@ KeyBuilder = Callable[..., str]
 Tags = Iterable[str] | Callable[..., Iterable[str]]
 """Tags, or what makes them of those arguments of the function that it names."""
 
-_plain: TypeAdapter[Any] = TypeAdapter(Any)
+_MASKED = b'"**********"'
 
 # What stands for no value: it does not change a result.
 _TOOLS = (
@@ -65,6 +67,8 @@ def cached(
 
     if isinstance(tags, str):
         raise TypeError("@cached takes a list of tags, not one text")
+    if ttl is not None and not math.isfinite(ttl):
+        raise ValueError(f"@cached takes a number of seconds, or None for no end of its own, not {ttl}")
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         if not inspect.iscoroutinefunction(function):
@@ -97,6 +101,8 @@ def cached(
             if exchange and answers and not exchange.is_safe:
                 return await call()
             key = key_of(*args, **kwargs)
+            if OF_CALLER in key:
+                return await call()  # it could name what belongs to somebody
             marks = list(tags(**taken(*args, **kwargs)) if callable(tags) else tags)
             if exchange and private and (caller := exchange.caller):
                 marks.append(caller_tag(key))
@@ -196,9 +202,12 @@ class _Codec:
         try:
             # From attributes: an ORM object becomes the schema the annotation names.
             checked = adapter.validate_python(value, from_attributes=True)
-            return adapter.dump_python(checked, mode="json", by_alias=False, round_trip=True)
+            dumped = adapter.dump_python(checked, mode="json", by_alias=False, round_trip=True)
         except (ValidationError, PydanticSerializationError) as exc:
             raise TypeError(f"@cached cannot keep what {_name(self._function)} returned: {type(exc).__name__}") from exc
+        if _MASKED in to_json(dumped) and _holds_secret(adapter.dump_python(checked)):
+            raise TypeError(f"@cached cannot keep what {_name(self._function)} returned: it holds a secret")
+        return dumped
 
     def load(self, value: Any) -> Any:
         return self._adapter.validate_python(value, by_alias=True, by_name=True)
@@ -210,16 +219,32 @@ def _digest(function: Callable[..., Any], arguments: inspect.BoundArguments) -> 
     for name, value in arguments.arguments.items():
         if isinstance(value, _TOOLS):
             continue
-        values[name] = [type(value).__qualname__, value.__dict__] if isinstance(value, BaseModel) else value
+        values[name] = _whole(value)
     try:
         content = to_json(values)
     except PydanticSerializationError as exc:
         raise TypeError(
             f"@cached needs a key_builder for {_name(function)}: not every argument can be part of a key ({exc})"
         ) from exc
-    if b'"**********"' in content and _holds_secret(_plain.dump_python(values)):
+    if _MASKED in content and _holds_secret(values):
         raise TypeError(f"@cached needs a key_builder for {_name(function)}: secrets look all the same in a key")
     return hashlib.sha256(content).hexdigest()
+
+
+def _whole(value: Any) -> Any:
+    """Models and dataclasses with all they hold: what their JSON leaves out can make a difference too."""
+    if isinstance(value, BaseModel):
+        return [type(value).__qualname__, _whole(value.__dict__), _whole(value.__pydantic_extra__)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [
+            type(value).__qualname__,
+            {field.name: _whole(getattr(value, field.name)) for field in dataclasses.fields(value)},
+        ]
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_whole(item) for item in value]
+    return value
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -6,6 +6,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+Keep = Callable[[T, Callable[[], bool]], Awaitable[None]]
+"""Keeps what was made; asks, when that is done, whether it still counts."""
+
 PATIENCE = 5.0
 """For how many seconds one waits for another, who might in turn wait for a lock that the first one holds."""
 
@@ -20,9 +23,7 @@ class Flights(Generic[T]):
     def __init__(self) -> None:
         self._open: dict[str, tuple[asyncio.Future[T], Collection[str]]] = {}
 
-    async def join(
-        self, key: str, tags: Collection[str], make: Callable[[], Awaitable[T]], keep: Callable[[T], Awaitable[None]]
-    ) -> T:
+    async def join(self, key: str, tags: Collection[str], make: Callable[[], Awaitable[T]], keep: Keep[T]) -> T:
         """What `make` gave to one of those who join at once, kept by then; what it raised reaches all of them.
 
         Where that one is cancelled, another takes over. NotShared has each of them make it.
@@ -44,15 +45,13 @@ class Flights(Generic[T]):
         for key in [key for key, (_, tags) in self._open.items() if concerns(key, tags)]:
             del self._open[key]
 
-    async def _lead(
-        self, key: str, tags: Collection[str], make: Callable[[], Awaitable[T]], keep: Callable[[T], Awaitable[None]]
-    ) -> T:
+    async def _lead(self, key: str, tags: Collection[str], make: Callable[[], Awaitable[T]], keep: Keep[T]) -> T:
         flight: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         opened = self._open[key] = flight, tags
         try:
             made = await make()
             if self._open.get(key) is opened:
-                await keep(made)
+                await keep(made, lambda: self._open.get(key) is opened)
             flight.set_result(made)
             return made
         except Exception as exc:

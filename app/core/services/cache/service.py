@@ -1,7 +1,8 @@
 """The cache as modules use it: names of their own, values as JSON, tags, one maker at a time."""
 
+import hashlib
 import sys
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from copy import copy
 from typing import Any
 
@@ -15,6 +16,12 @@ from app.core.services.log import logger
 
 COMPLAINTS = 1000
 """How many keys are remembered as complained about: each is logged once."""
+
+COMPLAINT_LENGTH = 200
+"""How much of a key that is: who asks may have chosen it."""
+
+MAX_TAG = 200
+"""A longer tag is kept as a digest, as a store does not count its length; so is one beyond ASCII, whatever is in it."""
 
 _TAKEN = object()
 
@@ -55,23 +62,23 @@ class CacheService(CacheServiceInterface):
         self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()
     ) -> Coroutine[Any, Any, None]:
         owner = self._owner()
-        return self._set(f"{owner}:{key}", value, ttl, _own(owner, tags))
+        return self._set(f"{owner}:{key}", value, ttl, _marks(owner, tags))
 
     def get_or_set(
         self, key: str, factory: Factory, *, ttl: float | None = None, tags: Iterable[str] = ()
     ) -> Coroutine[Any, Any, Any]:
         owner = self._owner()
-        return self._get_or_set(f"{owner}:{key}", factory, ttl, _own(owner, tags))
+        return self._get_or_set(f"{owner}:{key}", factory, ttl, _marks(owner, tags))
 
     def delete(self, *keys: str) -> Coroutine[Any, Any, bool]:
         owner = self._owner()
-        return self._forget(_own(owner, keys), _own(owner, map(caller_tag, keys)))
+        return self._forget(_own(owner, keys), _marks(owner, map(caller_tag, keys)))
 
     def delete_pattern(self, pattern: str) -> Coroutine[Any, Any, bool]:
         return self._forget_matching(self._owner(), pattern)
 
     def invalidate(self, *tags: str) -> Coroutine[Any, Any, bool]:
-        return self._forget((), _own(self._owner(), tags))
+        return self._forget((), _marks(self._owner(), tags))
 
     def namespace(self, name: str) -> "CacheService":
         if not name or ":" in name:
@@ -89,6 +96,7 @@ class CacheService(CacheServiceInterface):
 
     async def _set(self, key: str, value: Any, ttl: float | None, tags: Collection[str]) -> None:
         data = to_json(value)
+        self._flights.leave(lambda made, _: made == key)
         tokens = await self._store.claim(tags) if tags else {}
         if not await self._write(key, data, ttl, tags, tokens):
             await self._store.remove((key,))  # what is there is no longer true
@@ -109,9 +117,12 @@ class CacheService(CacheServiceInterface):
                 raise NotShared
             return _Made(to_json(value), made_under=tokens)
 
-        async def keep(made: _Made) -> None:
-            if made.made_under is not None:
-                await self._write(key, made.data, ttl, tags, made.made_under)
+        async def keep(made: _Made, still_counts: Callable[[], bool]) -> None:
+            if made.made_under is None:
+                return
+            await self._write(key, made.data, ttl, tags, made.made_under)
+            if not still_counts():  # it was forgotten on another connection, perhaps before it arrived
+                await self._store.remove((key,))
 
         try:
             return (await self._flights.join(key, tags, make, keep)).take()
@@ -121,14 +132,24 @@ class CacheService(CacheServiceInterface):
     async def _forget(self, keys: Collection[str], tags: Collection[str]) -> bool:
         if not keys and not tags:
             return True
+
+        def concerns(made: str, made_tags: Collection[str]) -> bool:
+            return made in keys or not set(tags).isdisjoint(made_tags)
+
+        self._flights.leave(concerns)
         done = await self._store.remove(keys, tags)
-        self._flights.leave(lambda made, made_tags: made in keys or not set(tags).isdisjoint(made_tags))
+        self._flights.leave(concerns)  # who began meanwhile may have read what was still there
         return done
 
     async def _forget_matching(self, namespace: str, pattern: str) -> bool:
-        done = await self._store.remove_matching(namespace, pattern)
         prefix, fits = f"{namespace}:", matcher(pattern)
-        self._flights.leave(lambda made, _: made.startswith(prefix) and fits(made.removeprefix(prefix)))
+
+        def concerns(made: str, _: Collection[str]) -> object:
+            return made.startswith(prefix) and fits(made.removeprefix(prefix))
+
+        self._flights.leave(concerns)
+        done = await self._store.remove_matching(namespace, pattern)
+        self._flights.leave(concerns)
         return done
 
     async def _find(self, key: str, tags: Collection[str]) -> tuple[_Made | None, Tokens]:
@@ -154,7 +175,7 @@ class CacheService(CacheServiceInterface):
         if len(key) + len(packed) > self._max_bytes:
             self._complain("a value is too large for the cache", key)
             return False
-        if seconds <= 0 or not all(tag in tokens for tag in tags):
+        if not seconds > 0 or not all(tag in tokens for tag in tags):
             return False
         return await self._store.write(key, packed, seconds, tags)
 
@@ -167,12 +188,21 @@ class CacheService(CacheServiceInterface):
         return tokens, _Made(data, from_json(data))
 
     def _complain(self, message: str, key: str) -> None:
-        if key not in self._complaints and len(self._complaints) < COMPLAINTS:
-            self._complaints.add(key)
-            logger.warning(message, key=key)
+        shown = key[:COMPLAINT_LENGTH]
+        if shown not in self._complaints and len(self._complaints) < COMPLAINTS:
+            self._complaints.add(shown)
+            logger.warning(message, key=shown)
 
 
 def _own(owner: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise ValueError(f"names must be a list, not the text {names!r}")
     return [f"{owner}:{name}" for name in dict.fromkeys(names)]
+
+
+def _marks(owner: str, tags: Iterable[str]) -> list[str]:
+    return [tag if len(tag) <= MAX_TAG and tag.isascii() else f"{owner}:{_digest(tag)}" for tag in _own(owner, tags)]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -43,6 +43,8 @@ class _TextParser(HTMLParser):
         elif tag == "img":
             self._write(values.get("alt") or "")
         elif tag == "a":
+            if self._links:  # a link ends where the next one begins (HTML 13.2.6.4.7); none holds another
+                self._end_link(*self._links.pop())
             self._links.append((values.get("href") or "", len(self._parts)))
         elif tag in ("td", "th"):
             self._write(" ")

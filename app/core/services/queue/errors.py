@@ -20,4 +20,7 @@ def _message(error: BaseException) -> str:
         return describe_faults(error)
     if isinstance(error, DBAPIError):
         return str(error.orig).partition("\n")[0]  # the rest is SQL and, from PostgreSQL, the values in question
-    return str(error)
+    try:
+        return str(error)
+    except Exception:  # the failure must be stored, whatever made it
+        return ""

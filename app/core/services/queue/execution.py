@@ -69,8 +69,10 @@ async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
         if running.cancelling():
             raise
         error: BaseException = exc  # the task's own doing: a failure like any other
-    except (Exception, KeyboardInterrupt, SystemExit) as exc:
-        error = exc  # the last two would end the event loop
+    except GeneratorExit:  # cut off
+        raise
+    except BaseException as exc:
+        error = exc  # some would end the event loop
     if isinstance(error, PermanentFailure) or job.attempts >= job.max_attempts:
         return dead(job, describe(error)), error
     return failed(job, describe(error), backoff(task.cls, job.attempts)), error

@@ -51,7 +51,7 @@ def failed(job: Job, error: str, delay: timedelta) -> Outcome:
 
 
 def postponed(job: Job, error: str, delay: timedelta) -> Outcome:
-    """Nothing was tried, so the job may try once more often: `attempts` fences writes and never goes back."""
+    """Nothing was tried, so the job may try once more often; the pauses grow with `attempts`."""
     return Outcome(job, {**failed(job, error, delay).values, "max_attempts": job.max_attempts + 1})
 
 
@@ -127,7 +127,7 @@ class OutcomeWriter:
             return
         for outcome, stored in batch:
             if not stored.done():
-                stored.set_result((outcome.job.id, outcome.job.attempts) in held)
+                stored.set_result(outcome.job in held)
 
     async def _rest(self, error: Exception) -> None:
         if not self._pause:  # once, not at every try

@@ -36,7 +36,6 @@ class JobRunner:
         self._poll = poll
         self._pause = poll
         self._beat = lease / 3
-        self._beaten_at = 0.0
         self._wake = asyncio.Event()
         self._active: dict[Job, asyncio.Task[None]] = {}
         self._running: set[Job] = set()  # those of the active whose run has not ended
@@ -94,10 +93,9 @@ class JobRunner:
     async def _claim(self, free: int, expected: bool) -> bool:
         """Start up to `free` jobs; whether there may be more. Where none is expected it only looks first."""
         try:
-            # After a pause (a database that was away, a task that blocked the event loop) our own come first.
-            if asyncio.get_running_loop().time() - self._beaten_at > 2 * self._beat:
-                await self._extend()
-            jobs = await self.store.claim(free) if expected or await self.store.any_due() else []
+            # Where the heart could not beat in time (SQLite is locked, a task blocks the event loop) our own are due.
+            own = [job.id for job in self._active]
+            jobs = await self.store.claim(free, own) if expected or await self.store.any_due(own) else []
         except Exception as exc:
             self._fell_out(exc)
             return False
@@ -122,6 +120,7 @@ class JobRunner:
         if len(self._active) == self._concurrency:
             self._wake.set()  # there was no room: more may be due
         if self._active.pop(job, None) and not task.cancelled() and (error := task.exception()):
+            self._running.discard(job)
             logger.error("the outcome of a job could not be stored: it runs again after its lease", exc_info=error)
 
     async def _keep_leases(self) -> None:
@@ -129,16 +128,15 @@ class JobRunner:
             await asyncio.sleep(self._beat)
             try:
                 await self._extend()
-            except (SQLAlchemyError, OSError) as exc:
+            except Exception as exc:  # whatever it is, without a heartbeat every job would be taken away
                 logger.warning("the leases of jobs could not be extended", count=len(self._active), error=describe(exc))
 
     async def _extend(self) -> None:
         """Lengthen every lease at once. A job whose outcome waits to be stored needs its lease as well."""
         jobs = list(self._active)
         held = await self.store.extend(jobs) if jobs else set()
-        self._beaten_at = asyncio.get_running_loop().time()
         for job in jobs:
-            if (job.id, job.attempts) not in held and job in self._running:
+            if job not in held and job in self._running:
                 logger.error("the lease of a job was lost: its run here is ended", job_id=job.id, attempt=job.attempts)
                 self._running.discard(job)  # not ours to hand back
                 self._active[job].cancel()

@@ -19,6 +19,8 @@ from app.core.services.queue.store import new_job
 
 IN_TIME = timedelta(minutes=1)
 """A tick found later than this was missed."""
+AHEAD = timedelta(hours=1)
+"""A schedule that has come further than this was moved on by a clock that was wrong, not by another scheduler's."""
 
 _LONGEST_SLEEP_SECONDS = 10.0  # so that a clock that was put right is noticed
 _PAUSE = timedelta(seconds=1)
@@ -46,8 +48,7 @@ class Clock:
                 if not failing:  # once, not at every try
                     logger.error("a schedule cannot be kept: trying again", task=task.name, error=describe(exc))
                 failing, wake_at = True, utcnow() + _PAUSE
-            while (left := (wake_at - utcnow()).total_seconds()) > 0:  # noqa: ASYNC110  the clock has no event
-                await asyncio.sleep(min(left, _LONGEST_SLEEP_SECONDS))
+            await _sleep_until(wake_at)
 
     async def look(self, task: RegisteredTask) -> datetime:
         """Store a job if `task` is due and no other scheduler has; when to look again."""
@@ -71,12 +72,24 @@ class Clock:
             return schedule.next_after(now)
 
 
+async def _sleep_until(wake_at: datetime) -> None:
+    """Sleep; less where the clock is set back meanwhile, for then `wake_at` is worth nothing."""
+    begun = utcnow()
+    while begun <= (now := utcnow()) < wake_at:  # noqa: ASYNC110  the clock has no event
+        await asyncio.sleep(min((wake_at - now).total_seconds(), _LONGEST_SLEEP_SECONDS))
+
+
 async def _reached(session: AsyncSession, task: RegisteredTask, now: datetime) -> datetime:
-    """Up to when the ticks of `task` are dealt with; a schedule seen for the first time begins now."""
+    """Up to when the ticks of `task` are dealt with; one seen for the first time, or far ahead, begins now."""
     statement = select(Schedule.reached_at).where(Schedule.task == task.name)
     if (reached := await session.scalar(statement)) is None:
         await insert_unless_taken(session, Schedule, {"task": task.name, "reached_at": now}, unique=("task",))
-    return reached or now
+        return now
+    if reached - now <= AHEAD:
+        return reached
+    if await _move_on(session, task, reached, now):
+        logger.warning("a schedule was ahead of the clock: it goes on from now", task=task.name, reached=reached)
+    return now
 
 
 async def _move_on(session: AsyncSession, task: RegisteredTask, reached: datetime, now: datetime) -> bool:

@@ -1,11 +1,11 @@
-"""The SQL of the table of jobs. Every write of a running job is fenced by (id, attempts)."""
+"""The SQL of the table of jobs. Every write of a running job is fenced: it needs the row as its run claimed it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, bindparam, delete, select, tuple_, update
+from sqlalchemy import bindparam, select, tuple_, update
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
@@ -14,14 +14,16 @@ from app.core.services.log.context import conversation_id, request_id
 from app.core.services.queue.outcomes import Outcome
 from app.core.services.queue.registry import RegisteredTask
 
-Run: TypeAlias = tuple[int, int]
-"""A job's id and the attempt it was claimed for."""
-
-_REMOVABLE = (JobStatus.COMPLETED, JobStatus.CANCELLED)
+Run: TypeAlias = tuple[int, int, datetime | None]
+"""A job's id, the attempt it was claimed for, and when: attempts are given back and begun anew, so they may repeat."""
 
 # Composed once: every job pays for these.
 _table = Job.metadata.tables[Job.__tablename__]
-_due = select(Job.id).where(Job.finished_at.is_(None), Job.available_at <= bindparam("now"))
+_due = select(Job.id).where(
+    Job.finished_at.is_(None),
+    Job.available_at <= bindparam("now"),
+    Job.id.not_in(bindparam("besides", expanding=True)),
+)
 _any_due = _due.limit(1)
 _next_due = (
     _due.order_by(Job.available_at, Job.id)
@@ -42,10 +44,11 @@ _claim = (
     .execution_options(synchronize_session=False)
 )
 # Locked in order: two transactions with rows in common do not wait for each other.
+_run = Job.id, Job.attempts, Job.started_at
 _held = (
-    select(Job.id, Job.attempts)
+    select(*_run)
     .where(
-        tuple_(Job.id, Job.attempts).in_(bindparam("runs", expanding=True)),
+        tuple_(*_run).in_(bindparam("runs", expanding=True)),
         Job.status == JobStatus.PROCESSING,
     )
     .order_by(Job.id)
@@ -74,47 +77,47 @@ class JobStore:
         self._database = database
         self._lease = lease
 
-    async def any_due(self) -> bool:
+    async def any_due(self, besides: Iterable[int] = ()) -> bool:
         """Whether a claim would find something. To look costs little, a claim takes SQLite's only write lock."""
         async with self._database().session_scope(read_only=True) as session:
-            return await session.scalar(_any_due, {"now": utcnow()}) is not None
+            return await session.scalar(_any_due, {"now": utcnow(), "besides": list(besides)}) is not None
 
-    async def claim(self, limit: int) -> Sequence[Job]:
-        """Take up to `limit` due jobs for the length of a lease.
+    async def claim(self, limit: int, besides: Iterable[int] = ()) -> Sequence[Job]:
+        """Take up to `limit` due jobs, but none of the ids in `besides`, for the length of a lease.
 
         A job whose last allowed attempt ended with its lease (it may have killed its process) is dead instead.
         """
         async with self._database().session_scope() as session:
             await session.connection()  # now, or waiting for SQLite's lock would shorten the lease
             now = utcnow()
-            claimed = await session.scalars(_claim, {"limit": limit, "now": now, "lease_ends": now + self._lease})
+            values = {"limit": limit, "besides": list(besides), "now": now, "lease_ends": now + self._lease}
+            claimed = await session.scalars(_claim, values)
             return [job for job in sorted(claimed, key=lambda job: job.id) if not _bury_exhausted(job)]
 
-    async def extend(self, jobs: Iterable[Job]) -> set[Run]:
+    async def extend(self, jobs: Iterable[Job]) -> set[Job]:
         """Lengthen leases; those that are still held."""
         until = utcnow() + self._lease
         return await self.record([Outcome(job, {"available_at": until}) for job in jobs])
 
-    async def record(self, outcomes: Sequence[Outcome]) -> set[Run]:
-        """Write what became of runs, in one transaction; those that still held their job."""
-        by_run = {(outcome.job.id, outcome.job.attempts): outcome.values for outcome in outcomes}
+    async def record(self, outcomes: Sequence[Outcome]) -> set[Job]:
+        """Write what became of runs, in one transaction; those that were still held."""
+        by_run = {_run_of(outcome.job): outcome for outcome in outcomes}
         async with self._database().session_scope() as session:
             connection = await session.connection()
-            held = {(row.id, row.attempts) for row in await connection.execute(_held, {"runs": list(by_run)})}
-            rows = sorted(({"job_id": run[0], **by_run[run]} for run in held), key=list)
+            found = await connection.execute(_held, {"runs": list(by_run)})
+            held = [by_run[row.id, row.attempts, row.started_at] for row in found]
+            rows = sorted(({"job_id": outcome.job.id, **outcome.values} for outcome in held), key=list)
             for _, alike in groupby(rows, key=list):  # those that set the same columns go in one call
                 await connection.execute(_write, list(alike))
-            return held
+            return {outcome.job for outcome in held}
 
     async def write(self, outcome: Outcome) -> bool:
         """Write what became of one run; False where it no longer held its job."""
         return bool(await self.record([outcome]))
 
-    async def purge(self, before: datetime) -> int:
-        """Remove what was completed or cancelled before a moment; dead jobs stay until someone looks at them."""
-        async with self._database().session_scope() as session:
-            result = await session.execute(delete(Job).where(Job.status.in_(_REMOVABLE), Job.finished_at < before))
-            return _count(result)
+
+def _run_of(job: Job) -> Run:
+    return job.id, job.attempts, job.started_at
 
 
 def _bury_exhausted(job: Job) -> bool:
@@ -128,8 +131,3 @@ def _bury_exhausted(job: Job) -> bool:
         last_error=f"LeaseExpired: the process running it was lost in attempt {tried}",
     )
     return True
-
-
-def _count(result: Any) -> int:
-    assert isinstance(result, CursorResult)  # noqa: S101  what UPDATE and DELETE give
-    return result.rowcount

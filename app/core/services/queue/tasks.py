@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from app.core.db.base import utcnow
 from app.core.services.log import logger
+from app.core.services.queue.administration import purge_jobs
 from app.core.services.queue.interface import BaseTask
 from app.core.services.queue.registry import queued
 
@@ -20,5 +21,6 @@ class PurgeJobs(BaseTask):
         from app.core.runtime import runtime
 
         kept = timedelta(days=runtime().settings.JOBS_KEEP_DAYS)
-        removed = await runtime().runner.store.purge(utcnow() - kept)
-        logger.info("completed jobs purged", count=removed)
+        async with runtime().database.session_scope() as db:
+            removed = await purge_jobs(db=db, before=utcnow() - kept)
+        logger.info("completed jobs purged", count=sum(removed.values()))
