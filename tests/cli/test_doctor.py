@@ -214,6 +214,30 @@ def test_unsafe_in_production(project: PlantedProject) -> None:
     assert "does not answer as configured" in mail
 
 
+def test_the_default_of_mail_is_starttls(project: PlantedProject) -> None:
+    """Unset, SMTP_TLS is on: nothing unsafe, and a server that does not offer it is of no use."""
+    with mail_server() as port:
+        found = Checkup(project, ENVIRONMENT="production", SMTP_HOST="127.0.0.1", SMTP_PORT=port, SMTP_TLS="")
+    assert not [line for line in found.said("settings", "fault") if line.startswith("SMTP")]
+    assert "does not offer STARTTLS" in found.said("mail", "fault")[0]
+
+
+def test_a_key_of_the_wrong_kind_is_not_sent_to_kit_secrets(project: PlantedProject) -> None:
+    secret = "5f2c8e1b7d3a496083bfae2d61c7905e"
+    found = Checkup(
+        project,
+        ENVIRONMENT="production",
+        SECRET_KEY=secret,
+        JWT_SECRET_KEY=secret,
+        JWT_ALGORITHM="RS256",
+        SMTP_HOST="mail..invalid",
+    )
+    (fault,) = found.said("settings", "fault")
+    assert fault == "JWT_SECRET_KEY is no key for RS256. docs/configuration.md says what it may be"
+    (mail,) = found.said("mail", "fault")
+    assert mail.startswith("mail..invalid:587 does not answer as configured: ")
+
+
 @needs_redis
 def test_what_does_not_answer(project: PlantedProject, tmp_path: Path) -> None:
     """Each check is on its own: what is behind a broken part is skipped, everything else is looked at."""

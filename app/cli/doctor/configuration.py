@@ -66,10 +66,9 @@ def unfit_settings() -> list[str]:
 def _unfit() -> Iterator[Finding]:
     from app.core.configs import BaseConfig
 
-    secrets = {name for config in BaseConfig.known for name in config.required_secrets}
+    weak = {line for config in BaseConfig.known for line in BaseConfig.problems(config())}
     for problem in unfit_settings():
-        is_secret = problem.split()[0] in secrets
-        fix = "kit secrets prints fresh values" if is_secret else "docs/configuration.md says what it may be"
+        fix = "kit secrets prints fresh values" if problem in weak else "docs/configuration.md says what it may be"
         yield fault("settings", problem, fix)
 
 
@@ -79,7 +78,7 @@ def _unwise(config: "AppConfig") -> Iterator[Finding]:
         yield warning("settings", "BACKEND_CORS_ORIGINS is '*': pages of any origin may call", "name the origins")
     if config.SMTP_HOST is None:
         yield warning("settings", "SMTP_HOST is not set: mails are written to files, nobody gets them", "set SMTP_HOST")
-    elif not (config.SMTP_TLS or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
+    elif not (config.smtp_starttls or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
         what = "SMTP_TLS and SMTP_SSL are off: mails and the password cross the network in the clear"
         yield fault("settings", what, "set SMTP_TLS=true, or SMTP_SSL=true for port 465")
     if config.FRONTEND_URL.host in _LOOPBACK:

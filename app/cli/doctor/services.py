@@ -184,7 +184,7 @@ async def _ask_smtp() -> list[Finding]:
     try:
         await client.connect()
         await client.ehlo()
-        if config.SMTP_TLS and not config.SMTP_SSL:
+        if config.smtp_starttls:
             if not client.supports_extension("starttls"):
                 fix = "SMTP_SSL=true where it speaks TLS from the start, SMTP_TLS=false for a server on this machine"
                 return [fault("mail", f"{shown} does not offer STARTTLS, which SMTP_TLS asks for", fix)]
@@ -195,9 +195,9 @@ async def _ask_smtp() -> list[Finding]:
     except SMTPAuthenticationError as exc:
         what = f"{shown} refuses SMTP_USER with SMTP_PASSWORD: {exc.code}"
         return [fault("mail", what, "correct SMTP_USER and SMTP_PASSWORD")]
-    except (SMTPException, OSError) as exc:
+    except (SMTPException, OSError, UnicodeError) as exc:  # the last of a host name that cannot be one
         fix = "start it, or correct SMTP_HOST, SMTP_PORT, SMTP_TLS and SMTP_SSL"
         return [fault("mail", f"{shown} does not answer as configured: {reason(exc)}", fix)]
     finally:
         client.close()
-    return [ok("mail", f"{shown}{' with TLS' if config.SMTP_TLS or config.SMTP_SSL else ''}; nothing was sent")]
+    return [ok("mail", f"{shown}{' with TLS' if config.smtp_starttls or config.SMTP_SSL else ''}; nothing was sent")]
