@@ -76,8 +76,50 @@ def register(app):
             assert host.state.guest == "open"
         assert host.state.guest == "closed"
 
+    async def test_it_may_answer_for_errors_of_its_own(
+        self, package: Package, register: Register, host: FastAPI
+    ) -> None:
+        own = """
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
+
+class Late(Exception): ...
+
+router = APIRouter()
+
+@router.get("/hello")
+async def hello():
+    raise Late
+
+def register(app):
+    app.state.guest = 1
+    app.add_exception_handler(Late, lambda request, error: PlainTextResponse("late"))
+    return router
+"""
+        register(package(init=own))
+        assert (await get(host, "/guest/hello")).text == "late"
+
 
 class TestRefused:
+    @pytest.mark.parametrize(
+        ("line", "what"),
+        [
+            ("app.add_middleware(object)", "the middleware"),
+            ("app.add_exception_handler(ValueError, print)", "the exception handlers"),
+            ("app.exception_handlers.clear()", "the exception handlers"),
+            ("app.dependency_overrides[register] = print", "the dependency overrides"),
+            ("app.router.routes.insert(0, app.routes.pop())", "the routes"),
+            ("app.routes.clear()", "the routes"),
+            ("app.state.kit = None", "the state"),
+        ],
+    )
+    def test_what_changes_the_whole_service(
+        self, package: Package, register: Register, host: FastAPI, line: str, what: str
+    ) -> None:
+        host.state.kit = "the kit"
+        with pytest.raises(ConfigError, match=f"entrypoint: guest:register changes {what} of the whole service: "):
+            register(package(init=f"def register(app):\n    {line}"))
+
     @pytest.mark.parametrize(
         ("entrypoint", "init", "said"),
         [

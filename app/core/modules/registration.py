@@ -26,10 +26,14 @@ def register_packages(app: FastAPI, modules: Iterable[Module]) -> None:
 def _register(app: FastAPI, module: ExternalModule) -> None:
     register = _entrypoint(module)
     paths = {context.path_format or "" for context in iter_route_contexts(app.routes)}
+    before = _Service(app)
     try:
         router = register(app)
     except Exception as exc:
         raise module.fault("entrypoint", f"{module.manifest.entrypoint} raised {_said(exc)}") from exc
+    if changed := before.changed(module):
+        what = f"{module.manifest.entrypoint} changes {', '.join(changed)} of the whole service"
+        raise module.fault("entrypoint", f"{what}: leave that to the service, or mount an application of your own")
     if router is None:
         return  # it has mounted its routes itself
     if not isinstance(router, APIRouter):
@@ -38,6 +42,32 @@ def _register(app: FastAPI, module: ExternalModule) -> None:
         wrong = f"{module.manifest.entrypoint} gave back {type(router).__name__}"
         raise module.fault("entrypoint", f"{wrong}: it must be a plain function that returns an APIRouter or None")
     _include(app, module, router, paths)
+
+
+class _Service:
+    """What of an application is not a package's to change, as it was before its `register`."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._middleware = list(app.user_middleware)
+        self._handlers = dict(app.exception_handlers)
+        self._overrides = dict(app.dependency_overrides)
+        self._routes = list(app.router.routes)
+        self._state = dict(app.state._state)
+
+    def changed(self, module: Module) -> list[str]:
+        """What is not as it was. More routes, more state and handlers of the package's own errors are welcome."""
+        app, handlers = self._app, self._app.exception_handlers
+        added = [error for error in handlers if error not in self._handlers]
+        same = {
+            "the middleware": app.user_middleware == self._middleware,
+            "the exception handlers": handlers.items() >= self._handlers.items()
+            and all(getattr(error, "__module__", "").partition(".")[0] == module.name for error in added),
+            "the dependency overrides": app.dependency_overrides == self._overrides,
+            "the routes": app.router.routes[: len(self._routes)] == self._routes,
+            "the state": all(app.state._state.get(name) is value for name, value in self._state.items()),
+        }
+        return [name for name, kept in same.items() if not kept]
 
 
 def _include(app: FastAPI, module: ExternalModule, router: APIRouter, paths: set[str]) -> None:
