@@ -279,6 +279,16 @@ class TestAdministration:
 
         assert events.told() == [("user_created", by(admin.id, user_id)), ("user_deleted", by(admin.id, user_id))]
 
+    async def test_making_a_superuser(self, client: httpx.AsyncClient, events: RecordedEvents, admin: User) -> None:
+        account = {"email": "ann@example.com", "username": "ann", "password": PASSWORD, "is_superuser": True}
+
+        user_id = (await client.post("/api/v1/users", json=account)).json()["data"]["id"]
+
+        assert events.told() == [
+            ("user_created", by(admin.id, user_id)),
+            ("superuser_changed", by(admin.id, user_id, is_superuser=True)),
+        ]
+
     @pytest.mark.parametrize(
         ("changes", "expected"),
         [

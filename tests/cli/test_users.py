@@ -140,6 +140,9 @@ class TestCreate:
         assert said, done.stderr
         (user,) = house.read(select(User.__table__))
         assert user.is_superuser
+        assert {job.payload["event"] for job in house.read(select(Job.__table__))} == {
+            *("user_created", "superuser_changed")
+        }
         assert await verifies(said[1], user.password_hash)
 
     async def test_a_terminal_is_asked_without_an_echo(self, house: House) -> None:

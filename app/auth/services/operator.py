@@ -1,7 +1,7 @@
 """What whoever operates the service may do without an account of their own."""
 
 from app.auth.config import get_auth_config
-from app.auth.events import UserCreated
+from app.auth.events import SuperuserChanged, UserCreated
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.users import UserCreate, UserDTO
 from app.core.db import session_scope
@@ -15,4 +15,6 @@ async def create_account(data: UserCreate) -> UserDTO:
     async with session_scope() as db:
         user = await users.add(db=db, password_hash=password_hash, **data.model_dump(exclude={"password"}))
         runtime().events.dispatch(UserCreated(user_id=user.id))
+        if user.is_superuser:
+            runtime().events.dispatch(SuperuserChanged(user_id=user.id, is_superuser=True))
         return UserDTO.model_validate(user)

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.events import UserCreated
+from app.auth.events import SuperuserChanged, UserCreated
 from app.auth.models import EndReason, UserStatus
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
@@ -60,6 +60,8 @@ class UserService:
         values = data.model_dump(exclude={"password"})
         user = await self.users.add(db=db, password_hash=password_hash, **values)
         self.events.dispatch(UserCreated(user_id=user.id, actor_id=actor.id))
+        if user.is_superuser:
+            self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor.id, is_superuser=True))
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
