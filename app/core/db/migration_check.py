@@ -54,7 +54,12 @@ def _strangers(
     timelines: Timelines, line: Timeline, revision: Script, operations: list[Operation], made: set[str]
 ) -> Iterator[Fault]:
     for operation in dict.fromkeys(operations):
-        for table in operation.tables:
+        for table in operation.refers:
+            owner = timelines.owner(table)
+            if owner not in (line, None) and (line.kind == "external" or timelines.prefix(table) != "core"):
+                what = f"{operation} has a foreign key to {table}, which belongs to {_owner_of(timelines, table)}"
+                yield Fault("owner", line.name, what, "Keep the id without the foreign key", revision.revision)
+        for table in (*operation.tables, *filter(None, map(timelines.indexed, operation.indexes))):
             owner = timelines.owner(table)
             if owner is line or table == line.version_table or (owner is None and table in made):
                 continue

@@ -2,8 +2,9 @@
 
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,20 +13,23 @@ from alembic.operations import BatchOperations, MigrateOperation, Operations, op
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Executable, String, types
+from sqlalchemy import Executable, ForeignKey, String, types
 from sqlalchemy.engine import Dialect, IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
 
 _NAME = r"""(?:["`\[]?\w+["`\]]?\s*\.\s*)?["`\[]?\w+["`\]]?"""
 _IF = r"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?:ONLY\s+)?"
 _STATEMENT = re.compile(
-    rf"""(?:^|;|\bBEGIN\b)\s*(?P<verb>
+    rf"""(?:^|[;()$]|\b(?:BEGIN|THEN|ELSE|LOOP)\b)\s*(?P<verb>
         CREATE\s+(?:(?:GLOBAL|LOCAL|TEMP|TEMPORARY|UNLOGGED)\s+)*TABLE
         |DROP\s+TABLE|ALTER\s+TABLE|TRUNCATE(?:\s+TABLE)?
-        |INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE(?:\s+OR\s+\w+)?|DELETE\s+FROM
+        |INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|MERGE\s+INTO|DELETE\s+FROM|UPDATE(?:\s+OR\s+\w+)?(?!\s+SET\b)
         |CREATE\s+(?:UNIQUE\s+)?INDEX\b[^;(]*?\sON
-    )\s+{_IF}(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)(?P<rest>[^;]*)""",
+        |DROP\s+INDEX(?:\s+CONCURRENTLY)?
+        |(?:CREATE|DROP)\s+(?:OR\s+REPLACE\s+)?(?:CONSTRAINT\s+)?TRIGGER\b[^;(]*?\sON
+    )\s+{_IF}(?P<names>{_NAME}(?:\s*,\s*{_NAME})*)(?=(?P<rest>[^;]*))""",
     re.IGNORECASE | re.VERBOSE,
 )
 _RENAMED = re.compile(rf"\s+RENAME\s+TO\s+({_NAME})", re.IGNORECASE)
@@ -35,12 +39,17 @@ _NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 @dataclass(frozen=True)
 class Operation:
-    """One step of a revision: the tables it touches, those it makes, and what it destroys, in words."""
+    """One step of a revision: the tables it touches, those it makes, and what it destroys, in words.
+
+    `indexes` are touched by their names alone; `refers` are the tables that its foreign keys lead to.
+    """
 
     name: str
     tables: tuple[str, ...] = ()
     creates: tuple[str, ...] = ()
     loses: str | None = None
+    indexes: tuple[str, ...] = ()
+    refers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} on {', '.join(self.tables)}" if self.tables else self.name
@@ -66,14 +75,15 @@ def record(
 
     To the revision this is Alembic's offline mode; queries find no rows.
     """
-    recording = Recording()
-    with EnvironmentContext(config, scripts, as_sql=True) as environment:
-        environment.configure(dialect_name=dialect, output_buffer=io.StringIO())
+    recording, rest = Recording(), io.StringIO()
+    with EnvironmentContext(config, scripts, as_sql=True) as environment, redirect_stdout(sys.stderr):
+        environment.configure(dialect_name=dialect, output_buffer=rest)
         with _noting(environment.get_context(), recording.operations):
             try:
                 getattr(revision.module, "downgrade" if down else "upgrade")()
             except Exception as exc:  # a revision may raise anything where it finds no rows
                 recording.unread = f"{type(exc).__name__}: {exc}"
+    recording.operations += read_sql(rest.getvalue())  # what went by `op.get_context()`
     return recording
 
 
@@ -81,6 +91,8 @@ def describe(operation: MigrateOperation) -> list[Operation]:
     """The operation in our words; several for raw SQL with several statements."""
     tables = [getattr(operation, "table_name", None)]  # an index can be dropped by its name alone
     creates: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    refers: tuple[str, ...] = ()
     loses = None
     match operation:
         case ops.OpContainer():
@@ -89,11 +101,16 @@ def describe(operation: MigrateOperation) -> list[Operation]:
             return list(read_sql(str(operation.sqltext)))
         case ops.CreateTableOp():
             creates = (operation.table_name,)
+            refers = _referred(*(item for item in operation.columns if isinstance(item, SchemaItem)))
+        case ops.AddColumnOp():
+            refers = _referred(operation.column)
+        case ops.DropIndexOp(table_name=None):
+            indexes = (str(operation.index_name),)
         case ops.RenameTableOp():
             creates = (operation.new_table_name,)
             tables += creates
         case ops.CreateForeignKeyOp():
-            tables = [operation.source_table]
+            tables, refers = [operation.source_table], (operation.referent_table,)
         case ops.BulkInsertOp():
             tables = [operation.table.name]
         case ops.DropTableOp():
@@ -102,21 +119,28 @@ def describe(operation: MigrateOperation) -> list[Operation]:
             loses = f"drops {operation.table_name}.{operation.column_name}"
         case ops.AlterColumnOp():
             loses = _narrowed(operation)
-    return [Operation(_name(operation), tuple(table for table in tables if table), creates, loses)]
+    touched = tuple(table for table in tables if table)
+    return [Operation(_name(operation), touched, creates, loses, indexes, refers)]
 
 
 def read_sql(sql: str) -> Iterator[Operation]:
     """The statements in `sql` that change tables, as far as their keywords tell."""
     for found in _STATEMENT.finditer(_NOISE.sub(" ", sql)):
         verb, rest = " ".join(found["verb"].upper().split()), found["rest"]
+        verb = re.sub(r"(INDEX|TRIGGER)\b.*", r"\1", verb)  # without what it is called
         tables = tuple(map(_bare, found["names"].split(",")))
+        if verb == "DROP INDEX":
+            yield Operation(f"execute {verb}", indexes=tables)
+            continue
         creates = tables if verb.startswith("CREATE") and verb.endswith("TABLE") else ()
         loses = None
         if renamed := _RENAMED.match(rest):
             creates = (_bare(renamed[1]),)
             tables += creates
-        if verb.startswith(("DROP", "TRUNCATE")):
+        if verb.startswith(("DROP TABLE", "TRUNCATE")):
             loses = f"{'drops' if verb == 'DROP TABLE' else 'empties'} {', '.join(tables)}"
+        elif verb == "DELETE FROM" and not re.search(r"\bWHERE\b", rest, re.IGNORECASE):
+            loses = f"empties {tables[0]}"
         elif verb == "ALTER TABLE" and _DROPPED_COLUMN.search(rest):
             loses = f"drops a column of {tables[0]}"
         yield Operation(f"execute {verb}", tables, creates, loses)
@@ -124,6 +148,12 @@ def read_sql(sql: str) -> Iterator[Operation]:
 
 def _bare(name: str) -> str:
     return re.sub(r"""["`\[\]\s]""", "", name).rpartition(".")[2]
+
+
+def _referred(*items: SchemaItem) -> tuple[str, ...]:
+    """The tables that foreign keys in a column or a constraint lead to."""
+    keys = [key for item in items for key in getattr(item, "foreign_keys", getattr(item, "elements", ()))]
+    return tuple(key.target_fullname.split(".")[-2] for key in keys if isinstance(key, ForeignKey))
 
 
 def _name(operation: MigrateOperation) -> str:

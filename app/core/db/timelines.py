@@ -93,6 +93,11 @@ class Timelines(Mapping[str, Timeline]):
         """The module, `core` among them, whose prefix `table` carries."""
         return table_owner(table, self._by_owner)
 
+    def indexed(self, index: str) -> str | None:
+        """The table that has this index, as the models declare it."""
+        declared = (table for line in self.values() for table in line.metadata.tables.values())
+        return next((table.name for table in declared if index in {found.name for found in table.indexes}), None)
+
 
 def installed_timelines() -> Timelines:
     """The timelines of this process: the shared one, own ones of modules, those of packages, each by dependency."""

@@ -65,6 +65,9 @@ class TestOwnership:
             ("execute UPDATE", "op.execute(sa.update(sa.table('auth_users', sa.column('id'))).values(id=1))"),
             ("execute DELETE FROM", "op.get_bind().execute(sa.text('DELETE FROM auth_users'))"),
             ("execute INSERT INTO", "op.get_bind().exec_driver_sql('INSERT INTO auth_users VALUES (1)')"),
+            ("execute DELETE FROM", "op.get_context().execute('DELETE FROM auth_users')"),
+            ("drop_index", "op.drop_index('ix_auth_sessions_user_id')"),
+            ("execute DROP INDEX", "op.execute('DROP INDEX IF EXISTS ix_auth_sessions_user_id')"),
         ],
     )
     @pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
@@ -76,6 +79,32 @@ class TestOwnership:
         assert fault.revision == "widgets1"
         assert fault.what.startswith(f"{operation} on auth_")
         assert fault.what.endswith("which belongs to auth (timeline shared)")
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "op.create_table('widgets_a', sa.Column('u', sa.Integer, sa.ForeignKey('{}.id')))",
+            "op.create_table('widgets_a', sa.Column('u', sa.Integer), sa.ForeignKeyConstraint(['u'], ['{}.id']))",
+            "op.add_column('widgets_a', sa.Column('u', sa.Integer, sa.ForeignKey('{}.id')))",
+            "op.create_foreign_key('fk', 'widgets_a', '{}', ['u'], ['id'])",
+            "with op.batch_alter_table('widgets_a') as b:\n    b.create_foreign_key('fk', '{}', ['u'], ['id'])",
+        ],
+    )
+    def test_a_foreign_key_to_anothers_table_is_named(self, planted: Planted, code: str) -> None:
+        path = add_revision(planted.line, 1, code.format("auth_users"))
+        (fault,) = planted.faults("owner")
+        assert " on widgets_a has a foreign key to auth_users, which belongs to auth (timeline shared)" in fault.what
+        for free in ("core_jobs", "widgets_b"):
+            path.unlink()
+            path = add_revision(planted.line, 1, code.format(free))
+            assert planted.faults("owner") == []
+
+    def test_what_a_revision_prints_is_not_an_answer(
+        self, planted: Planted, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        add_revision(planted.line, 1, "print('hello')")
+        planted.faults()
+        assert capsys.readouterr().out == ""
 
     def test_an_upgrade_refuses_it_before_anything_has_run(self, widgets: Migrations) -> None:
         line = widgets.timelines["widgets"]
@@ -128,6 +157,7 @@ class TestLossOfData:
             ("changes the type", "op.alter_column('widgets_a', 'note', type_=sa.String(9))"),
             ("drops a column", "op.execute('ALTER TABLE widgets_a DROP COLUMN note')"),
             ("empties widgets_a", "op.execute('TRUNCATE widgets_a')"),
+            ("empties widgets_a", "op.execute('DELETE FROM widgets_a')"),
         ],
     )
     def test_it_needs_a_reason(self, planted: Planted, lost: str, code: str) -> None:
@@ -186,6 +216,11 @@ class TestRawSql:
             ("CREATE TABLE a (id INT REFERENCES b ON UPDATE CASCADE); DROP TABLE c", [("a",), ("c",)]),
             ("INSERT INTO a VALUES (1) ON CONFLICT DO UPDATE SET n = 1", [("a",)]),
             ("SELECT * FROM a FOR UPDATE", []),
+            ("WITH old AS (DELETE FROM a RETURNING *) INSERT INTO b SELECT * FROM old", [("a",), ("b",)]),
+            ("MERGE INTO a USING b ON a.id = b.id WHEN MATCHED THEN UPDATE SET n = 1", [("a",)]),
+            ("DO $$ BEGIN IF true THEN DELETE FROM a; END IF; END $$", [("a",)]),
+            ("CREATE FUNCTION f() RETURNS void AS $x$ UPDATE a SET n = 1 $x$ LANGUAGE sql", [("a",)]),
+            ("CREATE TRIGGER t AFTER UPDATE OF n ON a BEGIN UPDATE b SET n = 1; END", [("a",), ("b",)]),
         ],
     )
     def test_the_tables_it_changes_are_read(self, sql: str, tables: list[tuple[str, ...]]) -> None:
