@@ -8,19 +8,28 @@ from pathlib import Path
 from app.core.configs import PROJECT_ROOT
 from tests.planted import PlantedProject
 
-LEFT_OUT = ("__pycache__", ".venv", "var", ".env", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
+
+def _listed() -> list[str]:
+    """What git has, as it is now; without git everything that is not generated."""
+    done = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return [name for name in done.stdout.splitlines() if (PROJECT_ROOT / name).is_file()]
+    left_out = {"__pycache__", ".venv", "var", ".env", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    found = [path.relative_to(PROJECT_ROOT) for path in PROJECT_ROOT.rglob("*") if path.is_file()]
+    return [str(path) for path in found if not left_out & set(path.parts)]
 
 
 class Clone(PlantedProject):
-    """The whole working tree, committed to a repository of its own; its `.venv` is the one in use."""
+    """The working tree, committed to a repository of its own; its `.venv` is the one in use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "clone"
         self.settings: dict[str, str] = {}
         self.site: Path | None = None
-        shutil.copytree(PROJECT_ROOT, self.folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        for name in _listed():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(PROJECT_ROOT / name, self.folder / name)
         (self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
-        (self.folder / ".git").unlink(missing_ok=True)
         self.run("git", "init", "--quiet")
         self.commit()
 
