@@ -50,18 +50,12 @@ def preview(
 
 def _known_templates() -> "dict[str, type[BaseTemplate]]":
     """Every template of every module, by its class name, or by its whole name where several are called so."""
-    import importlib
     import inspect
-    import pkgutil
     from collections import Counter
 
-    from app.core.modules import parts
     from app.core.services.mail import BaseTemplate
 
     load_registries()
-    for package in parts("emails"):  # what no task uses yet is looked at too
-        for module in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}."):
-            importlib.import_module(module.name)
     found = [kind for kind in BaseTemplate.known.values() if not inspect.isabstract(kind)]
     often = Counter(kind.__qualname__ for kind in found)
     return {kind.__qualname__ if often[kind.__qualname__] == 1 else kind.template_name(): kind for kind in found}
