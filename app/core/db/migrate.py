@@ -1,6 +1,6 @@
 """Migrations from the program: what `kit` and the tests call. The `alembic` command works beside it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -103,8 +104,10 @@ class Migrations:
         """Take one timeline back to `revision`; it must be named where there are several."""
         line = self.timelines.one(timeline)
         with connected(self.url) as connection:
-            self._current(connection, line)
-            command.downgrade(self.config(line, connection=connection), revision)
+            current = self._current(connection, line)
+            scripts = between(line, self.scripts(line), current, revision, select_for_downgrade=True) if current else []
+            with steps(line, [script.revision for script in scripts]) as stepped:
+                command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
 
     def behind(self, revision: str = "-1", timeline: str | None = None) -> list[tuple[RevisionInfo, list[str]]]:
         """What `downgrade` would undo, in its order, and what is lost with each."""
@@ -199,14 +202,8 @@ class Migrations:
         return revision_faults(self.timelines, line, self.config(line), connection.dialect.name, wanted)
 
     def _run(self, connection: Connection, line: Timeline, pending: Sequence[RevisionInfo], revision: str) -> None:
-        waiting = [info.revision for info in pending]
-        config = self.config(line, connection=connection, on_version_apply=lambda **_: waiting.pop(0))
-        try:
-            command.upgrade(config, revision)
-        except DBAPIError as exc:
-            where = waiting[0] if waiting else "its end"
-            reason = str(exc.orig).partition("\n")[0]
-            raise MigrationError(f"timeline {line.name}: {where} failed, and nothing of it was kept: {reason}") from exc
+        with steps(line, [info.revision for info in pending]) as stepped:
+            command.upgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
 
     def _check(self, line: Timeline, connection: Connection) -> Iterator[Fault]:
         yield from model_faults(self.timelines, line)
@@ -259,6 +256,25 @@ class Migrations:
         with reading(self.url) as connection:
             if ahead := self._ahead(connection, line, "head"):
                 raise MigrationError(f"timeline {line.name}: not run here yet: {_named(ahead)}; first run kit migrate")
+
+
+@contextmanager
+def steps(line: Timeline, revisions: Sequence[str]) -> Iterator[Callable[..., None]]:
+    """Gives what is to be called after each of `revisions`; whatever one raises is a MigrationError that names it."""
+    waiting = list(revisions)
+
+    def stepped(**_: Any) -> None:
+        del waiting[:1]
+
+    try:
+        yield stepped
+    except (MigrationError, CommandError):
+        raise
+    except Exception as exc:  # a revision may raise anything
+        where = waiting[0] if waiting else "its end"
+        orig = exc.orig if isinstance(exc, DBAPIError) else None
+        reason = str(orig).partition("\n")[0] if orig else f"{type(exc).__name__}: {exc}"
+        raise MigrationError(f"timeline {line.name}: {where} failed, and nothing of it was kept: {reason}") from exc
 
 
 def _named(infos: Iterable[RevisionInfo]) -> str:

@@ -2,8 +2,9 @@
 
 import io
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,9 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from app.core.db.migrate import Migrations
+from app.core.db.migrate import Migrations, TimelineStatus, steps
 from app.core.db.migration_env import connected
-from app.core.db.timelines import MigrationError, Timeline
+from app.core.db.timelines import MigrationError, RevisionInfo, Timeline
 
 _WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
 
@@ -27,9 +28,10 @@ def preview(migrations: Migrations, timeline: str | None = None) -> str:
     lines = [migrations.timelines[name] for name in pending]
     if not lines:
         return ""
-    if migrations.url.get_backend_name() == "sqlite":
-        return "".join(_on_a_copy(migrations, lines))
-    return "".join(_offline(migrations, line, pending[line.name].current) for line in lines)
+    with redirect_stdout(sys.stderr):  # what a revision prints is no statement
+        if migrations.url.get_backend_name() == "sqlite":
+            return "".join(_on_a_copy(migrations, lines, pending))
+        return "".join(_offline(migrations, line, pending[line.name].current) for line in lines)
 
 
 def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -> str:
@@ -50,13 +52,14 @@ def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -
     return f"-- timeline {line.name}\n{config.output_buffer.getvalue()}"
 
 
-def _on_a_copy(migrations: Migrations, lines: list[Timeline]) -> Iterator[str]:
+def _on_a_copy(migrations: Migrations, lines: list[Timeline], pending: Mapping[str, TimelineStatus]) -> Iterator[str]:
     """What SQLite really does. To rebuild a table Alembic must see it: the upgrade runs on a copy, then thrown away."""
     with TemporaryDirectory() as folder:
         copy = _copy(migrations.url, Path(folder) / "preview.db")
         with connected(copy) as connection:
             for line in lines:
-                yield f"-- timeline {line.name}\nBEGIN;\n\n{_recorded(migrations, line, connection)}COMMIT;\n\n"
+                sql = _recorded(migrations, line, pending[line.name].pending, connection)
+                yield f"-- timeline {line.name}\nBEGIN;\n\n{sql}COMMIT;\n\n"
 
 
 def _copy(url: URL, path: Path) -> URL:
@@ -67,7 +70,7 @@ def _copy(url: URL, path: Path) -> URL:
     return url.set(database=str(path))
 
 
-def _recorded(migrations: Migrations, line: Timeline, connection: Connection) -> str:
+def _recorded(migrations: Migrations, line: Timeline, pending: Sequence[RevisionInfo], connection: Connection) -> str:
     statements: list[str] = []
     text: list[str] = []
 
@@ -83,7 +86,9 @@ def _recorded(migrations: Migrations, line: Timeline, connection: Connection) ->
 
     driver: Any = connection.connection.driver_connection
     driver.set_trace_callback(note)
-    command.upgrade(migrations.config(line, connection=connection, on_version_apply=applied), "head")
+    with steps(line, [info.revision for info in pending]) as stepped:
+        config = migrations.config(line, connection=connection, on_version_apply=(applied, stepped))
+        command.upgrade(config, "head")
     driver.set_trace_callback(None)
     text.extend(f"{statement.strip()};\n\n" for statement in statements)
     return "".join(text)

@@ -292,6 +292,18 @@ class TestDatabase:
             widgets.upgrade()
         assert tables_of(widgets.url) == before
 
+    def test_whatever_a_revision_raises_is_named(self, widgets: Migrations) -> None:
+        line = widgets.timelines["widgets"]
+        add_revision(line, 1, MAKE, "raise NotImplementedError('no way back')")
+        path = add_revision(line, 2, "raise RuntimeError('no')")
+        with pytest.raises(MigrationError, match=r"widgets2 failed, and nothing of it was kept: RuntimeError: no$"):
+            widgets.upgrade()
+        path.unlink()
+        widgets.upgrade()
+        with pytest.raises(MigrationError, match=r"widgets1 failed, .*: NotImplementedError: no way back$"):
+            widgets.downgrade("base", "widgets")
+        assert "widgets_a" in tables_of(widgets.url)
+
     @pytest.mark.parametrize("text", ["(", "1 / 0", "revision, down_revision = 'widgets2', 'absent'"])
     @pytest.mark.filterwarnings("ignore:Revision absent referenced:UserWarning")
     def test_a_file_that_is_no_revision_is_said_to_be_so(self, widgets: Migrations, text: str) -> None:

@@ -73,6 +73,13 @@ def test_a_revision_that_needs_rows_is_run_on_a_copy_or_refused(widgets: Migrati
             preview(widgets)
 
 
+def test_a_revision_that_fails_is_named(widgets: Migrations, capsys: pytest.CaptureFixture[str]) -> None:
+    add_revision(widgets.timelines["widgets"], 1, f"{MAKE}\nprint('hello')\nraise RuntimeError('no')")
+    with pytest.raises(MigrationError, match=r"timeline widgets: .*: RuntimeError: no"):
+        preview(widgets)
+    assert capsys.readouterr().out == ""
+
+
 def test_two_heads_that_are_joined_start_from_both(widgets: Migrations) -> None:
     line = widgets.timelines["widgets"]
     add_revision(line, 1, "pass")
