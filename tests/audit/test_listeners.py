@@ -1,6 +1,8 @@
 """From what happens in auth to a row: what is kept, and what never is."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -14,9 +16,11 @@ from app.core.db import Database
 from app.core.db.jobs import Job
 from app.core.services.events.registry import listeners
 from tests.factories.user import UserFactory
-from tests.utils import PASSWORD, login_user
+from tests.utils import PASSWORD, CapturedMail, freeze, login_user
 
 LOGIN = "/api/v1/auth/login"
+# What anybody may cause who knows a name, an address or a stolen token.
+UNPROVEN = {"user_created", "login_failed", "refresh_token_reused", "password_reset_requested"}
 Drain = Callable[[], Awaitable[int]]
 
 
@@ -25,15 +29,18 @@ async def kept(db: AsyncSession) -> list[AuditEvent]:
     return list(await db.scalars(select(AuditEvent).order_by(AuditEvent.occurred_at)))
 
 
-def events_of(cls: type[SecurityEvent]) -> Iterator[type[SecurityEvent]]:
+def events_of_auth(cls: type[SecurityEvent] = SecurityEvent) -> Iterator[type[SecurityEvent]]:
     for subclass in cls.__subclasses__():
-        yield from events_of(subclass) if subclass.__subclasses__() else (subclass,)
+        if subclass.__subclasses__():
+            yield from events_of_auth(subclass)
+        elif subclass.__module__ == "app.auth.events":
+            yield subclass
 
 
 async def test_every_security_event_of_auth_is_heard(app: FastAPI) -> None:
     """Whoever adds an event to auth adds its listener here."""
     heard = {found.event for found in listeners if found.name.startswith("app.audit.")}
-    assert heard == {event for event in events_of(SecurityEvent) if event.__module__ == "app.auth.events"}
+    assert heard == set(events_of_auth())
 
 
 class TestKept:
@@ -85,6 +92,77 @@ class TestKept:
             ("user_status_changed", {"status_id": 2}),
             ("user_deleted", {}),
         ]
+
+    async def test_a_whole_life_once_each(
+        self, committed: Database, client: httpx.AsyncClient, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        """Every kind of event, through HTTP, the table of jobs and back, from one address."""
+        admin, other = await UserFactory.create(is_superuser=True), "another good one"
+        account = {"email": "ann@example.com", "username": "ann", "password": PASSWORD}
+        expected: list[tuple[str, bool]] = []  # kind, and whether its account was proven to be the actor
+
+        async def does(method: str, path: str, body: dict[str, Any] | None, status: int, *kinds: str) -> httpx.Response:
+            answer = await client.request(method, f"/api/v1{path}", json=body)
+            assert answer.status_code == status, answer.text
+            expected.extend((kind, kind not in UNPROVEN) for kind in kinds)
+            await drain()
+            return answer
+
+        async def logs_in() -> dict[str, Any]:
+            tokens: dict[str, Any] = (await client.post(LOGIN, data={"username": "ann", "password": PASSWORD})).json()
+            client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
+            expected.append(("login_succeeded", True))
+            return tokens
+
+        ann = (await does("POST", "/auth/register", account, 201, "user_created")).json()["data"]["id"]
+        await client.post(LOGIN, data={"username": "ann", "password": "wrong"})
+        expected.append(("login_failed", False))
+        await logs_in()
+        refresh = {"refresh_token": (await logs_in())["refresh_token"]}
+        sessions = (await client.get("/api/v1/auth/sessions")).json()["data"]
+        (first,) = (session["id"] for session in sessions if not session["is_current"])
+        await does("DELETE", f"/auth/sessions/{first}", None, 204, "session_revoked")
+        await does("POST", "/auth/refresh-token", refresh, 200)
+        with freeze(timedelta(seconds=11)):
+            await does("POST", "/auth/refresh-token", refresh, 401, "refresh_token_reused")
+        await logs_in()
+        await does("POST", "/auth/logout", None, 204, "logged_out")
+        await logs_in()
+        change = {"current_password": "wrong", "new_password": other}
+        await does("POST", "/profile/password", change, 422, "password_confirmation_failed")
+        await does("POST", "/profile/password", change | {"current_password": PASSWORD}, 204, "password_changed")
+        await does("POST", "/auth/restore-password", {"email": account["email"]}, 202, "password_reset_requested")
+        reset = {"token": captured_mail.token_for(account["email"]), "new_password": PASSWORD}
+        await does("POST", "/auth/reset-password", reset, 204, "password_reset_completed")
+        await logs_in()
+        moved = {"email": "new@example.com", "current_password": PASSWORD}
+        await does("PATCH", "/profile", moved, 200, "user_updated", "email_address_changed")
+        link = {"token": captured_mail.token_for("new@example.com")}
+        await does("POST", "/auth/verify-email", link, 204, "email_address_verified")
+        await does("POST", "/auth/logout-all", None, 204, "logged_out_everywhere")
+        async with committed.session_scope(read_only=True) as db:
+            own = {row.id: row for row in await kept(db)}
+        await login_user(client, admin)
+        await does("PATCH", f"/users/{ann}", {"is_superuser": True}, 200)
+        await does("PATCH", f"/users/{ann}", {"is_superuser": False, "status_id": 2}, 200)
+        await does("DELETE", f"/users/{ann}", None, 204)
+
+        async with committed.session_scope(read_only=True) as db:
+            rows = await kept(db)
+        assert sorted((row.kind, row.actor_id == ann) for row in own.values()) == sorted(expected)
+        assert {row.subject_id for row in rows} == {ann, admin.id}
+        by_admin = [(row.kind, row.actor_id, row.subject_id) for row in rows if row.id not in own][1:]
+        assert sorted(by_admin) == [
+            ("superuser_changed", admin.id, ann),
+            ("superuser_changed", admin.id, ann),
+            ("user_deleted", admin.id, ann),
+            ("user_status_changed", admin.id, ann),
+            ("user_updated", admin.id, ann),
+            ("user_updated", admin.id, ann),
+        ]
+        assert {row.kind for row in rows} == {event.__event_name__ for event in events_of_auth()}
+        assert {(row.address, row.user_agent) for row in rows} == {("192.0.2.1", client.headers["User-Agent"])}
+        assert all(row.request_id and row.conversation_id for row in rows)
 
 
 class TestNotKept:
