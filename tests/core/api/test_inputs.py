@@ -9,7 +9,6 @@ from pydantic.json_schema import SkipJsonSchema
 
 from app.core.api.inputs import Body, Day, Integer, Moment, PatchBody
 
-
 NO_DATES: list[Any] = [0, 0.5, True, "0", "1e3", "", None, [], "31.1.2026"]
 
 
