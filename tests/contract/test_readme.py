@@ -94,17 +94,17 @@ class TestCommands:
     def test_every_one_that_is_named_exists(self, page: Path) -> None:
         text = page.read_text(encoding="utf-8")
         named = {
-            "make": set(re.findall(r"(?:^|[`$] ?|\d )make ([a-z]+)", text, re.MULTILINE)),
+            "make": set(re.findall(r"(?:^|[`$] ?|\d )make ([a-z0-9]+)", text, re.MULTILINE)),
             "kit": set(re.findall(r"(?:^|[`$] ?)kit ([a-z]+)", text, re.MULTILINE)),
         }
-        targets = set(re.findall(r"^([a-z]+):", (PROJECT_ROOT / "Makefile").read_text(), re.MULTILINE))
+        targets = set(re.findall(r"^([a-z0-9]+):", (PROJECT_ROOT / "Makefile").read_text(), re.MULTILINE))
         commands = set(get_command(kit).commands)  # type: ignore[attr-defined]  # a group, as it has several
         assert named["make"] <= targets
         assert named["kit"] <= commands
 
     def test_the_readme_names_every_one(self) -> None:
         text = README.read_text(encoding="utf-8")
-        targets = set(re.findall(r"^([a-z]+):.*## ", (PROJECT_ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+        targets = set(re.findall(r"^([a-z0-9]+):.*## ", (PROJECT_ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
         commands = get_command(kit).commands  # type: ignore[attr-defined]
         assert [name for name in targets if f"| `make {name}` |" not in text] == []
         assert [name for name in commands if f"| `kit {name}` |" not in text] == []
