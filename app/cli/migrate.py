@@ -166,7 +166,7 @@ def _migrations(*, scratch: bool = False) -> Iterator["Migrations"]:
     from alembic.util import CommandError
 
     from app.core.db.migrate import Migrations, scratch_database
-    from app.core.db.timelines import MigrationError
+    from app.core.exceptions import ConfigError
 
     with database_errors(settings):
         try:
@@ -175,7 +175,7 @@ def _migrations(*, scratch: bool = False) -> Iterator["Migrations"]:
                     yield migrations
             else:
                 yield Migrations(settings.database_url)
-        except (MigrationError, CommandError) as exc:
+        except (ConfigError, CommandError) as exc:
             fail(str(exc))
 
 

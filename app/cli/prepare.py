@@ -14,12 +14,12 @@ def migrate_database(settings: "AppConfig") -> None:
     """Bring the tables up to date."""
     quiet_alembic()
     from app.core.db.migrate import upgrade
-    from app.core.db.timelines import MigrationError
+    from app.core.exceptions import ConfigError
 
     with database_errors(settings):
         try:
             upgrade()
-        except MigrationError as exc:
+        except ConfigError as exc:
             fail(str(exc))
 
 

@@ -1,8 +1,10 @@
 """Packages that fastappkit 0.2.2 generates install, mount, migrate and leave again, unchanged.
 
-Its wheel comes from the package index, into a folder of the test: it is no dependency of ours.
+Its wheel comes from the package index, into a folder of the test: it is no dependency of ours. So `make test` leaves
+this out, and `make e2e` asks for it, with E2E=1.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from sqlalchemy.engine import URL, make_url
 
 from tests.external.installed import Site, run, tables
 from tests.processes import environment, served_settings
+
+pytestmark = pytest.mark.skipif(not os.environ.get("E2E"), reason="asks the package index: make e2e")
 
 GENERATOR = ("fastappkit==0.2.2", "tomlkit>=0.13.3,<0.14")
 

@@ -30,3 +30,15 @@ def test_validate_reads_installed_packages(tmp_path: Path) -> None:
     assert done.returncode == 1
     (found,) = json.loads(done.stdout)["violations"]
     assert (found["file"], found["line"], found["rule"]) == (f"{folder}/__init__.py", 2, "E1")
+
+
+def test_models_that_cannot_be_imported_stop_a_migration(tmp_path: Path) -> None:
+    folder = tmp_path / "guest"
+    folder.mkdir()
+    (folder / "module.toml").write_text('entrypoint = "guest:register"')
+    (folder / "__init__.py").touch()
+    (folder / "models.py").write_text("raise SystemExit(2)")
+    done = kit("migrate", "status", PYTHONPATH=str(tmp_path), MODULES="app.*,guest", VAR_DIR=str(tmp_path / "var"))
+    assert (done.returncode, done.stdout) == (1, "")
+    fault = f"{folder}/module.toml: models_module: guest.models cannot be imported: SystemExit: 2\n"
+    assert done.stderr.endswith(fault)

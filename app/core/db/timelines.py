@@ -57,6 +57,7 @@ class Timelines(Mapping[str, Timeline]):
     def __init__(self, *timelines: Timeline) -> None:
         self._by_name = {timeline.name: timeline for timeline in timelines}
         self._by_owner = {owner: timeline for timeline in timelines for owner in timeline.owners}
+        self._version_tables = {VERSION_TABLE, *(timeline.version_table for timeline in timelines)}
         if len(self._by_name) < len(timelines) or len(self._by_owner) < sum(len(line.owners) for line in timelines):
             raise MigrationError(f"two timelines of one name: {', '.join(line.name for line in timelines)}")
 
@@ -83,6 +84,8 @@ class Timelines(Mapping[str, Timeline]):
 
     def owner(self, table: str) -> Timeline | None:
         """Whose `table` is: of the package whose models declare it, else of the longest prefix."""
+        if table in self._version_tables:
+            return None
         by_prefix = self._by_owner.get(self.prefix(table) or "")
         if by_prefix and table in by_prefix.metadata.tables:
             return by_prefix
@@ -131,6 +134,13 @@ def _external(module: Module) -> Timeline:
     name = module.short_name
     models = module.models
     metadata = metadata_of(models) if models else MetaData()
+    for table in metadata.tables.values():
+        for key in table.foreign_keys:
+            if (target := key.target_fullname.rpartition(".")[0]) not in metadata.tables:
+                raise ConfigError(
+                    f"{name}: {table}.{key.parent.name} has a foreign key to {target}, which is not one of its own "
+                    "tables: keep the id without the foreign key"
+                )
     return Timeline(name, "external", module.versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
 
 

@@ -61,7 +61,7 @@ class ExternalModule(Module):
         chosen = self.manifest.models_module
         try:
             return importlib.import_module(chosen) if chosen else self.part("models")
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             name = chosen or f"{self.name}.models"
             raise self.fault("models_module", f"{name} cannot be imported: {type(exc).__name__}: {exc}") from exc
 

@@ -29,7 +29,7 @@ def _register(app: FastAPI, module: ExternalModule) -> None:
     before = _Service(app)
     try:
         router = register(app)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise module.fault("entrypoint", f"{module.manifest.entrypoint} raised {_said(exc)}") from exc
     if changed := before.changed(module):
         what = f"{module.manifest.entrypoint} changes {', '.join(changed)} of the whole service"
@@ -77,7 +77,7 @@ def _include(app: FastAPI, module: ExternalModule, router: APIRouter, paths: set
         raise module.fault("route_prefix", f'{prefix} is taken, {inside[0]} is below it; write route_prefix = "/other"')
     try:
         app.include_router(router, prefix=prefix, tags=None if router.tags else [module.name])
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise module.fault("route_prefix", f"the router cannot be mounted at {prefix!r}: {_said(exc)}") from exc
 
 
@@ -88,7 +88,7 @@ def _entrypoint(module: ExternalModule) -> Callable[[FastAPI], Any]:
         found = getattr(owner, name, None)
         if isinstance(found, type):
             found = getattr(found(), "register", None)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise module.fault("entrypoint", f"{module.manifest.entrypoint} cannot be loaded: {_said(exc)}") from exc
     if not hasattr(owner, name):
         raise module.fault("entrypoint", f"{place} has no {name}{did_you_mean(name, list(vars(owner)))}")
@@ -97,6 +97,6 @@ def _entrypoint(module: ExternalModule) -> Callable[[FastAPI], Any]:
     return found  # type: ignore[no-any-return]  # calling it tells
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """One line of it."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -42,6 +42,11 @@ class TestOwnership:
         lines = Timelines(timeline(tmp_path, "order", "order_lines"), thief)
         assert owner(lines, "order_lines") == "order"
 
+    def test_version_tables_are_nobodys(self, tmp_path: Path) -> None:
+        thief = timeline(tmp_path, "thief", "alembic_version", "alembic_version_order", kind="external")
+        lines = Timelines(timeline(tmp_path, "order"), thief)
+        assert owner(lines, "alembic_version") is owner(lines, "alembic_version_order") is None
+
     def test_two_of_one_name_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(MigrationError, match="two timelines of one name"):
             Timelines(timeline(tmp_path, "shop"), timeline(tmp_path, "shop"))
@@ -132,6 +137,14 @@ class TestPackage:
         assert tables_of(installed.url) - before == {"kit_reviews", "ratings", "alembic_version_kit_reviews"}
         assert installed.check("kit_reviews") == []
         assert installed.revision("none of theirs") == []
+
+    def test_its_tables_refer_to_no_others(self, installed: Migrations, tmp_path: Path) -> None:
+        leading = MODELS.replace("import Column", "import Column, ForeignKey")
+        leading += '    user_id = Column(Integer, ForeignKey("auth_users.id"))\n'
+        (tmp_path / "kit_reviews" / "models.py").write_text(leading)
+        sys.modules.pop("kit_reviews.models")
+        with pytest.raises(ConfigError, match=r"kit_reviews: ratings\.user_id has a foreign key to auth_users, which"):
+            timelines_of(discover(["kit_reviews"]), application)
 
     def test_it_is_removed_without_touching_another_table(self, installed: Migrations) -> None:
         before = tables_of(installed.url)
