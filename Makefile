@@ -74,12 +74,16 @@ faults: $(VENV)/.development ## kill servers, workers, Redis and connections 100
 bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS=jobs measures jobs, --json is for programs
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, OpenAPI document
+check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, migrations, routes, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/architecture tests/contract/test_locked.py tests/contract/test_settings_sample.py
+	cd examples/shop_reviews && ../../$(BIN)/mypy .
 	$(BIN)/kit openapi --check
+	$(BIN)/kit module docs --check
+	$(BIN)/kit migrate check --scratch
+	$(BIN)/kit routes --check >/dev/null
 
 format: $(VENV)/.development ## repair what can be repaired, and format
 	$(BIN)/ruff check --fix .

@@ -77,6 +77,7 @@ async def db(app: FastAPI) -> AsyncIterator[AsyncSession]:
                 with use_session(session):
                     yield session
         finally:
+            await _settle()
             runtime().database = original
             await transaction.rollback()
 
@@ -92,9 +93,15 @@ async def committed(app: FastAPI) -> AsyncIterator[Database]:
             with use_session(session):
                 yield database
     finally:
+        await _settle()
         runtime().database = original
         await database.close()
         backend.drop(url)
+
+
+async def _settle() -> None:
+    """Wait for what was dispatched outside a unit: stored any later, it would be another test's."""
+    await runtime().background.close(10)
 
 
 @pytest.fixture

@@ -104,7 +104,8 @@ class TestCommands:
 
     def test_the_readme_names_every_one(self) -> None:
         text = README.read_text(encoding="utf-8")
-        targets = set(re.findall(r"^([a-z0-9]+):.*## ", (PROJECT_ROOT / "Makefile").read_text(), re.MULTILINE)) - {"help"}
+        makefile = (PROJECT_ROOT / "Makefile").read_text()
+        targets = set(re.findall(r"^([a-z0-9]+):.*## ", makefile, re.MULTILINE)) - {"help"}
         commands = get_command(kit).commands  # type: ignore[attr-defined]
         assert [name for name in targets if f"| `make {name}` |" not in text] == []
         assert [name for name in commands if f"| `kit {name}` |" not in text] == []

@@ -52,6 +52,11 @@ class TestDiscovery:
         assert "app.auth" in [module.name for module in installed_modules()]
         assert "app.core" not in [module.name for module in installed_modules()]
 
+    def test_a_folder_elsewhere_in_the_project_is_one_when_it_is_named(self, module: Maker, names: Names) -> None:
+        module("shop")
+        module("../tests/faults", 'depends_on = ["app.shop"]')
+        assert names("app.*", "tests.faults") == ["app.shop", "tests.faults"]
+
     def test_a_folder_with_a_manifest_is_a_module(self, module: Maker, names: Names, tmp_path: Path) -> None:
         module("shop", docstring="Sells things.\n\nMany things.")
         (tmp_path / "app" / "leftover" / "__pycache__").mkdir(parents=True)

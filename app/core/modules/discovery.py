@@ -17,10 +17,12 @@ RESERVED = ("core", "cli")
 def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
     """The modules that `names` choose, dependencies first, otherwise in the order they are named.
 
-    `app.*` stands for every module below `app/`, `app.shop` for one, `-app.shop` leaves one out, any other
-    name is an external package. Every fault is one line of a ConfigError.
+    `app.*` stands for every module below `app/`, `app.shop` for one, `-app.shop` leaves one out, another dotted
+    name is a folder of the project, as `tests.faults`, any other an external package. Every fault is one line of a
+    ConfigError.
     """
-    modules = _read(_chosen(names, _folders(root)), root)
+    elsewhere = [name for name in names if "." in name and (root.joinpath(*name.split(".")) / MANIFEST).is_file()]
+    modules = _read(_chosen(names, _folders(root), elsewhere), root)
     _check_dependencies(modules, root)
     return _in_load_order(modules)
 
@@ -39,13 +41,13 @@ def _folders(root: Path, package: str = PACKAGE) -> list[str]:
     return sorted(f"{package}.{manifest.parent.name}" for manifest in (root / package).glob(f"*/{MANIFEST}"))
 
 
-def _chosen(names: Sequence[str], present: list[str]) -> list[str]:
+def _chosen(names: Sequence[str], present: list[str], elsewhere: list[str]) -> list[str]:
     """The names without patterns, each once, in order."""
     left_out = [name.removeprefix("-") for name in names if name.startswith("-")]
     listed = [name for name in names if not name.startswith("-")] or ([EVERY] if left_out else [])
     faults = [f"MODULES names {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
     for name in dict.fromkeys(listed + left_out):
-        if name in present or name == EVERY:
+        if name in present or name in elsewhere or name == EVERY:
             continue
         if name.startswith(f"{PACKAGE}.") or name in left_out:
             faults.append(f"MODULES: {name} does not exist{did_you_mean(name, present)}")

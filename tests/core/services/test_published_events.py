@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.events import UserCreated, UserDeleted
 from app.core.db.session import Database
 from app.core.runtime import Runtime
+from app.core.services.events.registry import listeners
 from tests.core.services.conftest import rolled_back
 from tests.utils import PASSWORD, PublishedEvents
 
@@ -21,7 +22,7 @@ async def test_what_a_request_published_is_there_with_its_type(
 ) -> None:
     account = {"email": "ann@example.com", "username": "ann", "password": PASSWORD}
     answer = await client.post("/api/v1/auth/register", json=account)
-    assert published_events.of(UserCreated) == [UserCreated(user_id=answer.json()["data"]["id"])]
+    assert [event.user_id for event in published_events.of(UserCreated)] == [answer.json()["data"]["id"]]
     await client.post("/api/v1/auth/register", json=account)
     assert len(published_events.all()) == 1
 
@@ -49,7 +50,7 @@ async def test_listeners_hear_it_all_the_same(
 ) -> None:
     async with kit.database.session_scope():
         kit.events.dispatch(UserCreated(user_id=1))
-    assert await drain() == 1
+    assert await drain() == len(listeners.of(UserCreated, durable=True))
 
 
 class TestWaitFor:
@@ -80,5 +81,5 @@ class TestWaitFor:
             await published_events.wait_for(UserDeleted, timeout=0.01)
         async with kit.database.session_scope():
             kit.events.dispatch(UserCreated(user_id=1))
-        with pytest.raises(AssertionError, match=r"published:\n  UserCreated\(user_id=1\)$"):
+        with pytest.raises(AssertionError, match=r"published:\n  UserCreated\(user_id=1, .*\)$"):
             await published_events.wait_for(UserDeleted, timeout=0.01)
