@@ -37,9 +37,11 @@ def test_snippets_run(page: Path, template: URL, tmp_path: Path) -> None:
     assert int(done.stdout.split()[-1]) > 0
 
 
-@pytest.mark.parametrize(
-    "name", ["deps", *(f"services.{name}" for name in ("cache", "events", "log", "mail", "queue"))]
-)
+SERVICES = ("cache", "events", "log", "mail", "queue")
+PACKAGES = ("api", "boundaries", "configs", "db", "deps", "modules", *(f"services.{name}" for name in SERVICES))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
 def test_every_public_name_is_in_the_docs(name: str) -> None:
     text = "\n".join(page.read_text() for page in PROJECT_ROOT.glob("docs/*.md"))
     public = importlib.import_module(f"app.core.{name}").__all__
