@@ -28,26 +28,12 @@ demo: $(VENV)/.runtime ## walk every call of the README against a server of its 
 	@exec $(BIN)/kit demo
 
 test: $(VENV)/.development ## test on SQLite, and on PostgreSQL and Redis where they are given; ARGS goes to pytest
-	@TEST_BACKEND=embedded $(BIN)/pytest $(ARGS)
-	@if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
-		TEST_BACKEND=served $(BIN)/pytest $(ARGS) && \
-		echo 'Tested twice: embedded (SQLite, in-process stores) and served (PostgreSQL, Redis).'; \
-	else \
-		echo 'Tested embedded (SQLite, in-process stores). Skipped served (PostgreSQL, Redis): to test it too, set'; \
-		echo '  TEST_DATABASE_URL=postgresql://user:password@host/kit_tests TEST_REDIS_URL=redis://host:6379/0'; \
-		echo 'The user must be allowed to create databases; none but those the tests make is touched.'; \
-	fi
+	@$(call halves,$(BIN)/pytest $(ARGS),Tested)
 
 UPGRADE_ROUNDS ?= 20
 
 e2e: $(VENV)/.development ## generate modules, models and packages in clones and run everything on them; 20 rounds of upgrades
-	@export E2E=1 UPGRADE_ROUNDS=$(UPGRADE_ROUNDS); \
-	TEST_BACKEND=embedded $(BIN)/pytest tests/e2e $(ARGS) || exit; \
-	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
-		TEST_BACKEND=served $(BIN)/pytest tests/e2e $(ARGS); \
-	else \
-		echo 'Tried embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add PostgreSQL and Redis.'; \
-	fi
+	@export E2E=1 UPGRADE_ROUNDS=$(UPGRADE_ROUNDS); $(call halves,$(BIN)/pytest tests/e2e $(ARGS),Tried)
 
 FUZZ_EXAMPLES ?= 10000
 
@@ -125,4 +111,22 @@ define install
 	echo 'Installing $(1) into $(VENV), once ...'; \
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endef
+
+# $(1) on SQLite and, where they are given, beside it on PostgreSQL and Redis; $(2) is what was done then.
+define halves
+	if [ -z "$$TEST_DATABASE_URL" ] || [ -z "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=embedded $(1) || exit; \
+		echo '$(2) embedded (SQLite, in-process stores). Skipped served (PostgreSQL, Redis): to have it too, set'; \
+		echo '  TEST_DATABASE_URL=postgresql://user:password@host/kit_tests TEST_REDIS_URL=redis://host:6379/0'; \
+		echo 'The user must be allowed to create databases; none but those the tests make is touched.'; \
+		exit; \
+	fi; \
+	log=$$(mktemp); trap 'kill $$served 2>/dev/null; rm -f "$$log"' EXIT; trap 'exit 130' INT TERM; \
+	TEST_BACKEND=served $(1) >"$$log" 2>&1 & served=$$!; \
+	echo 'The served half (PostgreSQL, Redis) runs beside this one; what it says comes after it.'; \
+	TEST_BACKEND=embedded $(1); embedded=$$?; \
+	wait $$served; second=$$?; cat "$$log"; \
+	[ $$embedded = 0 ] && [ $$second = 0 ] || exit 1; \
+	echo '$(2) twice: embedded (SQLite, in-process stores) and served (PostgreSQL, Redis).'
 endef
