@@ -57,9 +57,10 @@ KINDS: dict[str, Kind] = {
     "int": Kind("int", "Integer", schema_imports=(f"{_INPUTS} Integer",), factory="factory.Sequence(int)"),
     "float": Kind(
         "float",
-        "float",
+        "Number",
         "Double",
         ("from sqlalchemy import Double",),
+        (f"{_INPUTS} Number",),
         factory="factory.Sequence(lambda n: n + 0.5)",
         samples=lambda *_: (-1.5, -2.5),
     ),
@@ -74,7 +75,15 @@ KINDS: dict[str, Kind] = {
         lambda _, places: (f"{-(10**-places):.{places}f}", f"{-2 * 10**-places:.{places}f}"),
         sizes=(12, 2),
     ),
-    "bool": Kind("bool", "bool", factory="False", samples=lambda *_: (True, False), uniquable=False),
+    "bool": Kind(
+        "bool",
+        "StrictBool",
+        schema_imports=("from pydantic import StrictBool",),
+        factory="False",
+        samples=lambda *_: (True, False),
+        invalid=1,
+        uniquable=False,
+    ),
     "date": Kind(
         "date",
         "Day",

@@ -38,8 +38,11 @@ def _in_utc(value: datetime) -> datetime:
 RowId: TypeAlias = Annotated[int, Path(ge=1, le=2**63 - 1)]
 """The id of a row, in a path."""
 
-Integer: TypeAlias = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
-"""What a column of integers holds."""
+Integer: TypeAlias = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31 - 1)]
+"""What a column of integers holds; no text and no truth value stands for it."""
+
+Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""What a column of floats holds on both databases."""
 
 Day: TypeAlias = Annotated[date, BeforeValidator(_written_out)]
 """A date."""
