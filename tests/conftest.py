@@ -1,11 +1,15 @@
 """Fixtures of the whole suite. The settings are made before anything of `app` is imported."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
 from tests import backends
+
+# `make test` starts one half in the background, where shells have SIGINT ignored: processes would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 backend = backends.choose()
 os.environ.update(backend.environment())
