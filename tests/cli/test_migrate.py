@@ -50,7 +50,7 @@ class TestUpToDate:
     def test_an_unknown_timeline_is_one_line(self) -> None:
         assert self.said("status", "-t", "nope", code=1).startswith("there is no timeline nope; there are shared")
 
-    @pytest.mark.parametrize("revision", ["nope", "", "+99", "a@b", "head@nope"])
+    @pytest.mark.parametrize("revision", ["nope", "", "+99", "x@y", "head@nope"])
     def test_an_unknown_revision_is_one_line(self, revision: str) -> None:
         for command in ("upgrade", "downgrade"):
             said = self.said(command, revision, "-t", "shared", code=1)
