@@ -11,7 +11,13 @@ from tests.planted import PlantedProject
 
 def _listed() -> list[str]:
     """What git has, as it is now; without git everything that is not generated."""
-    done = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode == 0:
         return [name for name in done.stdout.splitlines() if (PROJECT_ROOT / name).is_file()]
     left_out = {"__pycache__", ".venv", "var", ".env", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
