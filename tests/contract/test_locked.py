@@ -52,5 +52,18 @@ class TestRequirements:
     def test_they_are_exported_from_the_lock(self, name: str, groups: tuple[str, ...]) -> None:
         assert exported(name) == locked(*groups), f"{name} is behind: {ADVICE}"
 
+    def test_an_extra_that_a_locked_package_asks_for_is_named(self) -> None:
+        """Where it is not, pip before 23.3 wants the newest release of what is asked for, which has no hash here."""
+        asked = {
+            f"{name}[{','.join(wanted['extras'])}]=="
+            for package in LOCK["package"]
+            for name, found in package.get("dependencies", {}).items()
+            for wanted in (found if isinstance(found, list) else [found])
+            if isinstance(wanted, dict) and "extras" in wanted
+        }
+        exported_text = (PROJECT_ROOT / "requirements-dev.txt").read_text()
+        missing = {extra for extra in asked if f"\n{extra}" not in exported_text}
+        assert not missing, "declare these with their extras in pyproject.toml, or do without the package that asks"
+
     def test_every_requirement_is_pinned_by_hash(self) -> None:
         assert all(hashes for _, hashes in exported("requirements-dev.txt").values())
