@@ -139,14 +139,14 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         await opened.background.close(max(grace_ends - asyncio.get_running_loop().time(), 1))
 
 
-def connect_redis(url: str) -> Redis:
-    """For the cache and the limiter: fail fast, their users have an answer without Redis."""
+def connect_redis(url: str, timeout: float = 0.2) -> Redis:
+    """For the cache and the limiter: fail within `timeout` seconds, their users have an answer without Redis."""
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=50,
-        timeout=0.2,
-        socket_timeout=0.2,
-        socket_connect_timeout=0.2,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)
@@ -158,9 +158,11 @@ def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
     if settings.redis_url is None:
         store = MemoryStore(settings.CACHE_MAX_ITEMS, settings.CACHE_MAX_BYTES)
     else:
-        redis = connect_redis(settings.redis_url)  # its own: it waits less long than the limiter
+        timeout = settings.CACHE_TIMEOUT_SECONDS
+        redis = connect_redis(settings.redis_url, max(0.2, 2 * timeout))  # its own: a busy cache keeps no limit waiting
         stack.push_async_callback(redis.aclose)
-        store = RedisStore(redis, f"{settings.REDIS_KEY_PREFIX}cache:", max_seconds=max_seconds, max_bytes=max_bytes)
+        prefix = f"{settings.REDIS_KEY_PREFIX}cache:"
+        store = RedisStore(redis, prefix, timeout=timeout, max_seconds=max_seconds, max_bytes=max_bytes)
         stack.push_async_callback(store.close)
     return CacheService(store, max_value_bytes=max_bytes, max_seconds=max_seconds)
 

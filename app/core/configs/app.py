@@ -73,6 +73,7 @@ class AppConfig(BaseConfig):
     CACHE_MAX_BYTES: int = Field(default=64 * 1024 * 1024, ge=1)
     CACHE_MAX_VALUE_BYTES: int = Field(default=1024 * 1024, ge=1)
     CACHE_MAX_SECONDS: int = Field(default=86400, ge=1)
+    CACHE_TIMEOUT_SECONDS: float = Field(default=0.03, gt=0)
 
     SMTP_HOST: str | None = None
     SMTP_PORT: int = Field(default=587, ge=1, le=65535)

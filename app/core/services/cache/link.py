@@ -13,9 +13,11 @@ from app.core.services.log import logger
 
 T = TypeVar("T")
 
-TICK = 0.005
+TIMEOUT = 0.03
+"""For how many seconds one call waits for Redis, connecting included, where nobody says otherwise."""
+
 TICKS = 6
-"""One call waits for Redis this many ticks, 30 ms, connecting included."""
+"""Into how many turns of the event loop that is divided."""
 
 CALLS = 10
 """How many are under way at once. More would only wait for this process, and open connections to do so."""
@@ -34,9 +36,10 @@ class RedisLink:
     `make_up` runs before anybody is let through again.
     """
 
-    def __init__(self, redis: Redis, make_up: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, redis: Redis, make_up: Callable[[], Awaitable[None]], timeout: float) -> None:
         self._redis = redis
         self._make_up = make_up
+        self._timeout = timeout
         self._turns = asyncio.Semaphore(CALLS)
         self._recovery: asyncio.Task[None] | None = None
 
@@ -46,7 +49,7 @@ class RedisLink:
             async with self._turns:
                 if self._recovery:
                     raise Away
-                async with _patience():
+                async with _at_most(self._timeout):
                     return await command()
         except ResponseError:
             raise
@@ -81,25 +84,25 @@ class RedisLink:
 
 
 @asynccontextmanager
-async def _patience() -> AsyncIterator[None]:
-    """A TimeoutError once the loop has come round `TICKS` times, at least `TICK` seconds apart.
+async def _at_most(seconds: float) -> AsyncIterator[None]:
+    """A TimeoutError once the loop has come round `TICKS` times in at least so many seconds.
 
     By the clock alone, a process that is busy for 30 ms would take that for Redis's fault and give its cache up
     when it needs it most.
     """
     loop = asyncio.get_running_loop()
-    left = TICKS
+    left, pause = TICKS, seconds / TICKS
     timer: asyncio.TimerHandle
 
     def tick() -> None:
         nonlocal left, timer
         left -= 1
         if left:
-            timer = loop.call_later(TICK, tick)
+            timer = loop.call_later(pause, tick)
         else:
             timeout.reschedule(loop.time())
 
-    timer = loop.call_later(TICK, tick)
+    timer = loop.call_later(pause, tick)
     try:
         async with asyncio.timeout(None) as timeout:
             yield

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from app.core.services.cache.link import Away, RedisLink
+from app.core.services.cache.link import TIMEOUT, Away, RedisLink
 from app.core.services.cache.names import matcher
 from app.core.services.cache.store import CacheStore, Found, Tokens
 from app.core.services.log import logger
@@ -23,14 +23,25 @@ Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
 class RedisStore(CacheStore):
-    """Below `prefix`. While Redis is away every read is a miss; what should have been forgotten is forgotten after."""
+    """Below `prefix`. While Redis is away every read is a miss; what should have been forgotten is forgotten after.
 
-    def __init__(self, redis: Redis, prefix: str, *, max_seconds: float = 86400, max_bytes: int = 1024 * 1024) -> None:
+    It counts as away where a call gets no answer within `timeout` seconds; timeouts of `redis` must be longer.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        *,
+        timeout: float = TIMEOUT,
+        max_seconds: float = 86400,
+        max_bytes: int = 1024 * 1024,
+    ) -> None:
         self._redis = redis
         self._prefix = prefix
         self._max_ms = round(max_seconds * 1000)
         self._max_bytes = max_bytes
-        self._link = RedisLink(redis, self._pay)
+        self._link = RedisLink(redis, self._pay, timeout)
         self._owed: set[bytes] = set()
         self._owed_patterns: set[tuple[str, str]] = set()
         self._owes_everything = False
