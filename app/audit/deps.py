@@ -2,13 +2,11 @@
 
 from typing import Annotated, TypeAlias
 
-from fastapi import Depends, Path
+from fastapi import Depends
 
 from app.audit.repositories import AuditEventRepository
 from app.audit.services import AuditService
 from app.auth import AuthGateway
-
-AuditEventId: TypeAlias = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 async def audit_service(gateway: AuthGateway) -> AuditService:

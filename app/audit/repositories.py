@@ -6,6 +6,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.audit.exceptions import AuditEventNotFound
 from app.audit.models import AuditEvent
 from app.core.db import BaseRepository
 from app.core.exceptions import UniqueViolation
@@ -15,6 +16,7 @@ class AuditEventRepository(BaseRepository[AuditEvent]):
     """Adds events, shows them, and removes old ones; nothing changes them."""
 
     model = AuditEvent
+    not_found = AuditEventNotFound
 
     async def add_once(self, *, db: AsyncSession, entity: AuditEvent) -> bool:
         """Store an event; False where it was stored before."""

@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi import Response as HTTPResponse
 
-from app.audit.deps import Audit, AuditEventId
+from app.audit.deps import Audit
 from app.audit.policies import can_read_events
 from app.audit.schemas import AuditEventFilterParam, AuditEventListParams, AuditEventRead, AuditEventSortParam
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
+from app.core.api.inputs import RowId
 from app.core.deps import DBSession
 
 router = APIRouter(prefix="/audit/events", tags=["audit"], dependencies=[Depends(can_read_events)])
@@ -29,6 +30,6 @@ async def list_events(
 
 
 @router.get("/{audit_event_id}")
-async def read_event(audit_event_id: AuditEventId, db: DBSession, service: Audit) -> Response[AuditEventRead]:
+async def read_event(audit_event_id: RowId, db: DBSession, service: Audit) -> Response[AuditEventRead]:
     """One security event."""
     return Response(data=await service.get(audit_event_id, db=db))

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.audit.exceptions import AuditEventNotFound
 from app.audit.models import AuditEvent, Outcome
 from app.audit.repositories import AuditEventRepository
 from app.audit.schemas import AuditEventListParams, AuditEventRead, AuditEventRow
@@ -42,10 +41,7 @@ class AuditService:
 
     async def get(self, audit_event_id: int, *, db: AsyncSession) -> AuditEventRead:
         """One event; AuditEventNotFound otherwise."""
-        row = await self.events.get(db=db, id=audit_event_id)
-        if row is None:
-            raise AuditEventNotFound
-        stored = AuditEventRow.model_validate(row)
+        stored = AuditEventRow.model_validate(await self.events.require(db=db, id=audit_event_id))
         return _named(stored, await self._usernames([stored]))
 
     async def get_list(self, params: AuditEventListParams, *, db: AsyncSession) -> PaginatedResult[AuditEventRead]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, NamedTuple, TypeAlias
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from app.auth.config import AuthConfig, get_auth_config
@@ -30,8 +30,6 @@ from app.core.deps import DBSession, EventsService, MailService, QueueService, c
 from app.core.exceptions import AuthenticationError
 from app.core.services.events import EventsServiceInterface
 from app.core.services.log.context import conversation_id, request_id
-
-MAX_ID = 2**63 - 1
 
 # No refreshUrl: RFC 6749 refreshes by form, ours is a JSON body.
 oauth2_scheme = OAuth2PasswordBearer(tokenUrl=f"{app_config.API_V1_STR}/auth/login", auto_error=False)
@@ -86,8 +84,6 @@ async def active_user(user: CurrentUser, config: Config) -> UserDTO:
 
 
 ActiveUser: TypeAlias = Annotated[UserDTO, Depends(active_user)]
-
-RowId: TypeAlias = Annotated[int, Path(ge=1, le=MAX_ID)]
 
 
 async def origin_of(request: Request) -> Origin:

@@ -3,9 +3,10 @@
 Each works as a dependency of a route and as a plain call: `await can_write_users(user)`.
 """
 
-from app.auth.deps import ActiveUser, RowId
+from app.auth.deps import ActiveUser
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.policies.permissions import requires_permission
+from app.core.api.inputs import RowId
 
 can_list_users = requires_permission("users:read")
 """May the user see everybody's accounts?"""

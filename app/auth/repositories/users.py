@@ -33,13 +33,7 @@ class UserRepository(BaseRepository[User]):
     """Reads and writes accounts; a taken address or name is EmailTaken or UsernameTaken."""
 
     model = User
-
-    async def require(self, *, db: AsyncSession, id: int, for_update: bool = False) -> User:  # noqa: A002  as in `get`
-        """The account; UserNotFound where there is none (any more)."""
-        user = await self.get(db=db, for_update=for_update, id=id)
-        if user is None:
-            raise UserNotFound
-        return user
+    not_found = UserNotFound
 
     async def find_by_email(self, *, db: AsyncSession, email: str) -> User | None:
         """The account of an address, in whichever spelling."""

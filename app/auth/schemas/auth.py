@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from app.auth.schemas.base import Body, Email, NewPassword, Token, Username
+from app.auth.schemas.base import Email, NewPassword, Token, Username
+from app.core.api.inputs import Body
 
 
 class Registration(Body):

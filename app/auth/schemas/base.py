@@ -1,8 +1,8 @@
-"""The field types and the strictness that every body of this module shares."""
+"""The field types that the bodies of this module share."""
 
 from typing import Annotated, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from app.auth.security.identity import USERNAME_MAX, USERNAME_MIN, USERNAME_PATTERN, normalize_email
@@ -25,20 +25,3 @@ Username: TypeAlias = Annotated[
 NewPassword: TypeAlias = Annotated[SecretStr, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
 GivenPassword: TypeAlias = Annotated[SecretStr, Field(max_length=MAX_LENGTH)]
 Token: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class Body(BaseModel):
-    """A JSON body: a field that does not exist is a mistake of the caller."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class PatchBody(Body):
-    """A body of which what is sent counts. Nothing here can be unset, so null is refused."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _not_null(cls, value: object) -> object:
-        if value is None:
-            raise PydanticCustomError("null_not_allowed", "Value must not be null")
-        return value

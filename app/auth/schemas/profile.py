@@ -6,7 +6,8 @@ from pydantic import model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from app.auth.schemas.base import Body, Email, GivenPassword, NewPassword, PatchBody, Username
+from app.auth.schemas.base import Email, GivenPassword, NewPassword, Username
+from app.core.api.inputs import Body, PatchBody
 
 
 class ProfileUpdate(PatchBody):

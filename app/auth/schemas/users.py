@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from app.auth.models import User, UserStatus
-from app.auth.schemas.base import Body, Email, NewPassword, PatchBody, Username
+from app.auth.schemas.base import Email, NewPassword, Username
+from app.core.api.inputs import Body, PatchBody
 from app.core.db import FilterParam, ListParams, SortParam
 
 

@@ -26,7 +26,7 @@ def email_key(address: str) -> str:
     """
     parts = _parse(address)
     key = f"{_caseless(parts.local_part)}@{parts.ascii_domain.lower()}"
-    if len(key) > MAX_KEY_LENGTH:  # some single characters fold to eighteen
+    if len(key) > MAX_KEY_LENGTH:  # one character may become eighteen when its case is folded
         raise ValueError("not a valid e-mail address")
     return key
 

@@ -24,7 +24,7 @@ Policy: TypeAlias = Callable[[UserDTO], Awaitable[None]]
 class UserService:
     """Lists, makes, changes and deletes accounts for `actor`.
 
-    `may_grant` answers who may make and unmake superusers: a question that only what was asked for raises.
+    `may_grant` answers who may make and unmake superusers; it is asked only where the request changes that.
     """
 
     def __init__(

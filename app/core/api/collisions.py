@@ -14,7 +14,7 @@ from app.core.services.log import logger
 _STRANGE = "\N{SNOWMAN}"
 """What no path spells out: only a parameter takes it."""
 
-# Two of each kind: a path that spells one of them out does not take the other.
+# Two samples of each kind: a path that happens to spell one out does not match the other, so it shadows nothing.
 _VALUES = (
     "",
     _STRANGE,
@@ -100,7 +100,7 @@ def _examples(route: ListedRoute) -> list[str]:
 
 
 def _values_of(convertor: Any) -> list[str]:
-    # A kind of the application's own may know none of them: then only what takes anything counts as taking it.
+    # A convertor of the application's own may match no sample: then only a route that takes any text covers it.
     return [value for value in _VALUES if re.fullmatch(convertor.regex, value)] or [_STRANGE]
 
 

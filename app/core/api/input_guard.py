@@ -19,7 +19,7 @@ from app.core.api.json_bodies import is_text, json_fault
 from app.core.api.media_types import MULTIPART, URLENCODED, expected_instead, media_type, takes_files
 from app.core.api.problems import input_problem, problem
 
-# What is, or is percent-encoded, NUL or no ASCII: without any of it, a form need not be decoded to be known as text.
+# A quick look for NUL and non-ASCII bytes, raw or percent-encoded: a form without any need not be decoded to be valid.
 _SUSPECT = re.compile(rb"%(?:00|[89a-fA-F])|[\0\x80-\xff]")
 _TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _TOO_LONG = HTTPStatus.REQUEST_URI_TOO_LONG

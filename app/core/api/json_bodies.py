@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested; Python's parser gives up at a thousand or so."""
 
-# Escapes in their order, so that an escaped backslash is no beginning of one; a pair of surrogates is fine.
+# Consumes every escape from left to right, so that `\\u0000` (an escaped backslash) is not taken for NUL; a pair of
+# surrogates is fine.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<unfit>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,

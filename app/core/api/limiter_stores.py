@@ -36,7 +36,7 @@ class Stores:
         if shared is not None and not shared.allowed:
             return shared
         own = limit.admit(item)
-        # The clocks differ by the way to Redis: at the edge of a window, what Redis says counts.
+        # Both may differ at the edge of a window, by the delay of the network: Redis counts, unless it failed lately.
         return own if shared is None or self._failed_within(limit.rate.interval / 1000) else shared
 
     async def _ask_redis(self, limit: Windows, item: RateItem, prefix: str) -> Verdict | None:

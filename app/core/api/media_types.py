@@ -36,7 +36,7 @@ def expected_instead(scope: Scope, kind: str) -> str | None:
     if isinstance(body, File):
         return None if kind == MULTIPART else MULTIPART
     if isinstance(body, Form):
-        return None  # of another type than a form's, Starlette reads nothing: the fields are missing
+        return None  # Starlette parses no form of another content type: FastAPI then says which fields are missing
     return JSON if body.media_type == JSON and not is_json(kind) else None
 
 

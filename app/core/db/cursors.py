@@ -55,7 +55,7 @@ class CursorSeal:
         """The position of a cursor that `write` gave; anything else is a ValueError."""
         sealed = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
         seal, text = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
-        # The decoder skips what is not of its alphabet; one position has one text.
+        # base64 ignores characters that are not of its alphabet: only the one spelling of a position counts.
         if _encode(sealed) != cursor or not hmac.compare_digest(seal, self._seal(text)):
             raise ValueError("not a cursor of this list")
         key, row_id, backwards, inclusive = json.loads(text)

@@ -45,7 +45,7 @@ def can_be_key(column: Column[Any]) -> bool:
         return False
     if isinstance(type_, String) and not isinstance(type_, Enum):
         return type_.length is not None and type_.length <= MAX_KEY_LENGTH
-    if isinstance(type_, Float):  # four bytes are read as a number that is not quite theirs, decimals are rounded
+    if isinstance(type_, Float):  # four-byte floats do not survive the way through Python, `asdecimal` rounds
         has_eight = type_.precision is None or type_.precision > _FLOAT4_DIGITS
         return has_eight and not type_.asdecimal and not isinstance(type_, REAL)
     return isinstance(type_, _EXACT)
@@ -69,7 +69,7 @@ class Keyset:
 
     @property
     def columns(self) -> list[ColumnElement[Any]]:
-        """What a statement must select last, for `cursors` to read."""
+        """What a statement must select last: `cut` reads where each row stands from it."""
         key = self._id if self._column is None else type_coerce(self._column, _read_type(self._column))
         return [key.label("cursor_key"), self._id.label("cursor_id")]
 

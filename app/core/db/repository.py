@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import TypeAdapter
@@ -39,6 +39,8 @@ class BaseRepository(Generic[M]):
     """
 
     model: type[M]
+    not_found: ClassVar[type[NotFoundError]] = NotFoundError
+    """What `require`, `update`, `delete` and `restore` raise for a row that does not exist: name the module's own."""
 
     def base_statement(self, *, with_deleted: bool = False) -> Select[M]:
         """The rows that exist; soft-deleted ones only where asked for. Override it to narrow or `selectinload` more."""
@@ -58,6 +60,15 @@ class BaseRepository(Generic[M]):
         if for_update:
             statement = statement.with_for_update(of=self.model).execution_options(populate_existing=True)
         return (await db.scalars(statement)).one_or_none()
+
+    async def require(
+        self, *, db: AsyncSession, for_update: bool = False, with_deleted: bool = False, **filters: Any
+    ) -> M:
+        """As `get`, and `not_found` where there is none."""
+        row = await self.get(db=db, for_update=for_update, with_deleted=with_deleted, **filters)
+        if row is None:
+            raise self.not_found
+        return row
 
     @overload
     async def get_list(
@@ -122,7 +133,7 @@ class BaseRepository(Generic[M]):
         entity: M | None = None,
         id: int | None = None,  # noqa: A002  the column's name
     ) -> M:
-        """Change the columns that `data` gives, to NULL where it gives None; an unknown `id` is NotFoundError."""
+        """Change the columns that `data` gives, to NULL where it gives None; an unknown `id` is `not_found`."""
         row = await self._row(db, entity, id)
         row.update(**_values(data))
         await self._store(db, [row])
@@ -212,10 +223,7 @@ class BaseRepository(Generic[M]):
     async def _row(self, db: AsyncSession, entity: M | None, row_id: int | None, *, with_deleted: bool = False) -> M:
         if (entity is None) == (row_id is None):
             raise TypeError("give either entity or id")
-        row = entity or await self.get(db=db, id=row_id, with_deleted=with_deleted)
-        if row is None:
-            raise NotFoundError
-        return row
+        return entity or await self.require(db=db, id=row_id, with_deleted=with_deleted)
 
     async def _store(self, db: AsyncSession, rows: Iterable[M]) -> None:
         db.add_all(rows)

@@ -95,7 +95,7 @@ class Database:
             raise
         finally:
             session.info[_ENDED] = True
-            # Not reset(token): a generator left half way is closed in another context.
+            # Not reset(token), which fails where a generator that was left half way is closed in another context.
             _current.set(outer)
             await session.close()
         if writes := session.info.pop(_LATE_WRITES, None):

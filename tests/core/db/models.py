@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import BaseModel, BaseRepository, SoftDeleteMixin, live_unique
 from app.core.db.base import NAMING_CONVENTION
+from app.core.exceptions import NotFoundError
 
 
 class ShopModel(BaseModel):
@@ -107,10 +108,15 @@ class Shout(sa.TypeDecorator[str]):
         return value and value.upper()
 
 
+class CustomerNotFound(NotFoundError):
+    """There is no such customer."""
+
+
 class CustomerRepository(BaseRepository[Customer]):
     """Customers."""
 
     model = Customer
+    not_found = CustomerNotFound
 
 
 class OrderRepository(BaseRepository[Order]):

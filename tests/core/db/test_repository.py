@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Database, FilterParam, ListParams, SortOrder, SortParam
 from app.core.exceptions import NotFoundError, UniqueViolation
-from tests.core.db.models import Customer, CustomerRepository, Order, OrderRepository
+from tests.core.db.models import Customer, CustomerNotFound, CustomerRepository, Order, OrderRepository
 
 customers = CustomerRepository()
 orders = OrderRepository()
@@ -43,6 +43,14 @@ class TestGet:
         await store(shop, "ann", "bob")
         with pytest.raises(MultipleResultsFound):
             await customers.get(db=shop, points=0)
+
+    async def test_what_must_exist(self, shop: AsyncSession) -> None:
+        (ann,) = await store(shop, "ann")
+        assert await customers.require(db=shop, id=ann.id, name="ann") is ann
+        await customers.delete(db=shop, entity=ann)
+        with pytest.raises(CustomerNotFound):
+            await customers.require(db=shop, id=ann.id)
+        assert await customers.require(db=shop, id=ann.id, with_deleted=True) is ann
 
     async def test_an_unknown_column_is_an_error(self, shop: AsyncSession) -> None:
         with pytest.raises(TypeError, match="Customer has no column nick"):
@@ -148,7 +156,7 @@ class TestUpdate:
         (ann,) = await store(shop, "ann")
         await customers.delete(db=shop, entity=ann)
         for row_id in (ann.id, 99):
-            with pytest.raises(NotFoundError):
+            with pytest.raises(CustomerNotFound):
                 await customers.update(db=shop, id=row_id, data={"points": 3})
 
     async def test_neither_entity_nor_id_is_an_error(self, shop: AsyncSession) -> None:

@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, status
 
-from app.auth.deps import CurrentCaller, RowId, Sessions
+from app.auth.deps import CurrentCaller, Sessions
 from app.auth.schemas.auth import SessionRead
 from app.core.api import Response
+from app.core.api.inputs import RowId
 from app.core.deps import DBSession
 
 router = APIRouter(prefix="/auth/sessions", tags=["sessions"])

@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
 
-from app.auth.deps import ActiveUser, RowId, Users
+from app.auth.deps import ActiveUser, Users
 from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
 from app.auth.schemas.users import UserCreate, UserFilterParam, UserListParams, UserRead, UserSortParam, UserUpdate
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
+from app.core.api.inputs import RowId
 from app.core.deps import DBSession
 
 router = APIRouter(prefix="/users", tags=["users"])
