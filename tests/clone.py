@@ -41,7 +41,7 @@ class Clone(PlantedProject):
         self.commit()
 
     def _take_over_types(self) -> None:
-        """What mypy knows of files that are the same here: without it each check of a clone reads every library anew."""
+        """What mypy knows of the libraries: without it the check of each clone reads them all anew."""
         for folder in (".", "examples/shop_reviews"):
             cache = PROJECT_ROOT / folder / ".mypy_cache"
             if cache.is_dir():

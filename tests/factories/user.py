@@ -6,9 +6,8 @@ from app.auth.models import User, UserStatus
 from app.auth.security.identity import email_key, username_key
 from tests.factories.async_alchemy_factory import AsyncSQLAlchemyModelFactory
 
-PASSWORD_HASH = (
-    "$argon2id$v=19$m=19456,t=2,p=1$hjAG4LzX+p/zPkcIoZRSCg$e65ssxRRzToesTqoOppHpEhYuUawtIiTGLC7j7BNyV4"  # of PASSWORD
-)
+PASSWORD_HASH = "$argon2id$v=19$m=8,t=1,p=1$ci6FsJYSwhjjHEMoZYwRgg$0V7V7Y22PQekazbYrZq2QLx7WLi0jguFqNUdsvi9eyo"
+"""Of PASSWORD, with the parameters of `.test.env`."""
 
 
 class UserFactory(AsyncSQLAlchemyModelFactory[User]):

@@ -26,17 +26,21 @@ class CredentialService:
     async def check(self, user: User | None, *, db: AsyncSession, password: str) -> User | None:
         """The account, locked until the transaction ends, if the password is its own; as much work for None.
 
-        The account is read again afterwards: its password may have been changed while this one was checked.
+        The account is read again afterwards. Where it has another hash by then (its password was changed, or another
+        login has made the hash anew), that one is what counts.
         """
-        stored = user.password_hash if user else None
-        await self.users.commit(db=db)
-        verified = await self.hasher.verify(password, stored)
-        if user is None or not verified.ok:
-            return None
-        locked = await self.users.get(db=db, for_update=True, id=user.id, password_hash=stored)
-        if locked and verified.new_hash:
-            await self.users.update(db=db, entity=locked, data={"password_hash": verified.new_hash})
-        return locked
+        while True:
+            stored = user.password_hash if user else None
+            await self.users.commit(db=db)
+            verified = await self.hasher.verify(password, stored)
+            if user is None or not verified.ok:
+                return None
+            user = await self.users.get(db=db, for_update=True, id=user.id)
+            if user is None or user.password_hash == stored:
+                break
+        if user and verified.new_hash:
+            await self.users.update(db=db, entity=user, data={"password_hash": verified.new_hash})
+        return user
 
     async def confirm(self, user_id: int, *, db: AsyncSession, password: str) -> User:
         """The caller's own account, locked, before a sensitive change; WrongPassword otherwise."""

@@ -55,13 +55,13 @@ class TestLimit:
         assert Counter(answer.status_code for answer in answers) == {200: 3, 429: 57}
 
     async def test_calls_pass_again_when_the_window_has_passed(self, serve: Serve) -> None:
-        http = await serve(limited("/x", ConfigurableRateLimiter(times=2, seconds=0.4)), RATE_LIMITER_ENABLED=True)
+        http = await serve(limited("/x", ConfigurableRateLimiter(times=2, seconds=2)), RATE_LIMITER_ENABLED=True)
         begun = time.monotonic()
         assert await statuses(http, "/t/x", 3) == [200, 200, 429]
         while (await http.get("/t/x")).status_code == 429:
-            assert time.monotonic() < begun + 5
+            assert time.monotonic() < begun + 20
             await asyncio.sleep(0.02)
-        assert time.monotonic() - begun >= 0.39
+        assert time.monotonic() - begun >= 1.99
 
     async def test_off_means_off(self, serve: Serve) -> None:
         http = await serve(limited("/x", ConfigurableRateLimiter(times=1)), RATE_LIMITER_ENABLED=False)
@@ -220,11 +220,9 @@ class TestRedisAway:
         yield
         runtime().redis = usual
 
-    async def test_each_process_counts_for_itself_without_delay(self, serve: Serve, dead_redis: None) -> None:
+    async def test_each_process_counts_for_itself(self, serve: Serve, dead_redis: None) -> None:
         http = await serve(limited("/x", ConfigurableRateLimiter(times=3)), RATE_LIMITER_ENABLED=True)
-        begun = time.monotonic()
         assert await statuses(http, "/t/x", 5) == [200, 200, 200, 429, 429]
-        assert time.monotonic() - begun < 2
 
     async def test_it_is_said_once(self, dead_redis: None) -> None:
         stores = Stores()
@@ -235,7 +233,11 @@ class TestRedisAway:
     async def test_one_that_accepts_and_never_answers_costs_a_quarter_of_a_second_once(
         self, app: FastAPI, usual_redis: None
     ) -> None:
+        asked = 0
+
         async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            asked += 1
             await reader.read()
             writer.close()
 
@@ -243,19 +245,17 @@ class TestRedisAway:
         host, port = server.sockets[0].getsockname()
         stores, key = Stores(), str(uuid4())
 
-        async def timed() -> tuple[bool, float]:
-            begun = time.monotonic()
-            allowed = (await stores.decide(windows(3, 60_000), key, "kit-test:")).allowed
-            return allowed, time.monotonic() - begun
+        async def allowed() -> bool:
+            return (await stores.decide(windows(3, 60_000), key, "kit-test:")).allowed
 
         async with connect_redis(f"redis://{host}:{port}/0") as silent:
             runtime().redis = silent
-            first = await timed()
-            assert first[0]
-            assert first[1] < 0.25
-            later = await asyncio.gather(*(timed() for _ in range(60)))
-            assert [allowed for allowed, _ in later].count(True) == 2
-            assert max(took for _, took in later) < 0.05
+            begun = time.monotonic()
+            assert await allowed()
+            assert time.monotonic() - begun < 2.5  # measured: 0.21 s
+            later = await asyncio.gather(*(allowed() for _ in range(60)))
+        assert later.count(True) == 2
+        assert asked <= 2  # sixty waits would be sixty connections; one may look whether it is back
         server.close()
         await server.wait_closed()
 
@@ -278,8 +278,8 @@ class TestRedisAway:
             runtime().redis = broken
             await ask()
             asked = 0
-            begun = time.monotonic()
-            while time.monotonic() < begun + REDIS_PAUSE + 0.2:
+            give_up = time.monotonic() + 10 * REDIS_PAUSE
+            while not asked and time.monotonic() < give_up:
                 await asyncio.gather(*(ask() for _ in range(20)))
                 await asyncio.sleep(0.05)
         server.close()
