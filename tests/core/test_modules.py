@@ -116,9 +116,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("depends_on", "reason"),
         [
-            ("app.auht", "app.auht does not exist; did you mean app.auth?"),
-            ("auth", "auth does not exist; did you mean app.auth?"),
+            ("app.auht", "app.auht is no module; did you mean app.auth?"),
+            ("auth", "auth is no module; did you mean app.auth?"),
+            ("app.core", "app.core is no module: take it out"),
             ("app.left_out", "app.left_out is not installed: add it to MODULES"),
+            ("fastapi", "fastapi is not installed: add it to MODULES"),
         ],
     )
     def test_a_missing_dependency(self, module: Maker, refused: Refused, depends_on: str, reason: str) -> None:

@@ -98,9 +98,10 @@ def _check_dependencies(modules: dict[str, Module], root: Path) -> None:
             if other in modules:
                 continue
             known = [*modules, *_folders(root)]
-            reason = "is not installed: add it to MODULES" if other in known else "does not exist"
-            hint = "" if other in known else did_you_mean(other, known)
-            faults.append(f"{shown(module.path / MANIFEST)}: depends_on: {other} {reason}{hint}")
+            reason = f"is no module{did_you_mean(other, known) or ': take it out'}"
+            if other in known or (other.isidentifier() and package_path(other)):
+                reason = "is not installed: add it to MODULES"
+            faults.append(f"{shown(module.path / MANIFEST)}: depends_on: {other} {reason}")
     if faults:
         raise ConfigError("\n".join(faults))
 
