@@ -169,11 +169,13 @@ class TestRefusals:
         module("shop")
         module("two-words")
         module("core")
+        module("worker")
         (tmp_path / "app" / "shop" / "__init__.py").unlink()
         assert refused() == [
-            "app/core/module.toml: app.core cannot be a module: remove the file",
+            "app/core/module.toml: app.core is part of the service itself: remove the file, or rename the folder",
             "app/shop has no __init__.py: add one, its docstring says what the module is for",
             "app/two-words: 'two-words' cannot be imported: rename the folder, for example app/shop",
+            "app/worker/module.toml: app.worker is part of the service itself: remove the file, or rename the folder",
         ]
 
 

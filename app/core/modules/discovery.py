@@ -11,7 +11,7 @@ from app.core.modules.module import Module
 
 PACKAGE = "app"
 EVERY = f"{PACKAGE}.*"
-RESERVED = ("core", "cli")
+RESERVED = ("core", "cli", "main", "worker")
 
 
 def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
@@ -83,7 +83,8 @@ def _read_one(name: str, root: Path) -> Module:
         return find_external(name)
     path = root.joinpath(*name.split("."))
     if path.name in RESERVED:
-        raise ConfigError(f"{shown(path / MANIFEST)}: {name} cannot be a module: remove the file")
+        taken = f"{name} is part of the service itself: remove the file, or rename the folder"
+        raise ConfigError(f"{shown(path / MANIFEST)}: {taken}")
     if not path.name.isidentifier():
         raise ConfigError(f"{shown(path)}: {path.name!r} cannot be imported: rename the folder, for example app/shop")
     if not (path / "__init__.py").is_file():
