@@ -73,12 +73,13 @@ def _checked() -> "tuple[list[Violation], list[str]]":
         from app.core.exceptions import ConfigError
     from app.core.boundaries import boundary_violations, isolation_violations
     from app.core.modules import discover
+    from app.core.modules.external import ExternalModule
 
     found: list[Violation] = []
     try:
         found += boundary_violations()
         for module in discover(app_config.MODULES):
-            found += isolation_violations(module) if module.external else []
+            found += isolation_violations(module) if isinstance(module, ExternalModule) else []
     except ConfigError as exc:
         return found, str(exc).splitlines()
     return found, []

@@ -2,16 +2,17 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from fastapi.routing import iter_route_contexts
+from sqlalchemy.orm import DeclarativeBase
 
 from app.core import listeners as _loaded_listeners  # noqa: F401  importing registers them
 from app.core import tasks as _loaded_tasks  # noqa: F401
+from app.core.api.routes import ListedRoute, listed_routes
 from app.core.configs import BaseConfig
 from app.core.db import BaseModel
-from app.core.modules import Module, installed_modules
+from app.core.modules import Module, installed_modules, table_owner
 from app.core.services.events import BaseEvent
 from app.core.services.events.registry import listeners
 from app.core.services.queue.registry import tasks
@@ -31,17 +32,17 @@ def module_map() -> str:
     """The whole page. It changes only when the modules do."""
     app = create_app(run_jobs=False)
     modules = installed_modules()
-    contexts = list(iter_route_contexts(app.routes))
+    routes = list(listed_routes(app.routes))
     pages = [HEAD, _diagram(modules)]
     for module in modules:
         kinds: dict[tuple[str, str], Iterable[Entry]] = {
-            ("routes", "what they do"): _routes(module, contexts),
+            ("routes", "what they do"): _routes(module, routes),
             ("gateway", "what it answers"): _gateway(module),
             ("events out", "what happened"): _events_out(module),
             ("events in", "what is done about it"): _events_in(module),
             ("tasks", "what they do"): _tasks(module),
             ("schedules", "what runs"): _schedules(module),
-            ("tables", "what a row is"): _tables(module),
+            ("tables", "what a row is"): _tables(module, modules),
             ("settings", "default"): _settings(module),
         }
         pages.append(_section(module, kinds))
@@ -72,12 +73,11 @@ def _section(module: Module, kinds: Mapping[tuple[str, str], Iterable[Entry]]) -
     return "\n".join(lines)
 
 
-def _routes(module: Module, contexts: Iterable[Any]) -> Iterator[Entry]:
-    for context in _of(module, contexts, lambda context: context.endpoint):
-        route = context.original_route
-        summary = getattr(route, "summary", None) or _summary(context.endpoint)
-        for method in sorted(set(context.methods or ()) - {"HEAD"}):
-            yield f"{method} {context.path_format}", summary
+def _routes(module: Module, routes: Iterable[ListedRoute]) -> Iterator[Entry]:
+    for route in _of(module, routes, lambda route: route.endpoint):
+        summary = getattr(route.context.original_route, "summary", None) or _summary(route.endpoint)
+        for method in sorted(route.methods - {"HEAD"}):
+            yield f"{method} {route.path}", summary
 
 
 def _gateway(module: Module) -> Iterator[Entry]:
@@ -110,10 +110,17 @@ def _schedules(module: Module) -> Iterator[Entry]:
             yield str(task.cls.__schedule__), f"`{task.name}`"
 
 
-def _tables(module: Module) -> Iterator[Entry]:
-    models = _of(module, (mapper.class_ for mapper in BaseModel.registry.mappers), lambda model: model)
-    for model in sorted(models, key=lambda model: str(model.__tablename__)):
-        yield model.__tablename__, _summary(model)
+def _tables(module: Module, modules: Sequence[Module]) -> Iterator[Entry]:
+    """Its models' tables, and those without a model that carry its prefix."""
+    found = vars(module.models).values() if module.external and module.models else [BaseModel]
+    bases = [item for item in found if isinstance(item, type) and issubclass(item, DeclarativeBase)]
+    for registry in {base.registry for base in bases if base is not DeclarativeBase}:
+        models = {mapper.local_table: mapper.class_ for mapper in registry.mappers}
+        for name, table in sorted(registry.metadata.tables.items()):
+            model = models.get(table)
+            owner = table_owner(name, [one.short_name for one in modules])
+            if _belongs(model, module) if model else owner == module.short_name:
+                yield name, _summary(model) if model else ""
 
 
 def _settings(module: Module) -> Iterator[Entry]:

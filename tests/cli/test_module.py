@@ -19,10 +19,12 @@ SHOP = {
     "module.toml": 'depends_on = ["app.till"]',
     "__init__.py": '"""Sells things."""\n\nfrom app.shop.models import Order',
     "models.py": """
-from sqlalchemy import ForeignKey
+from sqlalchemy import Column, ForeignKey, Integer, Table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import BaseModel
+
+links = Table("shop_links", BaseModel.metadata, Column("order_id", Integer))
 
 
 class Order(BaseModel):
@@ -33,6 +35,16 @@ class Order(BaseModel):
 """,
     "schemas.py": "def late():\n    from app.shop import services",
     "services.py": "import app.till.deps as internal\nfrom app.auth import UserDTO",
+    "routers.py": """
+from fastapi import APIRouter, WebSocket
+
+router_v1 = APIRouter()
+
+
+@router_v1.websocket("/shop/news")
+async def news(socket: WebSocket) -> None:
+    \"\"\"Tell what is sold.\"\"\"
+""",
     "events.py": """
 from app.core.services.events import BaseEvent
 
@@ -149,7 +161,9 @@ class TestDocs:
         assert done.returncode == 0, done.stderr
 
     def test_it_shows_modules_arrows_and_what_they_have(self, run: Run, tmp_path: Path) -> None:
-        assert run("docs").returncode == 0
+        examples = PROJECT_ROOT / "examples" / "shop_reviews"
+        done = run("docs", MODULES="app.*,shop_reviews", PYTHONPATH=str(examples))
+        assert done.returncode == 0, done.stderr
         text = (tmp_path / "docs" / "module-map.md").read_text()
         for line in [
             "    shop --> till",
@@ -157,7 +171,11 @@ class TestDocs:
             "Sells things. Uses [till](#till).",
             "| `OrderPlaced` | Somebody wants something. |",
             "| `OrderPlaced` | Count the money. (`app.till.listeners:count`) |",
+            "| `shop_links` |  |",
             "| `shop_orders` | What somebody wants. |",
+            "| `shop_reviews_reviews` | What a user says of a product. No foreign key: "
+            "the tables of others may change without notice. |",
+            "| `WEBSOCKET /api/v1/shop/news` | Tell what is sold. |",
             "| `POST /api/v1/auth/login` | Log in with e-mail address or user name (OAuth2 password grant). |",
             "| `get_user(user_id: int) -> UserDTO \\| None` | The account, or None where there is none (any more). |",
             "| `17 3 * * *` | `auth.purge_expired` |",

@@ -116,9 +116,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("depends_on", "reason"),
         [
-            ("app.auht", "app.auht does not exist; did you mean app.auth?"),
-            ("auth", "auth does not exist; did you mean app.auth?"),
+            ("app.auht", "app.auht is no module; did you mean app.auth?"),
+            ("auth", "auth is no module; did you mean app.auth?"),
+            ("app.core", "app.core is no module: take it out"),
             ("app.left_out", "app.left_out is not installed: add it to MODULES"),
+            ("fastapi", "fastapi is not installed: add it to MODULES"),
         ],
     )
     def test_a_missing_dependency(self, module: Maker, refused: Refused, depends_on: str, reason: str) -> None:
@@ -167,11 +169,13 @@ class TestRefusals:
         module("shop")
         module("two-words")
         module("core")
+        module("worker")
         (tmp_path / "app" / "shop" / "__init__.py").unlink()
         assert refused() == [
-            "app/core/module.toml: app.core cannot be a module: remove the file",
+            "app/core/module.toml: app.core is part of the service itself: remove the file, or rename the folder",
             "app/shop has no __init__.py: add one, its docstring says what the module is for",
             "app/two-words: 'two-words' cannot be imported: rename the folder, for example app/shop",
+            "app/worker/module.toml: app.worker is part of the service itself: remove the file, or rename the folder",
         ]
 
 

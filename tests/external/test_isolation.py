@@ -61,6 +61,13 @@ def test_a_package_that_is_one_file(package: Package, tmp_path: Path) -> None:
     assert found.file == f"{tmp_path}/lonely_friend.py"
 
 
+@pytest.mark.parametrize("manifest", ['entrypoint = "friend.web:register"', 'models_module = "friend.tables"'])
+def test_where_the_manifest_points_to(package: Package, write: Write, manifest: str, tmp_path: Path) -> None:
+    write("friend", {"__init__.py": "import app"})
+    (found,) = isolation_violations(package(manifest=manifest))
+    assert (found.file, found.message) == (f"{tmp_path}/friend/__init__.py", "friend imports app")
+
+
 def test_what_the_service_is_built_on_is_not_read(package: Package) -> None:
     assert isolation_violations(package(init="import fastapi, sqlalchemy, alembic, not_installed_anywhere")) == []
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from app.core.boundaries.violations import Violation
 from app.core.configs import PROJECT_ROOT
-from app.core.modules import Module
+from app.core.modules.external import ExternalModule
 from app.core.modules.manifest import shown
 
 _LOCKED = re.compile(r"^([\w.-]+)[^=\s]*==", re.MULTILINE)
@@ -28,14 +28,14 @@ class _Found(NamedTuple):
         return self.imported.partition(".")[0]
 
 
-def isolation_violations(module: Module, forbidden: str = "app") -> list[Violation]:
+def isolation_violations(module: ExternalModule, forbidden: str = "app") -> list[Violation]:
     """Where the package of `module`, or one that it uses, imports `forbidden`, by place.
 
     What the service itself is built on is not looked at: it was there before the service, and is large.
     """
     known = {forbidden, *sys.stdlib_module_names, *_built_on()}
-    trails: dict[str, tuple[str, ...]] = {module.name: (module.name,)}
-    waiting, violations = [module.name], []
+    trails: dict[str, tuple[str, ...]] = {name: (name,) for name in module.packages}
+    waiting, violations = module.packages, []
     while waiting:
         trail = trails[waiting.pop(0)]
         for found in _imports_of(trail[-1]):

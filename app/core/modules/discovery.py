@@ -11,7 +11,7 @@ from app.core.modules.module import Module
 
 PACKAGE = "app"
 EVERY = f"{PACKAGE}.*"
-RESERVED = ("core", "cli")
+RESERVED = ("core", "cli", "main", "worker")
 
 
 def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
@@ -83,7 +83,8 @@ def _read_one(name: str, root: Path) -> Module:
         return find_external(name)
     path = root.joinpath(*name.split("."))
     if path.name in RESERVED:
-        raise ConfigError(f"{shown(path / MANIFEST)}: {name} cannot be a module: remove the file")
+        taken = f"{name} is part of the service itself: remove the file, or rename the folder"
+        raise ConfigError(f"{shown(path / MANIFEST)}: {taken}")
     if not path.name.isidentifier():
         raise ConfigError(f"{shown(path)}: {path.name!r} cannot be imported: rename the folder, for example app/shop")
     if not (path / "__init__.py").is_file():
@@ -98,9 +99,10 @@ def _check_dependencies(modules: dict[str, Module], root: Path) -> None:
             if other in modules:
                 continue
             known = [*modules, *_folders(root)]
-            reason = "is not installed: add it to MODULES" if other in known else "does not exist"
-            hint = "" if other in known else did_you_mean(other, known)
-            faults.append(f"{shown(module.path / MANIFEST)}: depends_on: {other} {reason}{hint}")
+            reason = f"is no module{did_you_mean(other, known) or ': take it out'}"
+            if other in known or (other.isidentifier() and package_path(other)):
+                reason = "is not installed: add it to MODULES"
+            faults.append(f"{shown(module.path / MANIFEST)}: depends_on: {other} {reason}")
     if faults:
         raise ConfigError("\n".join(faults))
 
