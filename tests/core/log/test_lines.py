@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import threading
+import traceback
 
 import pytest
 import structlog
@@ -175,6 +176,18 @@ class TestStandardLibrary:
             except KeyError:
                 logging.getLogger("some.library").exception("broke")
         assert "KeyError" in lines.one("broke")["exception"]
+
+    def test_a_traceback_given_as_text_is_one(self) -> None:
+        """What a lifespan raises reaches uvicorn that way."""
+        with captured_log(LOG_FORMAT="console") as lines:
+            try:
+                raise KeyError("lost\x1b[0m")
+            except KeyError:
+                logging.getLogger("uvicorn.error").error(traceback.format_exc())
+        first, *trace = lines.text.splitlines()
+        assert "KeyError: " in first
+        assert trace[0] == "    Traceback (most recent call last):"
+        assert "\x1b[0m" not in lines.text
 
     def test_levels_of_their_own_do_not_break_the_line(self) -> None:
         with captured_log() as lines:

@@ -15,6 +15,9 @@ from structlog.typing import FilteringBoundLogger, Processor
 from app.core.services.log.context import conversation_id, request_id
 from app.core.services.log.redaction import clean, clean_text, clean_traceback
 
+TRACEBACK = "Traceback (most recent call last):\n"
+"""What the text of one begins with."""
+
 LogFormat = Literal["json", "console"]
 
 
@@ -62,9 +65,11 @@ def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dic
 
 
 def _traceback(exc_info: Any) -> str | None:
-    """The text of what `exc_info` may be: an exception, its triple, or True for the one being handled."""
+    """The text of what `exc_info` may be: an exception, its triple, True for the one being handled, or the text."""
     if not exc_info:
         return None
+    if isinstance(exc_info, str):
+        return exc_info.rstrip("\n")
     if isinstance(exc_info, BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
     elif not isinstance(exc_info, tuple):

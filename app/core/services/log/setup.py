@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from structlog.typing import FilteringBoundLogger
 
 from app.core.configs import AppConfig
-from app.core.services.log.lines import LogFormat, Output, make_lines
+from app.core.services.log.lines import TRACEBACK, LogFormat, Output, make_lines
 from app.core.services.log.service import LogService
 
 logger = LogService(make_lines("INFO", "console", Output()))
@@ -39,7 +39,11 @@ class Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         try:
-            self._lines.log(level, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+            message = record.getMessage()
+            trace: Any = record.exc_info
+            if trace is None and message.startswith(TRACEBACK):  # what a lifespan raised reaches the server as text
+                message, trace = message.rstrip().rpartition("\n")[2], message
+            self._lines.log(level, message, logger=record.name, exc_info=trace)
         except Exception:
             self.handleError(record)
 
