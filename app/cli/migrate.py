@@ -1,16 +1,15 @@
 """`kit migrate`."""
 
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import database_errors, fail, load_settings
+from app.cli.console import database_errors, fail, load_settings, show_json, show_table
 from app.cli.prepare import migrate_database, quiet_alembic
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def downgrade(
     timeline: OneTimeline = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Undo revisions of one timeline."""
+    """Undo revisions of one timeline, or all of every timeline."""
     with _migrations() as migrations:
         undone = migrations.behind(revision, timeline)
         if not undone:
@@ -106,13 +105,13 @@ def status(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     with _migrations() as migrations:
         states, orphans = migrations.status(timeline), migrations.orphans()
     if as_json:
-        _print_json({"timelines": [asdict(state) for state in states], "orphans": orphans})
+        show_json({"timelines": [asdict(state) for state in states], "orphans": orphans})
         return
     rows = [
         (state.name, state.kind, ", ".join(state.current) or "-", ", ".join(i.revision for i in state.pending) or "-")
         for state in states
     ]
-    _print_table(("TIMELINE", "KIND", "DATABASE AT", "PENDING"), rows)
+    show_table(("TIMELINE", "KIND", "DATABASE AT", "PENDING"), rows)
     if orphans:
         typer.secho(f"\nTables of no installed module: {', '.join(orphans)}", fg=typer.colors.YELLOW)
         typer.echo("They are left alone. Drop them by hand when nobody needs their rows.")
@@ -124,10 +123,10 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     with _migrations() as migrations:
         infos = migrations.history(timeline)
     if as_json:
-        _print_json([asdict(info) for info in infos])
+        show_json([asdict(info) for info in infos])
         return
     rows = [(info.timeline, info.revision, "yes" if info.applied else "no", info.message) for info in infos]
-    _print_table(("TIMELINE", "REVISION", "APPLIED", "MESSAGE"), rows)
+    show_table(("TIMELINE", "REVISION", "APPLIED", "MESSAGE"), rows)
 
 
 @app.command()
@@ -144,7 +143,7 @@ def check(
     faults = [fault for fault in found if fault.blocking]
     notes = [fault for fault in found if not fault.blocking]
     if as_json:
-        _print_json({"faults": [asdict(fault) for fault in faults], "notes": [asdict(note) for note in notes]})
+        show_json({"faults": [asdict(fault) for fault in faults], "notes": [asdict(note) for note in notes]})
     else:
         for note in notes:
             typer.secho(str(note), fg=typer.colors.YELLOW, err=True)
@@ -181,14 +180,3 @@ def _migrations(*, scratch: bool = False) -> Iterator["Migrations"]:
 
 def _line(info: "RevisionInfo") -> str:
     return f"{info.timeline}  {info.revision}  {info.message}"
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for number, row in enumerate([head, *rows]):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        typer.secho(line, bold=number == 0)
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=2, default=str))

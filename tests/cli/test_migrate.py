@@ -106,6 +106,16 @@ class TestModule:
         assert path.stem.split("_")[1] in undone
         assert undone.endswith("Undone.\n")
 
+    @pytest.mark.parametrize("body", ["1 / 0", "op.execute('INSERT INTO widgets_absent VALUES (1)')"])
+    def test_a_revision_that_fails_on_the_new_database_is_one_line(self, project: PlantedProject, body: str) -> None:
+        versions = project.folder / "app" / "widgets" / "migrations" / "versions"
+        versions.mkdir(parents=True)
+        (versions / "planted.py").write_text(PLANTED.replace('op.drop_table("auth_users")', body))
+        ended = project.kit("migrate", "check", "--scratch")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith("timeline widgets: planted failed, and nothing of it was kept: ")
+        assert ended.stderr.count("\n") == 1
+
     def test_a_planted_operation_is_refused_in_one_line(self, project: PlantedProject) -> None:
         versions = project.folder / "app" / "widgets" / "migrations" / "versions"
         versions.mkdir(parents=True)

@@ -57,18 +57,14 @@ def upgrade(url: URL | None = None) -> None:
     Migrations(url).upgrade()
 
 
-def downgrade(url: URL | None = None, revision: str = "-1", timeline: str | None = None) -> None:
-    """Take one timeline back to `revision`, by default one step."""
-    Migrations(url).downgrade(revision, timeline)
-
-
 @contextmanager
 def scratch_database() -> Iterator["Migrations"]:
     """The installed timelines on a new SQLite database with every revision run, gone when the block ends."""
     with TemporaryDirectory() as folder:
         migrations = Migrations(URL.create("sqlite", database=str(Path(folder) / "scratch.db")))
-        for line in migrations.timelines.values():
-            command.upgrade(migrations.config(line), "heads")
+        with connected(migrations.url) as connection:
+            for line in migrations.timelines.values():
+                migrations._run(connection, line, migrations.ahead(connection, line, "heads"), "heads")
         yield migrations
 
 
@@ -87,7 +83,7 @@ class Migrations:
         """
         chosen = self._chosen(revision, timeline)
         with connected(self.url) as connection:
-            pending = {line.name: self._ahead(connection, line, revision) for line in chosen}
+            pending = {line.name: self.ahead(connection, line, revision) for line in chosen}
             if faults := [
                 fault
                 for line in chosen
@@ -101,24 +97,23 @@ class Migrations:
         return [info for infos in pending.values() for info in infos]
 
     def downgrade(self, revision: str = "-1", timeline: str | None = None) -> None:
-        """Take one timeline back to `revision`; it must be named where there are several."""
-        line = self.timelines.one(timeline)
+        """Take one timeline back to `revision`, which must be named where there are several; to `base` also all."""
         with connected(self.url) as connection:
-            current = self._current(connection, line)
-            scripts = between(line, self.scripts(line), current, revision, select_for_downgrade=True) if current else []
-            with steps(line, [script.revision for script in scripts]) as stepped:
-                command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
+            for line, scripts in self._behind(connection, revision, timeline):
+                with steps(line, [script.revision for script in scripts]) as stepped:
+                    command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
 
     def behind(self, revision: str = "-1", timeline: str | None = None) -> list[tuple[RevisionInfo, list[str]]]:
         """What `downgrade` would undo, in its order, and what is lost with each."""
-        line = self.timelines.one(timeline)
-        config, scripts = self.config(line), self.scripts(line)
         with reading(self.url) as connection:
-            current, dialect = self._current(connection, line), connection.dialect.name
-        undone = between(line, scripts, current, revision, select_for_downgrade=True) if current else []
+            behind, dialect = self._behind(connection, revision, timeline), connection.dialect.name
         return [
-            (revision_info(line, script, applied=True), record(config, scripts, script, dialect, down=True).losses)
-            for script in undone
+            (
+                revision_info(line, script, applied=True),
+                record(self.config(line), self.scripts(line), script, dialect, down=True).losses,
+            )
+            for line, scripts in behind
+            for script in scripts
         ]
 
     def revision(self, message: str, timeline: str | None = None, *, empty: bool = False) -> list[Path]:
@@ -156,7 +151,7 @@ class Migrations:
                 TimelineStatus(
                     line.name,
                     line.kind,
-                    self._current(connection, line),
+                    self.current(connection, line),
                     tuple(self.scripts(line).get_heads()),
                     tuple(info for info in self._history(connection, line) if not info.applied),
                 )
@@ -192,6 +187,31 @@ class Migrations:
             raise MigrationError(f"timeline {line.name}: its revisions cannot be read: {reason}") from exc
         return scripts
 
+    def current(self, connection: Connection, line: Timeline) -> tuple[str, ...]:
+        """The revisions the database is at; MigrationError for one that the code does not have."""
+        context = MigrationContext.configure(connection, opts={"version_table": line.version_table})
+        current = context.get_current_heads()
+        connection.rollback()
+        known = {script.revision for script in self.scripts(line).walk_revisions()}
+        if unknown := set(current) - known:
+            raise MigrationError(
+                f"timeline {line.name}: the database is at {', '.join(sorted(unknown))}, of which {line.versions} "
+                "knows nothing: newer code migrated it, or the file was removed; bring that revision back"
+            )
+        return current
+
+    def ahead(self, connection: Connection, line: Timeline, revision: str = "head") -> list[RevisionInfo]:
+        """What an upgrade to `revision` would run, in its order; MigrationError for `head` where there are several."""
+        scripts = self.scripts(line)
+        current = self.current(connection, line)
+        heads = scripts.get_heads()
+        if revision == "head" and len(heads) > 1:
+            raise MigrationError(f"timeline {line.name} has several heads: {', '.join(heads)}. {merge_fix(line)}")
+        if not heads:
+            return []
+        ahead = between(line, scripts, revision, current or "base", implicit_base=True)
+        return [revision_info(line, script, applied=False) for script in reversed(ahead)]
+
     def revision_faults(
         self, line: Timeline, connection: Connection, only: Sequence[RevisionInfo] | None = None
     ) -> list[Fault]:
@@ -211,50 +231,35 @@ class Migrations:
         heads = self.scripts(line).get_heads()
         if len(heads) > 1:
             yield Fault("heads", line.name, f"has several heads: {', '.join(sorted(heads))}", merge_fix(line))
-        elif ahead := self._ahead(connection, line, "head"):
+        elif ahead := self.ahead(connection, line):
             yield Fault("pending", line.name, f"{len(ahead)} not run here yet: {_named(ahead)}", "Run kit migrate")
         else:
             yield from differences(self.timelines, line, connection)
 
     def _chosen(self, revision: str, timeline: str | None) -> list[Timeline]:
-        return self.timelines.chosen(timeline) if revision == "head" else [self.timelines.one(timeline)]
+        everywhere = revision in ("head", "base")
+        return self.timelines.chosen(timeline) if everywhere else [self.timelines.one(timeline)]
 
-    def _current(self, connection: Connection, line: Timeline) -> tuple[str, ...]:
-        """The revisions the database is at; MigrationError for one that the code does not have."""
-        context = MigrationContext.configure(connection, opts={"version_table": line.version_table})
-        current = context.get_current_heads()
-        connection.rollback()
-        known = {script.revision for script in self.scripts(line).walk_revisions()}
-        if unknown := set(current) - known:
-            raise MigrationError(
-                f"timeline {line.name}: the database is at {', '.join(sorted(unknown))}, of which {line.versions} "
-                "knows nothing: newer code migrated it, or the file was removed; bring that revision back"
-            )
-        return current
+    def _behind(
+        self, connection: Connection, revision: str, timeline: str | None
+    ) -> list[tuple[Timeline, list[Script]]]:
+        return [
+            (line, between(line, self.scripts(line), current, revision, select_for_downgrade=True))
+            for line in reversed(self._chosen(revision, timeline))
+            if (current := self.current(connection, line))
+        ]
 
     def _history(self, connection: Connection, line: Timeline) -> list[RevisionInfo]:
         scripts = self.scripts(line)
-        current = self._current(connection, line)
+        current = self.current(connection, line)
         applied = {script.revision for script in between(line, scripts, current, "base")} if current else set()
         return [
             revision_info(line, script, script.revision in applied) for script in reversed([*scripts.walk_revisions()])
         ]
 
-    def _ahead(self, connection: Connection, line: Timeline, revision: str) -> list[RevisionInfo]:
-        """What an upgrade to `revision` would run, in its order."""
-        scripts = self.scripts(line)
-        current = self._current(connection, line)
-        heads = scripts.get_heads()
-        if revision == "head" and len(heads) > 1:
-            raise MigrationError(f"timeline {line.name} has several heads: {', '.join(heads)}. {merge_fix(line)}")
-        if not heads:
-            return []
-        ahead = between(line, scripts, revision, current or "base", implicit_base=True)
-        return [revision_info(line, script, applied=False) for script in reversed(ahead)]
-
     def _must_be_current(self, line: Timeline) -> None:
         with reading(self.url) as connection:
-            if ahead := self._ahead(connection, line, "head"):
+            if ahead := self.ahead(connection, line):
                 raise MigrationError(f"timeline {line.name}: not run here yet: {_named(ahead)}; first run kit migrate")
 
 

@@ -15,8 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from app.core.db.migrate import Migrations, TimelineStatus, steps
-from app.core.db.migration_env import connected
+from app.core.db.migrate import Migrations, steps
+from app.core.db.migration_env import connected, reading
 from app.core.db.timelines import MigrationError, RevisionInfo, Timeline
 
 _WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
@@ -24,14 +24,15 @@ _WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "
 
 def preview(migrations: Migrations, timeline: str | None = None) -> str:
     """The statements that an upgrade would send, empty where nothing is pending."""
-    pending = {state.name: state for state in migrations.status(timeline) if state.pending}
-    lines = [migrations.timelines[name] for name in pending]
-    if not lines:
+    with reading(migrations.url) as connection:
+        current = {line: migrations.current(connection, line) for line in migrations.timelines.chosen(timeline)}
+        pending = {line: ahead for line in current if (ahead := migrations.ahead(connection, line))}
+    if not pending:
         return ""
     with redirect_stdout(sys.stderr):  # what a revision prints is no statement
         if migrations.url.get_backend_name() == "sqlite":
-            return "".join(_on_a_copy(migrations, lines, pending))
-        return "".join(_offline(migrations, line, pending[line.name].current) for line in lines)
+            return "".join(_on_a_copy(migrations, pending))
+        return "".join(_offline(migrations, line, current[line]) for line in pending)
 
 
 def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -> str:
@@ -52,13 +53,13 @@ def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -
     return f"-- timeline {line.name}\n{config.output_buffer.getvalue()}"
 
 
-def _on_a_copy(migrations: Migrations, lines: list[Timeline], pending: Mapping[str, TimelineStatus]) -> Iterator[str]:
+def _on_a_copy(migrations: Migrations, pending: Mapping[Timeline, Sequence[RevisionInfo]]) -> Iterator[str]:
     """What SQLite really does. To rebuild a table Alembic must see it: the upgrade runs on a copy, then thrown away."""
     with TemporaryDirectory() as folder:
         copy = _copy(migrations.url, Path(folder) / "preview.db")
         with connected(copy) as connection:
-            for line in lines:
-                sql = _recorded(migrations, line, pending[line.name].pending, connection)
+            for line, revisions in pending.items():
+                sql = _recorded(migrations, line, revisions, connection)
                 yield f"-- timeline {line.name}\nBEGIN;\n\n{sql}COMMIT;\n\n"
 
 

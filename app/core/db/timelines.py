@@ -172,4 +172,4 @@ def between(line: Timeline, scripts: ScriptDirectory, upper: Any, lower: Any, **
         return list(scripts.iterate_revisions(upper, lower, **options))
     except (RevisionError, AssertionError) as exc:  # the latter for an empty name
         reason = str(exc).rstrip(".") or "no revision is named"
-        raise MigrationError(f"timeline {line.name}: {reason}. kit migrate history lists them") from exc
+        raise MigrationError(f"timeline {line.name}: {reason}. Name one that kit migrate history lists") from exc

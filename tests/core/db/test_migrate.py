@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.core.db import Database
-from app.core.db.migrate import Migrations, alembic_config, downgrade, upgrade
+from app.core.db.migrate import Migrations, alembic_config
 from app.core.db.migration_env import sync_url
 from app.core.db.timelines import Timeline, Timelines
 from app.core.exceptions import ConfigError
@@ -46,20 +46,21 @@ class TestApplication:
         command.check(alembic_config(committed.engine.url))
 
     async def test_down_and_up_again_makes_no_difference(self, committed: Database) -> None:
-        url = committed.engine.url
-        before = schema(url)
-        downgrade(url, "base")
-        assert list(schema(url)) == ["alembic_version"]
-        upgrade(url)
-        assert schema(url) == before
+        migrations = Migrations(committed.engine.url)
+        before = schema(migrations.url)
+        migrations.downgrade("base")
+        versions = {line.version_table for line in migrations.timelines.values()}
+        assert set(schema(migrations.url)) == versions
+        migrations.upgrade()
+        assert schema(migrations.url) == before
 
     async def test_one_step_back(self, committed: Database) -> None:
-        url = committed.engine.url
-        before = schema(url)
-        downgrade(url)
-        assert schema(url) != before
-        upgrade(url)
-        assert schema(url) == before
+        migrations = Migrations(committed.engine.url)
+        before = schema(migrations.url)
+        migrations.downgrade(timeline="shared")
+        assert schema(migrations.url) != before
+        migrations.upgrade()
+        assert schema(migrations.url) == before
 
     async def test_the_statements_can_be_printed_instead(self, committed: Database) -> None:
         config = alembic_config(committed.engine.url)

@@ -80,6 +80,15 @@ def test_a_revision_that_fails_is_named(widgets: Migrations, capsys: pytest.Capt
     assert capsys.readouterr().out == ""
 
 
+def test_two_heads_are_refused_with_what_joins_them(widgets: Migrations) -> None:
+    line = widgets.timelines["widgets"]
+    add_revision(line, 1, MAKE)
+    add_revision(line, 2, "pass")
+    add_revision(line, 3, "pass", after=1)
+    with pytest.raises(MigrationError, match=r"^timeline widgets has several heads: .* kit migrate merge --timeline"):
+        preview(widgets)
+
+
 def test_two_heads_that_are_joined_start_from_both(widgets: Migrations) -> None:
     line = widgets.timelines["widgets"]
     add_revision(line, 1, "pass")

@@ -224,9 +224,16 @@ class TestAutogenerate:
             grown.downgrade("-1")
         else:
             with pytest.raises(MigrationError, match="there are several timelines: name one"):
-                grown.downgrade("base")
+                grown.downgrade("-1")
             grown.downgrade("base", MODULE)
         assert not set(TABLES) & tables_of(grown.url)
         assert {"core_jobs", "auth_users"} <= tables_of(grown.url)
         grown.upgrade()
         assert set(TABLES) <= tables_of(grown.url)
+
+    def test_all_go_back_the_last_first(self, grown: Migrations) -> None:
+        undone = [(info.timeline, info.revision) for info, _ in grown.behind("base")]
+        assert undone == [(info.timeline, info.revision) for info in reversed(grown.history())]
+        grown.downgrade("base")
+        assert not {"core_jobs", "auth_users", *TABLES} & tables_of(grown.url)
+        assert grown.behind("base") == []
