@@ -34,8 +34,8 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
 CMD ["kit", "run"]
 
 FROM service AS development
-# The test of the README's calls makes them with curl.
-RUN apt-get update && apt-get install --yes --no-install-recommends curl && rm -rf /var/lib/apt/lists/*
+# For tests: the README's calls are made with curl, generators are tried in a clone.
+RUN apt-get update && apt-get install --yes --no-install-recommends curl git && rm -rf /var/lib/apt/lists/*
 COPY --from=development-packages /opt/venv /opt/venv
 COPY . .
 RUN pip install --no-deps --no-build-isolation -e . && chown -R kit:kit /srv

@@ -84,7 +84,7 @@ class AccessLog:
         values: dict[str, Any] = {
             "method": scope["method"],
             "route": self.templates.of(scope),
-            "status": status,
+            "status": int(status),  # an HTTPStatus is shown with its name
             "duration_ms": exchange.milliseconds(),
             "client": scope["client"][0] if scope.get("client") else None,
         }

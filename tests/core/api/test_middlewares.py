@@ -123,6 +123,12 @@ class TestAccessLog:
             await http.get("/nowhere")
         assert lines.one("request")["code"] == "not_found"
 
+    @pytest.mark.parametrize("path", ["/health/live", "/nowhere"])
+    async def test_people_too_read_a_number(self, http: httpx.AsyncClient, path: str) -> None:
+        with captured_log(LOG_FORMAT="console") as lines:
+            status = (await http.get(path)).status_code
+        assert f"status={int(status)} " in lines.text.replace("\n", " ")
+
     async def test_a_router_included_twice_keeps_its_prefixes_apart(self, app: FastAPI) -> None:
         inner = APIRouter()
         inner.add_api_route("/x/{y}", item)
