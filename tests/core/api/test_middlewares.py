@@ -123,7 +123,7 @@ class TestAccessLog:
             await http.get("/nowhere")
         assert lines.one("request")["code"] == "not_found"
 
-    @pytest.mark.parametrize("path", ["/health/live", "/nowhere"])
+    @pytest.mark.parametrize("path", ["/health/live", "/t/bug", "/t/body", "/t/items/1?x=%ff"])
     async def test_people_too_read_a_number(self, http: httpx.AsyncClient, path: str) -> None:
         with captured_log(LOG_FORMAT="console") as lines:
             status = (await http.get(path)).status_code
