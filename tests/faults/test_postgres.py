@@ -38,6 +38,7 @@ async def test_cut_connections_lose_no_job_and_no_request(service: Service) -> N
 
 
 async def test_three_workers_and_three_schedulers_do_everything_once(service: Service) -> None:
+    service.settings["JOBS_LEASE_SECONDS"] = "60"  # seven processes: one that is slow must not lose its jobs
     with service.app(), ExitStack() as stack:
         others = [stack.enter_context(start()) for start in (service.worker, service.scheduler) for _ in range(3)]
         await until(lambda: service.jobs("faults.pulse"))

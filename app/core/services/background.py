@@ -13,6 +13,7 @@ class Background:
     """Tracked asyncio tasks: their errors are logged, and closing waits for them."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None], failure: str) -> None:
@@ -21,9 +22,12 @@ class Background:
         It has a context of its own: the caller's unit of work may end first.
         """
         guarded = self._guard(work, failure, request_id(), conversation_id())
-        task = asyncio.get_running_loop().create_task(guarded, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # the thread of a route that is not `async`
+            self._loop.call_soon_threadsafe(self._start, guarded)
+        else:
+            self._start(guarded)
 
     async def close(self, grace: float) -> None:
         """Wait up to `grace` seconds for what is running, then cancel it."""
@@ -34,6 +38,11 @@ class Background:
             task.cancel()
         if late:  # bounded too: a task may ignore that it is cancelled
             await asyncio.wait(late, timeout=1)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     async def _guard(

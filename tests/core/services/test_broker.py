@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import signal
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.background import Background
 from app.core.services.events import EventsService
+from app.core.services.log.context import correlation
 from app.core.services.queue import JobWaker, QueueService, make_broker
 from app.core.services.queue.broker import run_once, wake
 from tests.core.services.conftest import make_runner, rolled_back, running, until
@@ -56,7 +58,8 @@ class Elsewhere:
     def __init__(self, kit: Runtime) -> None:
         self.broker = RecordingBroker()
         self.background = Background()
-        self.waker = JobWaker(make_runner(kit), self.broker, self.background)
+        self.runner = make_runner(kit)
+        self.waker = JobWaker(self.runner, self.broker, self.background)
         self.queue = QueueService(lambda: kit.database, self.waker, self.broker, self.background)
         self.events = EventsService(lambda: kit.database, self.waker, self.background)
 
@@ -65,7 +68,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(kit: Runtime, committed: Database) -> Elsewhere:
+async def elsewhere(kit: Runtime, committed: Database) -> Elsewhere:
     return Elsewhere(kit)
 
 
@@ -133,6 +136,20 @@ class TestWaking:
         message = {"task": "test.play", "payload": {"number": 1}, "request_id": None, "conversation_id": None}
         assert elsewhere.broker.carried == [("tasks.run_once", [], message)]
 
+    async def test_what_is_not_durable_runs_here_where_jobs_do_and_nobody_may_listen_to_redis(
+        self, elsewhere: Elsewhere, scene: Stage
+    ) -> None:
+        async with running(elsewhere.runner):
+            with correlation("request-5", None):
+                await elsewhere.queue.push(Play, {"number": 1}, durable=False)
+            await elsewhere.settle()
+            assert (scene.values("play"), scene.entries[0].ids) == ([1], ("request-5", None))
+            assert elsewhere.broker.carried == []
+            elsewhere.broker.is_worker_process = True  # this process listens, and so may others
+            await elsewhere.queue.push(Play, {"number": 2}, durable=False)
+            await elsewhere.settle()
+        assert [name for name, *_ in elsewhere.broker.carried] == ["tasks.run_once"]
+
 
 class TestRunOnce:
     async def test_runs_with_the_ids_of_the_request(self, kit: Runtime, scene: Stage) -> None:
@@ -167,6 +184,17 @@ class TestBackground:
         background.spawn(work("long", 30), "never")
         await background.close(0.1)
         assert ended == ["short", "long cancelled"]
+
+    async def test_work_of_a_thread_runs_on_the_loop(self) -> None:
+        background = Background()
+        threads: list[int] = []
+
+        async def work() -> None:
+            threads.append(threading.get_ident())
+
+        await asyncio.to_thread(lambda: background.spawn(work(), "never"))
+        await background.close(5)
+        assert threads == [threading.get_ident()]
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server, to stop one")

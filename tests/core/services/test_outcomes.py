@@ -241,6 +241,14 @@ class TestOutcome:
         await drain()
         assert (await jobs())[0].last_error == "OperationalError: disk full"
 
+    async def test_of_a_group_of_errors_each_is_told(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, scene: Stage
+    ) -> None:
+        scene.fails("play", ExceptionGroup("two", [ValueError("token=abcdef"), KeyError("b")]))
+        await kit.queue.push(Play, {"number": 1})
+        await drain()
+        assert (await jobs())[0].last_error == "ExceptionGroup: ValueError: token=[redacted]; KeyError: 'b'"
+
 
 class TestBackoff:
     def test_doubles_with_jitter_up_to_an_hour(self) -> None:

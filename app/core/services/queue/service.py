@@ -17,7 +17,7 @@ from app.core.db.jobs import DEDUP_KEY_TAKEN, Job, JobStatus
 from app.core.db.session import Database, current_session, is_read_only, on_commit, write_late
 from app.core.services.background import Background
 from app.core.services.log.context import conversation_id, request_id
-from app.core.services.queue.broker import RUN_ONCE_TASK
+from app.core.services.queue.broker import RUN_ONCE_TASK, run_once
 from app.core.services.queue.interface import (
     BaseTask,
     JobCancelled,
@@ -152,6 +152,9 @@ class QueueService(QueueServiceInterface):
             on_commit(session, lambda: send(self._kick(message)))
 
     async def _kick(self, message: dict[str, Any]) -> None:
+        if self._waker.runs_here and not self._broker.is_worker_process:  # there may be nobody who listens to Redis
+            await run_once(**message)
+            return
         await AsyncKicker(RUN_ONCE_TASK, self._broker, labels={}).kiq(**message)
 
 

@@ -29,9 +29,14 @@ class JobWaker:
         self._kicking = False
         self._failed = False
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this process runs the jobs."""
+        return self._runner.running
+
     def __call__(self, job: Job) -> None:
         """`job` has been committed."""
-        if self._runner.running:
+        if self.runs_here:
             self._runner.wake()
         elif self._broker is not None:
             self._ids.append(job.id)
