@@ -62,7 +62,7 @@ class Clone(PlantedProject):
         """What `git status` lists."""
         return self.run("git", "status", "--porcelain").splitlines()
 
-    def run(self, *command: str, timeout: float = 60, **settings: str) -> str:
+    def run(self, *command: str, timeout: float = 240, **settings: str) -> str:
         """What a command in there says; it must end well."""
         done = subprocess.run(
             command,
@@ -77,7 +77,7 @@ class Clone(PlantedProject):
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 
-    def python(self, *arguments: str, timeout: float = 60, **settings: str) -> str:
+    def python(self, *arguments: str, timeout: float = 240, **settings: str) -> str:
         """What Python says in there."""
         return self.run(sys.executable, *arguments, timeout=timeout, **settings)
 

@@ -49,7 +49,7 @@ def kit(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     kept = {key: value for key, value in os.environ.items() if key == "PATH" or key.startswith("COVERAGE_")}
     variables = {**kept, "ENV_FILE": os.devnull, **settings}
     return subprocess.run(
-        command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -66,7 +66,7 @@ def started(
         yield process
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     finally:
         kill(process)
 
@@ -75,7 +75,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
     """`kill -9` for a process of `started` and all it started."""
     with suppress(ProcessLookupError):  # it has ended by itself
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
+    process.wait(timeout=120)
 
 
 def free_port() -> int:
@@ -102,7 +102,7 @@ def _pongs(redis: "Redis") -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     """Until `condition` holds; an AssertionError where it does not in time."""
     give_up = time.monotonic() + seconds
     while not condition():
@@ -110,7 +110,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120) -> None:
     """The same, while the event loop goes on."""
     give_up = time.monotonic() + seconds
     while not condition():

@@ -171,7 +171,7 @@ def test_without_grimp_it_says_what_to_do() -> None:
         "boundary_violations()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.stderr.rstrip().endswith(
         "ConfigError: boundaries are checked with grimp, a development tool: make setup"

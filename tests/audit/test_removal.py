@@ -48,7 +48,7 @@ def walk(folder: Path, environment: dict[str, str]) -> None:
     """Walk the path with the application in `folder`."""
     command = [sys.executable, "-W", "error", "-c", PATH]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -15,7 +15,7 @@ from tests.conftest import backend
 def printed(*command: str) -> Any:
     """What a program of the benchmark prints as JSON; how far it is goes to the standard error."""
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", *command], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -58,7 +58,7 @@ def test_without_servers_it_says_what_is_missing(name: str) -> None:
     env = {**os.environ, **given}
     del env[name]
     command = [sys.executable, "-m", "benchmarks"]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"{name} is not set")
 

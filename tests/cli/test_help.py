@@ -28,7 +28,7 @@ def answer(*arguments: str, may_import: str = "", **variables: str) -> str:
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.stderr == ""

@@ -85,7 +85,7 @@ def run(tmp_path: Path) -> Run:
     def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         env = environment(tmp_path, **settings)
         command = [sys.executable, "-m", "app.cli", "module", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
 
     return run
 

@@ -109,7 +109,7 @@ class TestStart:
                 assert json.load(answer)["data"]["checks"] == {"database": "ok"}
                 assert "server" not in answer.headers
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=120) == 0
 
         with service(tmp_path) as (_, _, log):
             assert "Password:" not in log.read_text()
@@ -128,14 +128,14 @@ class TestStart:
         with service(tmp_path, WEB_CONCURRENCY="2") as (process, port, _):
             assert all(answers("127.0.0.1", port) for _ in range(10))
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=20)
+            process.wait(timeout=120)
         assert not answers("127.0.0.1", port)
 
     def test_it_can_watch_the_code(self, tmp_path: Path) -> None:
         with service(tmp_path, "--reload") as (process, port, _):
             assert answers("127.0.0.1", port)
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=20)
+            process.wait(timeout=120)
         assert not answers("127.0.0.1", port)
 
     @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
@@ -156,7 +156,7 @@ def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path) -> Non
             wait_for(lambda: "Stop with Ctrl-C" in errors.read_text())
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
     assert [json.loads(line)["event"] for line in output.read_text().splitlines()]
     said = errors.read_text()
     assert "There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD." in said

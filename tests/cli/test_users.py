@@ -65,7 +65,7 @@ class House:
             input=given,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert "Traceback" not in done.stderr

@@ -28,7 +28,7 @@ def test_snippets_run(page: Path, template: URL, tmp_path: Path) -> None:
             env={**os.environ, **settings},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
     finally:

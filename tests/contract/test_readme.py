@@ -88,7 +88,7 @@ class TestModule:
             [str(BIN / "ruff"), "format", "--check", "app/hello", "tests/hello"],
             [sys.executable, "-m", "pytest", "-q", "tests/hello", SOUND],
         ):
-            done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120, check=False)
+            done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=600, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -161,6 +161,6 @@ def test_a_folder_dropped_into_app_is_served(tmp_path: Path, chosen: str, answer
         (tmp_path / "app" / "hello" / name).write_text(text)
     env = environment(tmp_path, ENVIRONMENT="testing", MODULES=chosen, PYTHONPATH=str(tmp_path))
     command = [sys.executable, "-W", "error", "-c", CALL]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(answer)

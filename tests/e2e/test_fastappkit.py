@@ -27,7 +27,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The generator, installed into a folder of its own."""
     folder = tmp_path_factory.mktemp("generator")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *GENERATOR]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode != 0:
         pytest.skip(f"fastappkit cannot be had from the package index: {done.stderr.strip().splitlines()[-1]}")
     return folder

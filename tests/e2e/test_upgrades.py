@@ -60,7 +60,7 @@ def test_all_end_well(number: int, project: PlantedProject, empty: URL) -> None:
         for _ in range(AT_ONCE)
     ]
     try:
-        ended = [process.communicate(timeout=120) for process in started]
+        ended = [process.communicate(timeout=600) for process in started]
     finally:
         for process in started:
             process.kill()

@@ -19,7 +19,7 @@ from tests.processes import environment
 
 def run(*command: str, cwd: Path = PROJECT_ROOT, env: Mapping[str, str] | None = None) -> str:
     """What the command prints; an AssertionError with all it said where it fails."""
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -97,14 +97,14 @@ class Service:
     def kit(self, *arguments: str) -> None:
         """A `kit` command that must succeed."""
         command = [sys.executable, "-m", "app.cli", *arguments]
-        subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment(), check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment(), check=True, capture_output=True, timeout=240)
 
     def _environment(self) -> dict[str, str]:
         return environment(self.folder, **self.settings)
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """Requests to the server process."""
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=30, **options)
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=120, **options)
 
     async def post(self, path: str, **body: object) -> int:
         """One request; its status."""

@@ -45,7 +45,7 @@ def _answers(url: str) -> bool:
 
 
 async def sixty(urls: list[str]) -> "Counter[int]":
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=120) as http:
         answers = await asyncio.gather(*(http.get(f"{urls[n % len(urls)]}/limited") for n in range(60)))
     return Counter(answer.status_code for answer in answers)
 

@@ -62,7 +62,7 @@ def kill(started: Process) -> None:
         return  # it has ended by itself
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 120) -> None:
     """Wait for `condition`."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  another process is waited for
@@ -117,7 +117,7 @@ class TestWorker:
             await kit.queue.push(Unlucky, {"folder": tmp_path})
             await until(exists(tmp_path / "1"))
             worker.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(worker.communicate(), 20)
+            await asyncio.wait_for(worker.communicate(), 120)
             (job,) = await jobs(committed, "faults.unlucky")
             assert (worker.returncode, job.status, job.attempts) == (0, JobStatus.PENDING, 0)
 
@@ -132,7 +132,7 @@ class TestScheduler:
 
             await until(ticked)
             scheduler.send_signal(signal.SIGINT)
-            output, _ = await asyncio.wait_for(scheduler.communicate(), 20)
+            output, _ = await asyncio.wait_for(scheduler.communicate(), 120)
             assert b"Traceback" not in output, output.decode()
 
 
@@ -140,6 +140,6 @@ class TestWithoutRedis:
     @pytest.mark.parametrize("arguments", [WORKER, SCHEDULER])
     async def test_they_end_with_one_line_that_says_why(self, arguments: tuple[str, ...]) -> None:
         async with process(*arguments, REDIS_URL="", REDIS_HOST="") as started:
-            output, _ = await asyncio.wait_for(started.communicate(), 30)
+            output, _ = await asyncio.wait_for(started.communicate(), 120)
         assert output.count(b"REDIS_URL is not set: the app runs the jobs and the schedule itself") == 1
         assert b"Traceback" not in output

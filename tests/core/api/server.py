@@ -25,7 +25,7 @@ async def serving(http: Literal["h11", "httptools"], *routers: APIRouter, **sett
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not server.started:  # noqa: ASYNC110  uvicorn offers no event
             await asyncio.sleep(0.01)
     try:

@@ -105,7 +105,7 @@ class TestReady:
         port = server.sockets[0].getsockname()[1]
         redis = runtime().redis = Redis(port=port, socket_timeout=60, retry=Retry(NoBackoff(), 0))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(50):
                 body = check(await http.get(path), 503, "not_ready")
         finally:
             runtime().redis = usual
@@ -117,11 +117,11 @@ class TestReady:
         usual = runtime().database
         runtime().database = stubborn = Stubborn(usual.engine)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(50):
                 body = check(await http.get(path), 503, "not_ready")
             assert not stubborn.gave_up.is_set()
             stubborn.answers.set()
-            await asyncio.wait_for(stubborn.gave_up.wait(), 5)
+            await asyncio.wait_for(stubborn.gave_up.wait(), 60)
         finally:
             runtime().database = usual
         assert body["checks"]["database"] == "failed"

@@ -65,7 +65,7 @@ async def running(runner: JobRunner, grace: float = 5) -> AsyncIterator[JobRunne
         await runner.stop(grace)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for `condition`."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  what is waited for knows nothing of tests

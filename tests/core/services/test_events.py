@@ -167,7 +167,7 @@ class TestDispatch:
         kit.events.dispatch(CurtainRaised(act=1))
         await until(lambda: len(scene.values("light")) == 1)
         ran = 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while ran < 2:
                 ran += await drain()
         assert [event.data.act for event in scene.values("first")] == [1]
@@ -186,10 +186,10 @@ class TestDispatch:
             said += capfd.readouterr().out
             return "an event could not be stored: trying again" in said
 
-        await until(complained, 20)
+        await until(complained)
         await database.close()
         database = committed
-        await background.close(20)
+        await background.close(60)
         stored = await jobs()
         assert [job.payload["data"]["act"] for job in stored] == [1, 1]
         assert {job.request_id for job in stored} == {"request-5"}

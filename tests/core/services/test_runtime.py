@@ -59,7 +59,7 @@ async def test_jobs_that_hold_every_connection_keep_their_leases(
         async with opened.database.session_scope():
             for number in range(2):
                 await opened.queue.push(Play, {"number": number})
-        await until(lambda: len(held) == 2, 30)
+        await until(lambda: len(held) == 2)
     assert held == [True, True]
 
 
