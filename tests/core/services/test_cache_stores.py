@@ -20,7 +20,7 @@ from app.core.deps import CacheService as CacheServiceDependency
 from app.core.deps import cached
 from app.core.runtime import Runtime, connect_redis
 from app.core.services.cache import CacheService, MemoryStore, RedisStore
-from app.core.services.cache.link import PAUSE
+from app.core.services.cache.link import PAUSE, TICKS, RedisLink
 from app.core.services.cache.link import TIMEOUT as USUAL_TIMEOUT
 from app.core.services.cache.memory import ENTRY_BYTES, SWEEP_EVERY
 from app.core.services.cache.redis import OWED
@@ -107,6 +107,22 @@ async def demoted(redis: Redis) -> AsyncIterator[None]:
     await redis.replicaof("127.0.0.1", "1")
     yield
     await redis.replicaof("NO", "ONE")
+
+
+class TestLink:
+    async def test_a_busy_process_is_not_taken_for_an_absent_redis(self) -> None:
+        """Counted are turns of the loop, so however slow the machine is, this comes out the same."""
+
+        async def answer() -> str:
+            for _ in range(TICKS - 1):
+                time.sleep(0.01)  # noqa: ASYNC251  what else the process does
+                await asyncio.sleep(0)
+            return "here"
+
+        redis = connect_redis("redis://127.0.0.1:1/0")
+        link = RedisLink(redis, lambda: asyncio.sleep(0), 0.01)
+        assert await link.call(answer) == "here"
+        await redis.aclose()
 
 
 @pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="needs Redis")
@@ -268,26 +284,12 @@ class TestRedis:
                 httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="http://test") as http,
                 hanging(server),
             ):
-                for _ in range(20):
-                    begun = time.perf_counter()
+                begun = time.perf_counter()
+                for _ in range(50):
                     assert (await http.get("/")).json() == 1
-                    assert time.perf_counter() - begun < 10 * 0.05
+                assert time.perf_counter() - begun < 50 * 0.05  # each waiting anew would take three times as long
         finally:
             kit.cache = before
-
-    @pytest.mark.parametrize("patience", [USUAL_TIMEOUT])
-    async def test_a_busy_process_is_not_taken_for_an_absent_redis(
-        self, server: object, cache: CacheService, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        await cache.set("a", 1)
-
-        async def request() -> int:
-            found: int = await cache.get("a")
-            time.sleep(0.005)  # noqa: ASYNC251  what else a request does
-            return found
-
-        assert await asyncio.gather(*(request() for _ in range(100))) == [1] * 100
-        assert "without a cache" not in capfd.readouterr().out
 
     @pytest.mark.parametrize("hang", [True, False])
     async def test_what_should_have_been_forgotten_is_forgotten_before_anything_is_read(

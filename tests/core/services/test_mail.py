@@ -1,6 +1,7 @@
 """Mail: composed, queued, captured."""
 
 import asyncio
+import shutil
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage
@@ -215,6 +216,13 @@ class TestCapture:
         assert len(seen) > 1
         assert {stat.S_IMODE(path.stat().st_mode) for path in captured_mail.folder.glob("*.eml")} == {0o600}
         assert [path for path in captured_mail.folder.iterdir() if path.suffix != ".eml"] == []
+
+    async def test_a_folder_that_somebody_tidied_away_is_made_again(
+        self, kit: Runtime, captured_mail: CapturedMail
+    ) -> None:
+        shutil.rmtree(captured_mail.folder)
+        await kit.mail.send(Ticket(name="Ada", seat=7), to("ada@example.com"))
+        assert len(captured_mail.to("ada@example.com")) == 1
 
 
 class TestText:

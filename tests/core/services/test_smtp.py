@@ -247,7 +247,7 @@ class TestSecurity:
         self, kit: Runtime, post: Post, context: ssl.SSLContext
     ) -> None:
         async with serving(post, implicit_tls=context) as port:
-            said = await self.refused(kit, SMTPServer("localhost", port, timeout=0.3))
+            said = await self.refused(kit, SMTPServer("localhost", port, timeout=1))
         assert "set SMTP_SSL=true" in said
 
     async def test_a_server_without_starttls_gets_nothing(self, kit: Runtime, server: SMTPServer, post: Post) -> None:
@@ -300,5 +300,5 @@ class TestSecurity:
 
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as listening:
             port = listening.sockets[0].getsockname()[1]
-            said = await self.refused(kit, SMTPServer("127.0.0.1", port, tls=False, timeout=0.2))
+            said = await self.refused(kit, SMTPServer("127.0.0.1", port, tls=False, timeout=1))
         assert "does not greet" in said

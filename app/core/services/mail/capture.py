@@ -30,6 +30,7 @@ class CaptureMailService(MailServiceBase):
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all: someone may be reading the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied it away since the start
     handle, draft = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
