@@ -16,7 +16,8 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from app.core.api.identity import remember_principal
 from app.core.api.openapi import DocumentedAPI
-from app.core.deps import cached
+from app.core.db import Database
+from app.core.deps import CacheService, DBSession, cached
 from app.core.runtime import Runtime
 from app.core.services.cache import CacheServiceInterface
 from tests.utils import freeze
@@ -402,6 +403,69 @@ class TestNotKept:
             return plan
 
         await self.check(http, house, "/a", 200)
+
+
+class Prices:
+    """A service of a module, which is no value."""
+
+    def __init__(self, tenant: str = "") -> None:
+        self.tenant = tenant
+
+
+async def prices(db: DBSession, cache: CacheService) -> Prices:
+    return Prices()
+
+
+async def prices_of_all(prices: Annotated[Prices, Depends(prices)]) -> Prices:
+    return prices
+
+
+async def tenant(request: Request) -> str:
+    return request.headers.get("x-tenant", "")
+
+
+async def prices_of_tenant(tenant: Annotated[str, Depends(tenant)]) -> Prices:
+    return Prices(tenant)
+
+
+class TestServices:
+    async def test_one_that_no_request_reaches_is_no_part_of_the_key(
+        self, http: httpx.AsyncClient, house: House, committed: Database
+    ) -> None:
+        @house.web.get("/price/{number}")
+        @cached(ttl=60, prefix=house.prefix)
+        async def price(number: int, service: Annotated[Prices, Depends(prices_of_all)]) -> int:
+            house.calls.append(number)
+            return number
+
+        assert [(await http.get(f"/price/{number}")).json() for number in (1, 2, 1)] == [1, 2, 1]
+        assert house.calls == [1, 2]
+
+    async def test_a_value_counts_whoever_makes_it(self, http: httpx.AsyncClient, house: House) -> None:
+        discount = 5
+
+        async def today() -> int:
+            return discount
+
+        @house.web.get("/discount")
+        @cached(ttl=60, prefix=house.prefix)
+        async def read(of_today: Annotated[int, Depends(today)]) -> int:
+            return of_today
+
+        assert (await http.get("/discount")).json() == 5
+        discount = 10
+        assert (await http.get("/discount")).json() == 10
+
+    async def test_one_that_is_made_of_the_request_needs_a_key_builder(
+        self, http: httpx.AsyncClient, house: House
+    ) -> None:
+        @house.web.get("/tenant")
+        @cached(ttl=60, prefix=house.prefix)
+        async def price(service: Annotated[Prices, Depends(prices_of_tenant)]) -> str:
+            return service.tenant
+
+        with pytest.raises(TypeError, match="needs a key_builder"):
+            await http.get("/tenant", headers={"X-Tenant": "ann"})
 
 
 class TestCrowd:

@@ -52,10 +52,15 @@ class Exchange:
         return principal_of(self.request)
 
     @property
-    def _heard(self) -> "_Headers":
+    def constants(self) -> frozenset[str]:
+        """The arguments that are made without a look at the request, by themselves and by what they depend on."""
+        return self._declared.constants
+
+    @property
+    def _declared(self) -> "_Declared":
         scope = self.request.scope
-        # What a route is included with, FastAPI keeps apart from it.
-        return _headers(scope.get("fastapi", {}).get("effective_route_context") or scope.get("route"))
+        # The dependencies of `include_router` are in FastAPI's context of the route, not in the route.
+        return _declared_by(scope.get("fastapi", {}).get("effective_route_context") or scope.get("route"))
 
     def is_answered_by(self, function: Callable[..., Any]) -> bool:
         """Whether `function` is the path operation, and not one of its dependencies."""
@@ -84,7 +89,7 @@ class Exchange:
         headers.setdefault("ETag", answer.etag)
         headers.setdefault("Cache-Control", self._freshness(answer))
         headers["Vary"] = ", ".join(
-            dict.fromkeys([*headers.getlist("vary"), *self._heard.credentials, *self._heard.others])
+            dict.fromkeys([*headers.getlist("vary"), *self._declared.credentials, *self._declared.headers])
         )
         if not _names(self.request.headers.getlist("if-none-match"), headers["ETag"]):
             return None
@@ -94,31 +99,52 @@ class Exchange:
         return unchanged
 
     def _freshness(self, answer: Answer) -> str:
-        known = any(name in self.request.headers for name in self._heard.credentials)
+        known = any(name in self.request.headers for name in self._declared.credentials)
         personal = self.caller or known or "set-cookie" in self.response.headers
         age = "no-cache" if answer.until is None else f"max-age={max(0, int(answer.until - time.time()))}"
         return f"{'private' if personal else 'public'}, {age}"
 
 
-class _Headers(NamedTuple):
-    """The headers an answer may depend on: those that say who asks, and others that are declared."""
+class _Declared(NamedTuple):
+    """What a route says an answer may depend on: headers that tell who asks, other headers; and what it cannot."""
 
     credentials: list[str]
-    others: list[str]
+    headers: list[str]
+    constants: frozenset[str]
 
 
-_declared: dict[int, tuple[Any, _Headers]] = {}
+_known: dict[int, tuple[Any, _Declared]] = {}
 
 
-def _headers(route: Any) -> _Headers:
-    known, headers = _declared.get(id(route), (None, _Headers([], [])))
-    if known is not route:  # a route cannot be hashed, and the walk costs more than the rest
+def _declared_by(route: Any) -> _Declared:
+    known, declared = _known.get(id(route), (None, None))
+    if declared is None or known is not route:  # a route cannot be hashed, and the walk costs more than the rest
         dependant = getattr(route, "dependant", None) or Dependant()
-        credentials = ["Authorization", "Cookie", *_key_headers(dependant)]
         fields = [field for field in get_flat_params(dependant) if isinstance(field.field_info, params.Header)]
-        headers = _Headers(credentials, [field.alias for field in fields if field.alias != "authorization"])
-        _declared[id(route)] = route, headers
-    return headers
+        declared = _Declared(
+            credentials=["Authorization", "Cookie", *_key_headers(dependant)],
+            headers=[field.alias for field in fields if field.alias != "authorization"],
+            constants=frozenset(each.name for each in dependant.dependencies if each.name and _is_constant(each)),
+        )
+        _known[id(route)] = route, declared
+    return declared
+
+
+def _is_constant(dependant: Dependant) -> bool:
+    """Whether nothing of a request reaches this dependency, by itself or through what it depends on."""
+    from app.core.deps import db_session  # asks for the method alone
+
+    if dependant.call is db_session:
+        return True
+    read = (
+        *get_flat_params(dependant),
+        *dependant.body_params,
+        dependant.request_param_name,
+        dependant.websocket_param_name,
+        dependant.http_connection_param_name,
+        dependant.security_scopes_param_name,
+    )
+    return not any(read) and all(map(_is_constant, dependant.dependencies))
 
 
 def _key_headers(dependant: Dependant) -> Iterator[str]:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_type_hints
 
 from fastapi import Response
@@ -32,7 +32,7 @@ Tags = Iterable[str] | Callable[..., Iterable[str]]
 
 _MASKED = b'"**********"'
 
-# What stands for no value: it does not change a result.
+# Arguments of these types are no part of a key: they do not change a result.
 _TOOLS = (
     AsyncSession,
     async_scoped_session,
@@ -57,9 +57,10 @@ def cached(
     The key is `key_builder(function, *args, **kwargs)`, to be used with `CacheService.delete` as it stands, or
     the function and all its arguments; `prefix` goes before the one and in the place of the other's function.
     A user among the arguments is part of it, and on a path operation so is the caller a dependency has proven,
-    unless `private=False`. An argument that is no value (a service, a request) needs a `key_builder`: leaving
-    it out of the key could show one caller's result to another. What is given back is what the annotation of
-    the return makes of the JSON, on a miss as on a hit.
+    unless `private=False`. A dependency of a path operation that nothing of the request reaches (a service) is
+    no part of it. Any other argument that is no value (the request itself, a service made of it) needs a
+    `key_builder`: leaving it out of the key could show one caller's result to another. What is given back is what
+    the annotation of the return makes of the JSON, on a miss as on a hit.
 
     A path operation answers with `ETag` and `Cache-Control`, and 304 to who has the answer already. Only GET and
     HEAD are remembered, and only what is no `Response`, has no other status and sets no cookie.
@@ -82,9 +83,9 @@ def cached(
         if not everything and (unknown := named.keys() - signature.parameters.keys()):
             raise TypeError(f"@cached: {_name(function)} has no argument {', '.join(sorted(unknown))} to make tags of")
 
-        def key_of(*args: P.args, **kwargs: P.kwargs) -> str:
+        def key_of(constants: Collection[str], *args: P.args, **kwargs: P.kwargs) -> str:
             if key_builder is None:
-                return start + _digest(function, signature.bind(*args, **kwargs))
+                return start + _digest(function, signature.bind(*args, **kwargs), constants)
             built = key_builder(function, *args, **kwargs)
             return start + built if prefix else built
 
@@ -100,9 +101,9 @@ def cached(
             call = functools.partial(function, *args, **kwargs)
             if exchange and answers and not exchange.is_safe:
                 return await call()
-            key = key_of(*args, **kwargs)
+            key = key_of(exchange.constants if exchange and answers else (), *args, **kwargs)
             if OF_CALLER in key:
-                return await call()  # it could name what belongs to somebody
+                return await call()  # with the separator in it, a key could be that of another caller's entry
             marks = list(tags(**taken(*args, **kwargs)) if callable(tags) else tags)
             if exchange and private and (caller := exchange.caller):
                 marks.append(caller_tag(key))
@@ -213,13 +214,11 @@ class _Codec:
         return self._adapter.validate_python(value, by_alias=True, by_name=True)
 
 
-def _digest(function: Callable[..., Any], arguments: inspect.BoundArguments) -> str:
+def _digest(function: Callable[..., Any], arguments: inspect.BoundArguments, constants: Collection[str]) -> str:
     arguments.apply_defaults()
-    values: dict[str, Any] = {}
-    for name, value in arguments.arguments.items():
-        if isinstance(value, _TOOLS):
-            continue
-        values[name] = _whole(value)
+    given = {name: value for name, value in arguments.arguments.items() if not isinstance(value, _TOOLS)}
+    values = {name: _whole(value) for name, value in given.items()}
+    values = {name: value for name, value in values.items() if name not in constants or _is_json(value)}
     try:
         content = to_json(values)
     except PydanticSerializationError as exc:
@@ -245,6 +244,14 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_whole(item) for item in value]
     return value
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        to_json(value)
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 def _name(function: Callable[..., Any]) -> str:
