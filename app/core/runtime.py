@@ -88,7 +88,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
     pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
     database = Database.connect(settings.database_url, pool_size=pool_size, echo=settings.SQL_ECHO)
     stack.push_async_callback(database.close)
-    redis = connect_redis(settings.redis_url) if settings.redis_url else None
+    redis = connect_redis(settings.redis_url, settings.RATE_LIMITER_TIMEOUT_SECONDS) if settings.redis_url else None
     if redis:
         stack.push_async_callback(redis.aclose)
     cache = _cache(settings, stack)
@@ -139,7 +139,7 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         await opened.background.close(max(grace_ends - asyncio.get_running_loop().time(), 1))
 
 
-def connect_redis(url: str, timeout: float = 0.2) -> Redis:
+def connect_redis(url: str, timeout: float) -> Redis:
     """For the cache and the limiter: fail within `timeout` seconds, their users have an answer without Redis."""
     pool = BlockingConnectionPool.from_url(
         url,

@@ -22,7 +22,9 @@ SHARED = pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="need
 def servers(folder: Path, count: int) -> Iterator[list[str]]:
     """The base URLs of as many processes that serve the application and share their stores."""
     with served_settings() as settings, ExitStack() as stack:
-        env = environment(folder, **settings, ENVIRONMENT="local", SECRET_KEY=uuid4().hex)
+        env = environment(
+            folder, **settings, ENVIRONMENT="local", SECRET_KEY=uuid4().hex, RATE_LIMITER_TIMEOUT_SECONDS="10"
+        )
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         ports = [listener.getsockname()[1] for listener in listeners]
         for listener in listeners:

@@ -10,9 +10,6 @@ from app.core.api.limiter_windows import Verdict, Windows
 from app.core.runtime import runtime
 from app.core.services.log import logger
 
-REDIS_PATIENCE = 0.2
-"""For how many seconds one call waits for Redis, connecting and waiting for a free connection included."""
-
 REDIS_PAUSE = 1.0
 """For how many seconds Redis is not asked again after it did not answer."""
 
@@ -40,13 +37,13 @@ class Stores:
         return own if shared is None or self._failed_within(limit.rate.interval / 1000) else shared
 
     async def _ask_redis(self, limit: Windows, item: RateItem, prefix: str) -> Verdict | None:
-        redis, now = runtime().redis, time.monotonic()
+        redis, settings, now = runtime().redis, runtime().settings, time.monotonic()
         if redis is None or now < self._ask_again:
             return None
         if self._away:
             self._ask_again = now + REDIS_PAUSE  # one call finds out for all
         try:
-            async with asyncio.timeout(REDIS_PATIENCE):
+            async with asyncio.timeout(settings.RATE_LIMITER_TIMEOUT_SECONDS):
                 verdict = await limit.admit_shared(item, redis, prefix)
         except (RedisError, OSError) as exc:
             self._failed_at = time.monotonic()

@@ -43,6 +43,7 @@ class AppConfig(BaseConfig):
     TRUSTED_PROXIES: StrList = Field(default=[])
     MAX_BODY_SIZE: int = Field(default=1024 * 1024, ge=0)
     RATE_LIMITER_ENABLED: bool = True
+    RATE_LIMITER_TIMEOUT_SECONDS: float = Field(default=0.2, gt=0)
     SHUTDOWN_GRACE_SECONDS: int = Field(default=20, ge=0)
     MODULES: StrList = Field(default=["app.*"])
     VAR_DIR: Path = Path("var")

@@ -248,7 +248,7 @@ class TestRedisAway:
         async def allowed() -> bool:
             return (await stores.decide(windows(3, 60_000), key, "kit-test:")).allowed
 
-        async with connect_redis(f"redis://{host}:{port}/0") as silent:
+        async with connect_redis(f"redis://{host}:{port}/0", 0.2) as silent:
             runtime().redis = silent
             begun = time.monotonic()
             assert await allowed()
@@ -274,7 +274,7 @@ class TestRedisAway:
         async def ask() -> None:
             await stores.decide(windows(1, 60_000), str(uuid4()), "kit-test:")
 
-        async with connect_redis(f"redis://{host}:{port}/0") as broken:
+        async with connect_redis(f"redis://{host}:{port}/0", 0.2) as broken:
             runtime().redis = broken
             await ask()
             asked = 0

@@ -119,7 +119,7 @@ class TestLink:
                 await asyncio.sleep(0)
             return "here"
 
-        redis = connect_redis("redis://127.0.0.1:1/0")
+        redis = connect_redis("redis://127.0.0.1:1/0", 0.2)
         link = RedisLink(redis, lambda: asyncio.sleep(0), 0.01)
         assert await link.call(answer) == "here"
         await redis.aclose()
