@@ -32,6 +32,14 @@ def pytest_report_header() -> str:
     return f"backend: {backend.name}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What says the same whatever the stores is tried by the embedded half alone."""
+    if isinstance(backend, backends.Served):
+        once = [item for item in items if item.get_closest_marker("once")]
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if item not in once]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it again where people look: at the end."""
     terminalreporter.write_line(f"ran {backend.name}")

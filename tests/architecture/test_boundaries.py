@@ -10,6 +10,8 @@ from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
 from tests.architecture.conftest import Plant
 
+pytestmark = pytest.mark.once
+
 
 def test_the_house_has_no_breach() -> None:
     assert [str(violation) for violation in boundary_violations()] == []

@@ -4,6 +4,8 @@ import pytest
 
 from tests.architecture.conftest import Plant
 
+pytestmark = pytest.mark.once
+
 MODEL = """
 from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, Table
 from sqlalchemy.orm import Mapped, mapped_column, relationship

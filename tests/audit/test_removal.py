@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.core.configs import PROJECT_ROOT
 from tests.planted import PlantedProject
 from tests.processes import environment
+
+pytestmark = pytest.mark.once
 
 # The core path of auth, in a process that never imports what is left out.
 PATH = """

@@ -8,6 +8,8 @@ import pytest
 from app.cli.doctor.installation import content_hash
 from app.core.configs import PROJECT_ROOT
 
+pytestmark = pytest.mark.once
+
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^ ]+)", re.MULTILINE)
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 

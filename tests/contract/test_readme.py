@@ -65,6 +65,7 @@ class TestCalls:
 SOUND = "tests/architecture/test_boundaries.py::test_the_house_has_no_breach"
 
 
+@pytest.mark.once
 class TestModule:
     """What "Add a route" says, done in a copy of the checkout."""
 

@@ -8,6 +8,8 @@ from dotenv import dotenv_values
 from app.core.configs import PROJECT_ROOT, BaseConfig
 from app.core.modules import parts
 
+pytestmark = pytest.mark.once
+
 list(parts("config"))
 CONFIGS = [config for config in BaseConfig.known if config.__module__.startswith("app.")]
 NAMES = {name for config in CONFIGS for name in config.model_fields}

@@ -15,6 +15,8 @@ from app.core.modules import Module, parts
 from app.core.modules.lifespan import ModuleNotStarted, module_lifespans
 from tests.processes import environment
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Module]]:

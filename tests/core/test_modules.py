@@ -9,6 +9,8 @@ import pytest
 from app.core.exceptions import ConfigError
 from app.core.modules import discover, installed_modules, present_modules, table_owner
 
+pytestmark = pytest.mark.once
+
 Maker = Callable[..., str]
 
 

@@ -14,6 +14,8 @@ from tests.conftest import backend
 from tests.core.db.timelines import tables_of
 from tests.planted import PlantedProject
 
+pytestmark = pytest.mark.skipif(not os.environ.get("E2E"), reason="starts eight processes a round: make e2e")
+
 AT_ONCE = 8
 ROUNDS = int(os.environ.get("UPGRADE_ROUNDS", "1"))
 

@@ -8,6 +8,8 @@ import pytest
 from app.core.boundaries import isolation_violations
 from tests.external.conftest import Package
 
+pytestmark = pytest.mark.once
+
 Write = Callable[..., Path]
 
 

@@ -9,6 +9,8 @@ from app.core.exceptions import ConfigError
 from app.core.modules.external import find_external
 from tests.external.conftest import Package
 
+pytestmark = pytest.mark.once
+
 Write = Callable[..., Path]
 
 FASTAPPKIT = """

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from app.core.exceptions import ConfigError
 from tests.external.conftest import ROUTES, Package
 
+pytestmark = pytest.mark.once
+
 Register = Callable[..., None]
 
 

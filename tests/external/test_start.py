@@ -7,6 +7,8 @@ import pytest
 
 from tests.processes import kit
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("command", [("run",), ("openapi", "--check"), ("routes",)], ids=" ".join)
 def test_one_line_names_file_key_and_fault(command: tuple[str, ...], tmp_path: Path) -> None:
