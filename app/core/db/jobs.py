@@ -31,7 +31,8 @@ class Job(BaseModel):
 
     `available_at` is the earliest moment a runner may claim the row: its due time while it waits, the end of
     the lease while it is processed. So one query finds what is due and what a lost runner left behind.
-    `attempts` counts claims. With `started_at` it fences writes: a runner whose lease was taken over matches no more.
+    `attempts` counts claims. It and `started_at` name one claim: the writes of a runner whose lease another took over
+    no longer match the row.
     A `dedup_key` is taken while its job is unfinished; setting `finished_at` back to NULL may find it taken again.
     """
 

@@ -1,4 +1,4 @@
-"""Types whose values must not be stored."""
+"""Types whose values must not be stored, and values that are of one."""
 
 from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
@@ -16,6 +16,15 @@ def holds_secret(annotation: Any, _within: tuple[Any, ...] = ()) -> bool:
         return False  # a type may contain itself
     parts = [*get_args(annotation), *_fields(kind)]
     return any(holds_secret(part, (*_within, kind) if _fields(kind) else _within) for part in parts)
+
+
+def is_secret(value: Any) -> bool:
+    """Whether `value` is a secret or holds one, at any depth."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(is_secret, value))
+    return isinstance(value, Secret | SecretBytes | SecretStr)
 
 
 def _fields(kind: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, get_type_hints
 
 from fastapi import Response
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -20,6 +20,7 @@ from app.core.services.cache.names import OF_CALLER, caller_tag, namespace_of
 from app.core.services.events.interface import EventsServiceInterface
 from app.core.services.mail.interface import MailServiceInterface
 from app.core.services.queue.interface import QueueServiceInterface
+from app.core.services.secret_types import is_secret
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -206,7 +207,7 @@ class _Codec:
             dumped = adapter.dump_python(checked, mode="json", by_alias=False, round_trip=True)
         except (ValidationError, PydanticSerializationError) as exc:
             raise TypeError(f"@cached cannot keep what {_name(self._function)} returned: {type(exc).__name__}") from exc
-        if _MASKED in to_json(dumped) and _holds_secret(adapter.dump_python(checked)):
+        if _MASKED in to_json(dumped) and is_secret(adapter.dump_python(checked)):
             raise TypeError(f"@cached cannot keep what {_name(self._function)} returned: it holds a secret")
         return dumped
 
@@ -225,7 +226,7 @@ def _digest(function: Callable[..., Any], arguments: inspect.BoundArguments, con
         raise TypeError(
             f"@cached needs a key_builder for {_name(function)}: not every argument can be part of a key ({exc})"
         ) from exc
-    if _MASKED in content and _holds_secret(values):
+    if _MASKED in content and is_secret(values):
         raise TypeError(f"@cached needs a key_builder for {_name(function)}: secrets look all the same in a key")
     return hashlib.sha256(content).hexdigest()
 
@@ -256,14 +257,6 @@ def _is_json(value: Any) -> bool:
 
 def _name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def _holds_secret(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_secret, (*value.keys(), *value.values())))
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(map(_holds_secret, value))
-    return isinstance(value, SecretStr | SecretBytes | Secret)
 
 
 def _cache() -> CacheServiceInterface:

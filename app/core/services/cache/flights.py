@@ -10,7 +10,7 @@ Keep = Callable[[T, Callable[[], bool]], Awaitable[None]]
 """Keeps what was made; asks, when that is done, whether it still counts."""
 
 PATIENCE = 5.0
-"""For how many seconds one waits for another, who might in turn wait for a lock that the first one holds."""
+"""Seconds to wait for what another caller makes, before making it oneself: that one may wait for a lock of ours."""
 
 
 class NotShared(Exception):
@@ -26,7 +26,7 @@ class Flights(Generic[T]):
     async def join(self, key: str, tags: Collection[str], make: Callable[[], Awaitable[T]], keep: Keep[T]) -> T:
         """What `make` gave to one of those who join at once, kept by then; what it raised reaches all of them.
 
-        Where that one is cancelled, another takes over. NotShared has each of them make it.
+        Where that one is cancelled, another takes over. Where it raises NotShared, each makes it alone.
         """
         while opened := self._open.get(key):
             flight, _ = opened

@@ -17,7 +17,7 @@ TIMEOUT = 0.03
 """For how many seconds one call waits for Redis, connecting included, where nobody says otherwise."""
 
 TICKS = 6
-"""Into how many turns of the event loop that is divided."""
+"""The time is counted in so many turns of the event loop: a loop that is blocked is not a Redis that is slow."""
 
 CALLS = 10
 """How many are under way at once. More would only wait for this process, and open connections to do so."""

@@ -15,7 +15,7 @@ from app.core.services.cache.store import CacheStore, Found, Tokens
 from app.core.services.log import logger
 
 OWED = 1000
-"""How many names that could not be forgotten are remembered; beyond, everything is forgotten when Redis is back."""
+"""At most so many keys and patterns wait to be deleted when Redis is back; above that everything is deleted then."""
 
 BATCH = 500
 
@@ -48,7 +48,7 @@ class RedisStore(CacheStore):
         self._refused = False
 
     async def close(self) -> None:
-        """Look for a Redis that is away no longer."""
+        """Stop looking for whether Redis is back."""
         await self._link.close()
 
     async def read(self, key: str, tags: Collection[str]) -> Found:
@@ -94,7 +94,7 @@ class RedisStore(CacheStore):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.set(self._key(key), data, px=milliseconds)
             for name in self._tags(tags):
-                pipeline.pexpire(name, self._max_ms)  # never made anew: a tag forgotten meanwhile stays forgotten
+                pipeline.pexpire(name, self._max_ms)  # makes no key: what was invalidated meanwhile stays so
             await pipeline.execute()
 
         try:
@@ -150,7 +150,7 @@ class RedisStore(CacheStore):
             await step(partial(self._redis.unlink, *names[start : start + BATCH]))
 
     def _owe(self, reason: Exception) -> None:
-        """Remember what could not be forgotten, within bounds; nothing is read before it is."""
+        """See that what could not be deleted now is deleted before Redis is read again."""
         if len(self._owed) + len(self._owed_patterns) > OWED:
             self._owes_everything = True
             self._owed.clear()

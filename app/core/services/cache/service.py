@@ -21,7 +21,7 @@ COMPLAINT_LENGTH = 200
 """How much of a key that is: who asks may have chosen it."""
 
 MAX_TAG = 200
-"""A longer tag is kept as a digest, as a store does not count its length; so is one beyond ASCII, whatever is in it."""
+"""A longer tag, or one beyond ASCII, is stored as its SHA-256: the names of tags do not count as memory in use."""
 
 _TAKEN = object()
 
@@ -43,8 +43,8 @@ class _Made:
 class CacheService(CacheServiceInterface):
     """The cache over a store: `CacheService(MemoryStore())` in a test.
 
-    The methods are no coroutine functions: they must see who calls, and by the time something is awaited
-    that may be the event loop.
+    The methods are plain functions that give back coroutines: whose namespace it is they read from the caller's
+    frame, and once a coroutine runs its caller may be the event loop.
     """
 
     def __init__(self, store: CacheStore, *, max_value_bytes: int = 1024 * 1024, max_seconds: float = 86400) -> None:

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-from pydantic import Secret, SecretBytes, SecretStr
-
 from app.core.services.mail.envelope import EmailCopy, EmailData
 from app.core.services.mail.interface import BaseTemplate, MailServiceInterface
 from app.core.services.mail.message import OutgoingMail, Sender, compose
 from app.core.services.queue.context import PermanentFailure
 from app.core.services.queue.interface import BaseTask, QueueServiceInterface
 from app.core.services.queue.registry import queued
+from app.core.services.secret_types import is_secret
 
 MAX_STORED_BYTES = 50 * 1024 * 1024
 """How much the attachments of one queued mail may take up in the table of jobs."""
@@ -87,16 +86,8 @@ class SendMail(MailTask):
 
 def _storable(template: BaseTemplate) -> dict[str, Any]:
     for name, value in template.model_dump().items():
-        if _holds_secret(value):
+        if is_secret(value):
             raise TypeError(
                 f"{template.template_name()}.{name} is a secret, which no row may hold: push a task that makes it"
             )
     return template.model_dump(mode="json")
-
-
-def _holds_secret(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(map(_holds_secret, value))
-    return isinstance(value, Secret | SecretBytes | SecretStr)

@@ -100,7 +100,7 @@ def render(template: BaseTemplate) -> tuple[str, str]:
 
 
 def _identity() -> tuple[str, datetime]:
-    """The mail's name and the moment that tells it from one of another database's job of the same id."""
+    """What file and Message-ID are named after: the job and when it was made, as jobs of two databases share ids."""
     job = current_job()
     return (job.effect_key(), job.created_at) if job else (uuid4().hex, utcnow())
 

@@ -51,7 +51,7 @@ def failed(job: Job, error: str, delay: timedelta) -> Outcome:
 
 
 def postponed(job: Job, error: str, delay: timedelta) -> Outcome:
-    """Nothing was tried, so the job may try once more often; the pauses grow with `attempts`."""
+    """This process cannot run the job, so the attempt is given back; the pauses grow with `attempts`."""
     return Outcome(job, {**failed(job, error, delay).values, "max_attempts": job.max_attempts + 1})
 
 

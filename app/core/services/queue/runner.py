@@ -93,7 +93,7 @@ class JobRunner:
     async def _claim(self, free: int, expected: bool) -> bool:
         """Start up to `free` jobs; whether there may be more. Where none is expected it only looks first."""
         try:
-            # Where the heart could not beat in time (SQLite is locked, a task blocks the event loop) our own are due.
+            # Where heartbeats came late (SQLite is locked, a task blocks the loop) our own jobs look due: not those.
             own = [job.id for job in self._active]
             jobs = await self.store.claim(free, own) if expected or await self.store.any_due(own) else []
         except Exception as exc:

@@ -20,7 +20,7 @@ from app.core.services.queue.store import new_job
 IN_TIME = timedelta(minutes=1)
 """A tick found later than this was missed."""
 AHEAD = timedelta(hours=1)
-"""A schedule that has come further than this was moved on by a clock that was wrong, not by another scheduler's."""
+"""A schedule that is further ahead than this was moved on by a host whose clock was wrong: it goes on from now."""
 
 _LONGEST_SLEEP_SECONDS = 10.0  # so that a clock that was put right is noticed
 _PAUSE = timedelta(seconds=1)

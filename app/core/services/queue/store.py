@@ -15,7 +15,7 @@ from app.core.services.queue.outcomes import Outcome
 from app.core.services.queue.registry import RegisteredTask
 
 Run: TypeAlias = tuple[int, int, datetime | None]
-"""A job's id, the attempt it was claimed for, and when: attempts are given back and begun anew, so they may repeat."""
+"""A job's id, the attempt it was claimed for, and when: a hand-back or a retry repeats attempts, never the moment."""
 
 # Composed once: every job pays for these.
 _table = Job.metadata.tables[Job.__tablename__]
