@@ -58,10 +58,22 @@ class TestModuleName:
             plan_module(name, "shared", force=False)
         assert str(refused.value) == said
 
-    @pytest.mark.parametrize("name", ["app", "core", "shared", "sqlalchemy", "email", "auth", "Reviews"])
+    @pytest.mark.parametrize("name", ["app", "core", "shared", "sqlalchemy", "email", "Reviews"])
     def test_what_no_package_can_be_called(self, name: str) -> None:
         with pytest.raises(GeneratorError):
             plan_package(name, force=False)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("auth", "the module auth exists: choose another name"),
+            ("auth_extras", "the tables of auth_extras and auth would begin alike: choose another name"),
+        ],
+    )
+    def test_a_package_beside_a_module_that_begins_like_it(self, name: str, said: str) -> None:
+        with pytest.raises(GeneratorError) as refused:
+            plan_package(name, force=False)
+        assert str(refused.value) == said
 
 
 class TestModelName:
