@@ -103,8 +103,8 @@ class TestModule:
 
     def test_every_shape_passes(self, clone: Clone) -> None:
         modules = {
-            "billing": ("shared", {"Invoice": EVERY_TYPE, "InvoiceLine": PURCHASES}),
-            "customer_support_cases": ("own", {"Note": ("text:text:nullable",), "CustomerSupportCase": EVERY_TYPE}),
+            "billing": ("shared", {"Invoice": EVERY_TYPE, "Client": PURCHASES}),
+            "customer_support_cases": ("own", {"Property": ("text:text:nullable",), "CustomerSupportCase": EVERY_TYPE}),
         }
         for module, (migrations, models) in modules.items():
             clone.made("module", "new", module, "--migrations", migrations)
@@ -155,7 +155,7 @@ class TestRemoval:
         clone.made("model", "new", "gift_cards", "Order", *PURCHASES)
         clone.made("model", "new", "gift_cards", "GiftCard", "code:str(12):unique", "order_id:int:index")
         assert "/gift-cards/orders is served already" in clone.refused("model", "new", "gift_cards", "Order", "a:int")
-        assert "exceptions.py has the name OrderNotFound already" in clone.refused(
+        assert "exceptions.py uses the name OrderNotFound already" in clone.refused(
             "model", "new", "gift_cards", "Order", "a:int", "--plural", "other_orders"
         )
         assert "the name Field already" in clone.refused("model", "new", "gift_cards", "Field", "a:int")
