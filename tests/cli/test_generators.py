@@ -125,7 +125,7 @@ class TestFields:
         ("field", "said"),
         [
             ("number", "'number' is no field: write name:type, with :unique, :index or :nullable behind it"),
-            ("number:string", "number: there is no type string; there are str, text, int, float, decimal, bool, "),
+            ("number:string", "number: there is no type string; there are str, text, int, id, float, "),
             ("number:str:uniq", "number: 'uniq' is none of unique, index, nullable"),
             ("placedAt:datetime", "'placedAt' is no name of a field: write it as in placed_at"),
             ("a__lt:int", "'a__lt' is no name of a field"),

@@ -30,7 +30,14 @@ PURCHASES = ("number:str:unique", "total:decimal", "placed_at:datetime")
 EVERY_TYPE = (
     *("code:str(3):unique", "title:str(80):index:nullable", "body:text", "note:text:nullable", "count:int:unique"),
     *("size:int:index:nullable", "ratio:float", "price:decimal(5,3)", "rate:decimal(15,0):nullable", "is_open:bool"),
-    *("due_on:date:index", "seen_at:datetime:nullable", "token:uuid:unique", "data:json", "extra:json:nullable"),
+    *(
+        "owner_id:id:index",
+        "due_on:date:index",
+        "seen_at:datetime:nullable",
+        "token:uuid:unique",
+        "data:json",
+        "extra:json:nullable",
+    ),
     *("contact:email:unique", "type:str:nullable"),
 )
 
