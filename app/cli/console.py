@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
@@ -82,6 +83,18 @@ def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
 def show_json(value: Any) -> None:
     """JSON for programs."""
     typer.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def write_or_compare(path: Path, text: str, command: str, *, check: bool) -> None:
+    """Write a document that is made from the code, or end the program where it is not what the code says."""
+    if not check:
+        path.write_text(text, encoding="utf-8")
+        typer.echo(f"{path} is written.")
+        return
+    name = f"{path.parent.name}/{path.name}"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        fail(f"{name} is not what the code says. If the change is meant: .venv/bin/{command}")
+    typer.echo(f"{name} is what the code says.")
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import fail, load_settings, settings_errors, show_json
+from app.cli.console import load_settings, settings_errors, show_json, write_or_compare
 from app.cli.generators import commands
 
 if TYPE_CHECKING:
@@ -94,12 +94,4 @@ def docs(check: Annotated[bool, typer.Option("--check", help="Compare instead of
     from app.cli.module_map import module_map
     from app.core.configs import PROJECT_ROOT
 
-    path = PROJECT_ROOT / "docs" / "module-map.md"
-    text = module_map()
-    if not check:
-        path.write_text(text, encoding="utf-8")
-        typer.echo(f"{path} is written.")
-    elif not path.exists() or path.read_text(encoding="utf-8") != text:
-        fail("docs/module-map.md is not what the code says. If the change is meant: .venv/bin/kit module docs")
-    else:
-        typer.echo("docs/module-map.md is what the code says.")
+    write_or_compare(PROJECT_ROOT / "docs" / "module-map.md", module_map(), "kit module docs", check=check)

@@ -106,8 +106,8 @@ def _tasks(module: Module) -> Iterator[Entry]:
 
 def _schedules(module: Module) -> Iterator[Entry]:
     for task in sorted(_of(module, tasks, lambda task: task.cls), key=lambda task: task.name):
-        if task.cls.__schedule__ is not None:
-            yield str(task.cls.__schedule__), f"`{task.name}`"
+        if task.schedule is not None:
+            yield str(task.schedule), f"`{task.name}`"
 
 
 def _tables(module: Module, modules: Sequence[Module]) -> Iterator[Entry]:

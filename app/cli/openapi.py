@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.console import fail, load_settings, settings_errors
+from app.cli.console import load_settings, settings_errors, write_or_compare
 
 
 def openapi(
@@ -21,12 +21,5 @@ def openapi(
     with settings_errors():
         from app.main import create_app
 
-    path = PROJECT_ROOT / "docs" / "openapi.json"
     document = json.dumps(create_app(run_jobs=False).openapi(), indent=2, ensure_ascii=False) + "\n"
-    if not check:
-        path.write_text(document)
-        typer.echo(f"{path} is written.")
-    elif not path.exists() or path.read_text() != document:
-        fail("docs/openapi.json is not what the code says. If the change is meant: .venv/bin/kit openapi")
-    else:
-        typer.echo("docs/openapi.json is what the code says.")
+    write_or_compare(PROJECT_ROOT / "docs" / "openapi.json", document, "kit openapi", check=check)

@@ -95,7 +95,7 @@ def _describe(found: "RegisteredTask") -> dict[str, Any]:
     return {
         "name": found.name,
         "data": _data(found),
-        "schedule": None if cls.__schedule__ is None else str(cls.__schedule__),
+        "schedule": None if found.schedule is None else str(found.schedule),
         "max_attempts": cls.max_attempts,
         "backoff": cls.backoff,
         "timeout": cls.timeout,

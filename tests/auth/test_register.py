@@ -41,7 +41,12 @@ class TestRegister:
         assert user["status_id"] == 1
         assert user["is_verified"] is False
 
-    async def test_the_password_is_stored_as_argon2id(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+    async def test_the_password_is_stored_as_argon2id(
+        self, db: AsyncSession, client: httpx.AsyncClient, configure: Callable[..., AuthConfig]
+    ) -> None:
+        defaults = {name: AuthConfig.model_fields[f"PASSWORD_HASH_{name}"].default for name in ("MEMORY_KIB", "ROUNDS")}
+        configure(**{f"PASSWORD_HASH_{name}": value for name, value in defaults.items()})
+
         await client.post(URL, json=body())
 
         stored = await db.scalar(select(User.password_hash).where(User.username == "Bob"))

@@ -3,6 +3,7 @@
 What they do is in test_generated.py; that what they write passes every check is proven by tests/e2e.
 """
 
+import ast
 import os
 import signal
 from pathlib import Path
@@ -57,10 +58,22 @@ class TestModuleName:
             plan_module(name, "shared", force=False)
         assert str(refused.value) == said
 
-    @pytest.mark.parametrize("name", ["app", "core", "shared", "sqlalchemy", "email", "auth", "Reviews"])
+    @pytest.mark.parametrize("name", ["app", "core", "shared", "sqlalchemy", "email", "Reviews"])
     def test_what_no_package_can_be_called(self, name: str) -> None:
         with pytest.raises(GeneratorError):
             plan_package(name, force=False)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("auth", "the module auth exists: choose another name"),
+            ("auth_extras", "the tables of auth_extras and auth would begin alike: choose another name"),
+        ],
+    )
+    def test_a_package_beside_a_module_that_begins_like_it(self, name: str, said: str) -> None:
+        with pytest.raises(GeneratorError) as refused:
+            plan_package(name, force=False)
+        assert str(refused.value) == said
 
 
 class TestModelName:
@@ -87,6 +100,7 @@ class TestModelName:
             ("purchase_order", "'purchase_order' is no name of a model: write PurchaseOrder"),
             ("order", "'order' is no name of a model: write Order"),
             ("True", "True is a name of Python: choose another for the model"),
+            ("Class", "class is a keyword of Python: choose another name for the model"),
             ("Warning", "Warning is a name of Python: choose another for the model"),
         ],
     )
@@ -111,7 +125,7 @@ class TestFields:
         ("field", "said"),
         [
             ("number", "'number' is no field: write name:type, with :unique, :index or :nullable behind it"),
-            ("number:string", "number: there is no type string; there are str, text, int, float, decimal, bool, "),
+            ("number:string", "number: there is no type string; there are str, text, int, id, float, "),
             ("number:str:uniq", "number: 'uniq' is none of unique, index, nullable"),
             ("placedAt:datetime", "'placedAt' is no name of a field: write it as in placed_at"),
             ("a__lt:int", "'a__lt' is no name of a field"),
@@ -154,6 +168,17 @@ class TestModel:
     def test_identifiers_that_postgresql_would_cut(self) -> None:
         with pytest.raises(GeneratorError, match="PostgreSQL takes 63"):
             self.plan("T" + "h" * 28, field=f"{'n' * 30}:str:unique")
+
+    def test_a_name_that_a_new_file_needs_itself(self) -> None:
+        with pytest.raises(GeneratorError, match=r"app/auth/models/base_model.py uses the name BaseModel already"):
+            self.plan("BaseModel")
+
+    def test_what_a_model_is_called_clashes_with_no_variable(self) -> None:
+        planned = self.plan("Zebra")
+        trees = [ast.parse(text) for path, text in (planned.made | planned.changed).items() if path.suffix == ".py"]
+        names = {getattr(node, "id", getattr(node, "arg", None)) for tree in trees for node in ast.walk(tree)}
+        assert "zebra_id" in names
+        assert "zebra" not in names  # it could be called `client` or `property`
 
     def test_an_unknown_module(self) -> None:
         with pytest.raises(GeneratorError, match=r"there is no module nowhere; there are .*auth"):

@@ -178,7 +178,7 @@ class TestDocs:
             "| `WEBSOCKET /api/v1/shop/news` | Tell what is sold. |",
             "| `POST /api/v1/auth/login` | Log in with e-mail address or user name (OAuth2 password grant). |",
             "| `get_user(user_id: int) -> UserDTO \\| None` | The account, or None where there is none (any more). |",
-            "| `17 3 * * *` | `auth.purge_expired` |",
+            "| `17 3 * * * UTC` | `auth.purge_expired` |",
             "| `REFRESH_TOKEN_EXPIRE_DAYS` | `30` |",
         ]:
             assert line in text.splitlines()

@@ -3,9 +3,11 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from select import select as select_ready
 from typing import Any
@@ -71,8 +73,9 @@ class House:
         assert "Traceback" not in done.stderr
         return done
 
-    def create_in_terminal(self, *arguments: str) -> str:
-        """Run the command where it can ask; what the terminal shows."""
+    @contextmanager
+    def terminal(self, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+        """The command where it can ask, and its terminal."""
         terminal, inner = pty.openpty()
         streams: Any = {"stdin": inner, "stdout": inner, "stderr": inner}
         with subprocess.Popen(
@@ -83,15 +86,21 @@ class House:
             **streams,
         ) as process:
             os.close(inner)
-            shown = ""
+            try:
+                yield process, terminal
+            finally:
+                process.kill()
+                os.close(terminal)
+
+    def create_in_terminal(self, *arguments: str) -> str:
+        """Answer what the command asks; what the terminal shows."""
+        shown = ""
+        with self.terminal(*arguments) as (process, terminal):
             for awaited in ("Password: ", "Repeat for confirmation: ", "has id"):
-                while awaited not in shown:
-                    assert select_ready([terminal], [], [], 30)[0], shown
-                    shown += os.read(terminal, 1024).decode()
+                shown = read_until(awaited, terminal, shown)
                 if awaited != "has id":
                     os.write(terminal, f"{PASSWORD}\n".encode())
-            os.close(terminal)
-        assert process.returncode == 0
+            assert process.wait(30) == 0
         return shown
 
     def read(self, statement: Any) -> list[Any]:
@@ -108,6 +117,14 @@ def house(template: URL, tmp_path: Path) -> Iterator[House]:
     url = backend.copy()
     yield House(url, tmp_path)
     backend.drop(url)
+
+
+def read_until(awaited: str, terminal: int, shown: str = "") -> str:
+    """What the terminal shows once it shows that."""
+    while awaited not in shown:
+        assert select_ready([terminal], [], [], 30)[0], shown
+        shown += os.read(terminal, 1024).decode()
+    return shown
 
 
 async def verifies(password: str, stored: str) -> bool:
@@ -151,6 +168,13 @@ class TestCreate:
         assert PASSWORD not in shown
         (user,) = house.read(select(User.__table__))
         assert await verifies(PASSWORD, user.password_hash)
+
+    def test_an_interrupt_at_the_question_ends_it(self, house: House) -> None:
+        with house.terminal("--email", "ada@example.com", "--username", "ada") as (process, terminal):
+            read_until("Password: ", terminal)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 1
+        assert house.read(select(User.__table__)) == []
 
 
 class TestRefusal:

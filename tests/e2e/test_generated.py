@@ -30,7 +30,14 @@ PURCHASES = ("number:str:unique", "total:decimal", "placed_at:datetime")
 EVERY_TYPE = (
     *("code:str(3):unique", "title:str(80):index:nullable", "body:text", "note:text:nullable", "count:int:unique"),
     *("size:int:index:nullable", "ratio:float", "price:decimal(5,3)", "rate:decimal(15,0):nullable", "is_open:bool"),
-    *("due_on:date:index", "seen_at:datetime:nullable", "token:uuid:unique", "data:json", "extra:json:nullable"),
+    *(
+        "owner_id:id:index",
+        "due_on:date:index",
+        "seen_at:datetime:nullable",
+        "token:uuid:unique",
+        "data:json",
+        "extra:json:nullable",
+    ),
     *("contact:email:unique", "type:str:nullable"),
 )
 
@@ -103,8 +110,8 @@ class TestModule:
 
     def test_every_shape_passes(self, clone: Clone) -> None:
         modules = {
-            "billing": ("shared", {"Invoice": EVERY_TYPE, "InvoiceLine": PURCHASES}),
-            "customer_support_cases": ("own", {"Note": ("text:text:nullable",), "CustomerSupportCase": EVERY_TYPE}),
+            "billing": ("shared", {"Invoice": EVERY_TYPE, "Client": PURCHASES}),
+            "customer_support_cases": ("own", {"Property": ("text:text:nullable",), "CustomerSupportCase": EVERY_TYPE}),
         }
         for module, (migrations, models) in modules.items():
             clone.made("module", "new", module, "--migrations", migrations)
@@ -155,7 +162,7 @@ class TestRemoval:
         clone.made("model", "new", "gift_cards", "Order", *PURCHASES)
         clone.made("model", "new", "gift_cards", "GiftCard", "code:str(12):unique", "order_id:int:index")
         assert "/gift-cards/orders is served already" in clone.refused("model", "new", "gift_cards", "Order", "a:int")
-        assert "exceptions.py has the name OrderNotFound already" in clone.refused(
+        assert "exceptions.py uses the name OrderNotFound already" in clone.refused(
             "model", "new", "gift_cards", "Order", "a:int", "--plural", "other_orders"
         )
         assert "the name Field already" in clone.refused("model", "new", "gift_cards", "Field", "a:int")

@@ -1,6 +1,7 @@
 """Look after accounts."""
 
 import secrets
+import signal
 import sys
 from typing import Annotated
 
@@ -46,5 +47,10 @@ def _given() -> str:
 def _asked() -> str:
     if not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask for the password: --password-stdin or --generate")
-    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    # The event loop takes the first Ctrl-C for a wish to cancel the task, which waits for the keyboard.
+    of_the_loop = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    finally:
+        signal.signal(signal.SIGINT, of_the_loop)
     return password

@@ -73,7 +73,7 @@ class FieldSpec:
     @property
     def schema_imports(self) -> set[str]:
         """What both types need."""
-        stored = {line for line in self.kind.imports if "sqlalchemy" not in line}
+        stored = {line for line in self.kind.imports if not line.startswith(("from sqlalchemy", "from app."))}
         return stored | set(self.kind.schema_imports)
 
     @property

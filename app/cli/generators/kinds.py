@@ -55,6 +55,16 @@ KINDS: dict[str, Kind] = {
         uniquable=False,
     ),
     "int": Kind("int", "Integer", schema_imports=(f"{_INPUTS} Integer",), factory="factory.Sequence(int)"),
+    "id": Kind(
+        "int",
+        "Id",
+        "BIGINT",
+        ("from app.core.db import BIGINT",),
+        (f"{_INPUTS} Id",),
+        factory="factory.Sequence(lambda n: n + 1)",
+        samples=lambda *_: (1_000_000_001, 1_000_000_002),
+        invalid=0,
+    ),
     "float": Kind(
         "float",
         "Number",

@@ -49,6 +49,8 @@ def plan_model(module_name: str, name: str, texts: list[str], *, plural: str | N
     _add_router(changes, module, names, values)
     _add_tests(changes, module, names, values)
     _add_dependency(changes, module)
+    for path, text in changes.made.items():
+        _check_clash(changes, path, "", text)
     if not force:
         changes.refuse_overwriting()
     return ModelPlan(module, names, table, changes)
@@ -187,9 +189,13 @@ def _add(changes: Changes, path: Path, text: str, *, extends: bool) -> None:
         return
     before = changes.text_of(path)
     source.check_parses(before, changes.shown(path))
-    if taken := source.clash(before, text):
-        raise GeneratorError(f"{changes.shown(path)} has the name {taken} already: choose another for the model")
+    _check_clash(changes, path, before, text)
     changes.change(path, source.merged(before, text))
+
+
+def _check_clash(changes: Changes, path: Path, before: str, text: str) -> None:
+    if taken := source.clash(before, text):
+        raise GeneratorError(f"{changes.shown(path)} uses the name {taken} already: choose another for the model")
 
 
 def _check_identifiers(table: str, fields: list[FieldSpec]) -> None:

@@ -56,6 +56,8 @@ def model_names(name: str, plural: str | None = None) -> Names:
     if keyword.iskeyword(name) or hasattr(builtins, name):
         raise GeneratorError(f"{name} is a name of Python: choose another for the model")
     one = snake(name)
+    if keyword.iskeyword(one):
+        raise GeneratorError(f"{one} is a keyword of Python: choose another name for the model")
     many = plural or plural_of(one)
     if not _SNAKE.fullmatch(many) or keyword.iskeyword(many):
         raise GeneratorError(f"{many!r} is no plural: give one with --plural, as --plural purchase_orders")

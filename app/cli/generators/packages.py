@@ -55,5 +55,7 @@ def _check_free(name: str) -> None:
     if name in TAKEN:
         raise GeneratorError(f"{name} is taken by the service itself: choose another name")
     others = ("core", *(module.short_name for module in present_modules()))
+    if name in others:
+        raise GeneratorError(f"the module {name} exists: choose another name")
     if other := table_clash(name, sorted(others)):
         raise GeneratorError(f"the tables of {name} and {other} would begin alike: choose another name")

@@ -38,6 +38,9 @@ def _in_utc(value: datetime) -> datetime:
 RowId: TypeAlias = Annotated[int, Path(ge=1, le=2**63 - 1)]
 """The id of a row, in a path."""
 
+Id: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
+"""The id of another row, in a body. Whether there is such a row is for the service to ask."""
+
 Integer: TypeAlias = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31 - 1)]
 """What a column of integers holds; no text and no truth value stands for it."""
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
-from app.core.api.inputs import Body, Day, Integer, Moment, Number, PatchBody
+from app.core.api.inputs import Body, Day, Id, Integer, Moment, Number, PatchBody
 
 NO_DATES: list[Any] = [0, 0.5, True, "0", "1e3", "", None, [], "31.1.2026"]
 
@@ -41,6 +41,7 @@ class TestBodies:
     ("kind", "value", "meant"),
     [
         (Integer, 2**31 - 1, 2**31 - 1),
+        (Id, 2**63 - 1, 2**63 - 1),
         (Number, 1, 1.0),
         (Day, "2026-01-31", date(2026, 1, 31)),
         (Moment, "2026-01-31T12:00:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
@@ -56,6 +57,7 @@ def test_what_is_taken(kind: Any, value: Any, meant: Any) -> None:
     [
         (Integer, 2**31),
         (Integer, -(2**31) - 1),
+        *((Id, value) for value in (0, -1, 2**63, "1", True, None)),
         *((kind, value) for kind in (Integer, Number) for value in ("1", True, None)),
         (Number, float("inf")),
         (Number, float("nan")),

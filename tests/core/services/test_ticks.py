@@ -82,3 +82,15 @@ class TestEvery:
     def test_what_is_wrong_is_said(self, interval: timedelta) -> None:
         with pytest.raises(ValueError, match=r"whole seconds|never"):
             Every(interval).next_after(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (Cron("0 3 * * *", tz="Europe/Berlin"), "0 3 * * * Europe/Berlin"),
+        (Cron("0 3 * * *", catch_up=True), "0 3 * * * UTC, what was missed once"),
+        (Every(timedelta(minutes=10)), "every 0:10:00"),
+    ],
+)
+def test_they_read_as_people_write_them(schedule: Cron | Every, said: str) -> None:
+    assert str(schedule) == said

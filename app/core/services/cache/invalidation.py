@@ -38,6 +38,7 @@ def invalidates(
         if not all(done):
             raise UnavailableError("The cache cannot be reached: what the event made untrue is still in it.")
 
+    forget.__doc__ = "Forget what the cache holds that is no longer true."
     forget.__module__ = caller
     forget.__qualname__ = f"invalidates.{event.__name__}"  # a listener's name, which stored jobs know it by
     return listener(event, durable=durable)(forget)

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CATCHES_UP = ", what was missed once"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Cron:
     line: str
     tz: str = "UTC"
     catch_up: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.line} {self.tz}{_CATCHES_UP if self.catch_up else ''}"
 
     def next_after(self, moment: datetime) -> datetime:
         """The first tick after `moment`; a ValueError says what is wrong with the line or the zone."""
@@ -47,6 +51,9 @@ class Every:
 
     interval: timedelta
     catch_up: bool = False
+
+    def __str__(self) -> str:
+        return f"every {self.interval}{_CATCHES_UP if self.catch_up else ''}"
 
     def next_after(self, moment: datetime) -> datetime:
         """The first tick after `moment`; a ValueError says what is wrong with the interval."""
