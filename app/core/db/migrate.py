@@ -279,7 +279,8 @@ def steps(line: Timeline, revisions: Sequence[str]) -> Iterator[Callable[..., No
         where = waiting[0] if waiting else "its end"
         orig = exc.orig if isinstance(exc, DBAPIError) else None
         reason = str(orig).partition("\n")[0] if orig else f"{type(exc).__name__}: {exc}"
-        raise MigrationError(f"timeline {line.name}: {where} failed, and nothing of it was kept: {reason}") from exc
+        kept = "Nothing of it was kept, but what it committed by itself"
+        raise MigrationError(f"timeline {line.name}: {where} failed: {reason.rstrip('.')}. {kept}.") from exc
 
 
 def _named(infos: Iterable[RevisionInfo]) -> str:

@@ -286,9 +286,7 @@ class TestDatabase:
         add_revision(line, 1, MAKE)
         add_revision(line, 2, "op.execute('INSERT INTO widgets_absent VALUES (1)')")
         before = tables_of(widgets.url)
-        with pytest.raises(
-            MigrationError, match=r"timeline widgets: widgets2 failed, and nothing of it was kept: .*absent"
-        ):
+        with pytest.raises(MigrationError, match=r"timeline widgets: widgets2 failed: .*absent"):
             widgets.upgrade()
         assert tables_of(widgets.url) == before
 
@@ -296,11 +294,11 @@ class TestDatabase:
         line = widgets.timelines["widgets"]
         add_revision(line, 1, MAKE, "raise NotImplementedError('no way back')")
         path = add_revision(line, 2, "raise RuntimeError('no')")
-        with pytest.raises(MigrationError, match=r"widgets2 failed, and nothing of it was kept: RuntimeError: no$"):
+        with pytest.raises(MigrationError, match=r"widgets2 failed: RuntimeError: no\. Nothing of it was kept"):
             widgets.upgrade()
         path.unlink()
         widgets.upgrade()
-        with pytest.raises(MigrationError, match=r"widgets1 failed, .*: NotImplementedError: no way back$"):
+        with pytest.raises(MigrationError, match=r"widgets1 failed: NotImplementedError: no way back\."):
             widgets.downgrade("base", "widgets")
         assert "widgets_a" in tables_of(widgets.url)
 
