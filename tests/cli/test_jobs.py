@@ -135,7 +135,7 @@ class TestTask:
     def test_the_list_says_what_each_takes(self, run: Kit) -> None:
         described = {task["name"]: task for task in json.loads(ok(run("task", "list", "--json")))}
         assert described["auth.send_email_change"]["data"] == ["user_id: int", "email: str"]
-        assert described["jobs.purge"]["schedule"] == "17 * * * *"
+        assert described["jobs.purge"]["schedule"] == "17 * * * * UTC"
         assert described["mail.send"]["max_attempts"] == 30
 
     def test_one_is_run_here_and_now(self, run: Kit, table: Session) -> None:
