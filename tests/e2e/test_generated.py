@@ -24,7 +24,10 @@ pytestmark = pytest.mark.skipif(not os.environ.get("E2E"), reason="takes minutes
 MAKE = ("make", "-o", ".venv/.development", "-o", ".venv/.runtime")
 MINUTES = 60.0
 SERVED = os.environ.get("TEST_BACKEND") == "served"
-"""What needs no database is left to the other half."""
+BACKENDS = ("embedded", "served") if SERVED else ("embedded",)
+"""What one half tries for both: the other has the whole suite to run on what is generated."""
+ALONE = {"E2E": "", "TEST_BACKEND": "embedded", "TEST_DATABASE_URL": "", "TEST_REDIS_URL": ""}
+"""As without servers."""
 
 PURCHASES = ("number:str:unique", "total:decimal", "placed_at:datetime")
 EVERY_TYPE = (
@@ -74,10 +77,10 @@ class TestModule:
         clone.made("module", "new", "purchase_orders")
         clone.made("model", "new", "purchase_orders", "PurchaseOrder", *PURCHASES)
         if SERVED:
-            clone.python("-m", "pytest", "-q", "tests/purchase_orders", timeout=5 * MINUTES)
+            clone.python("-m", "pytest", "-q", "tests/purchase_orders", timeout=5 * MINUTES, E2E="")
         else:
-            clone.run(*MAKE, "check", timeout=10 * MINUTES)
-            clone.run(*MAKE, "test", timeout=25 * MINUTES, E2E="", TEST_DATABASE_URL="", TEST_REDIS_URL="")
+            clone.run(*MAKE, "check", timeout=10 * MINUTES, **ALONE)
+            clone.run(*MAKE, "test", timeout=25 * MINUTES, **ALONE)
 
     def test_its_list_sorts_filters_and_pages(self, clone: Clone, settings: dict[str, str]) -> None:
         clone.made("module", "new", "purchase_orders")
@@ -108,6 +111,7 @@ class TestModule:
         assert walk["body"]["meta"]["pagination"]["next_cursor"]
         assert (wrong["status"], wrong["body"]["errors"][0]["loc"]) == (422, ["query", "filters"])
 
+    @pytest.mark.once
     def test_every_shape_passes(self, clone: Clone) -> None:
         modules = {
             "billing": ("shared", {"Invoice": EVERY_TYPE, "Client": PURCHASES}),
@@ -117,13 +121,12 @@ class TestModule:
             clone.made("module", "new", module, "--migrations", migrations)
             for name, fields in models.items():
                 clone.made("model", "new", module, name, *fields)
-        if SERVED:
-            assert clone.made("migrate", "check", "--scratch") == "The migrations are sound.\n"
-        else:
-            clone.run(*MAKE, "check", timeout=10 * MINUTES)
-        tests = [f"tests/{module}" for module in modules]
-        clone.python("-m", "pytest", "-q", *tests, "tests/fuzz", timeout=15 * MINUTES)
+        clone.run(*MAKE, "check", timeout=10 * MINUTES, **ALONE)
+        for name in BACKENDS:
+            tests = [f"tests/{module}" for module in modules]
+            clone.python("-m", "pytest", "-q", *tests, "tests/fuzz", timeout=15 * MINUTES, E2E="", TEST_BACKEND=name)
 
+    @pytest.mark.once
     def test_in_the_folders_of_a_module_that_has_grown(self, clone: Clone) -> None:
         module = clone.folder / "app" / "billing"
         clone.made("module", "new", "billing")
@@ -136,9 +139,9 @@ class TestModule:
         clone.made("model", "new", "billing", "Payment", "amount:decimal", "paid_on:date")
         for path in ("models/payment.py", "services/payments.py", "routes/payments.py"):
             assert (module / path).is_file()
-        if not SERVED:
-            clone.run(*MAKE, "check", timeout=10 * MINUTES)
-        clone.python("-m", "pytest", "-q", "tests/billing", timeout=5 * MINUTES)
+        clone.run(*MAKE, "check", timeout=10 * MINUTES, **ALONE)
+        for name in BACKENDS:
+            clone.python("-m", "pytest", "-q", "tests/billing", timeout=5 * MINUTES, E2E="", TEST_BACKEND=name)
 
 
 class TestRemoval:
