@@ -53,12 +53,13 @@ def _lines(rows: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{rate['jobs_per_second']:,.0f} jobs a second, durable=False {rate['light_per_second']:,.0f},"
         f" ratio {rate['ratio']:.2f} ({rate['lowest']:.2f} to {rate['highest']:.2f})",
     )
-    took = rows["claim"]
-    yield (
-        "claim of ten",
-        f"{took['without_us']:,.0f} µs, with {took['completed_rows']:,} completed rows {took['with_us']:,.0f},"
-        f" ratio {took['ratio']:.2f}",
-    )
+    for name in ("claim", "outcome"):
+        took = rows[name]
+        yield (
+            f"{name} of ten",
+            f"{took['without_us']:,.0f} µs, with {took['completed_rows']:,} completed rows {took['with_us']:,.0f},"
+            f" ratio {took['ratio']:.2f}",
+        )
     held = rows["memory"]
     for process in held.keys() & {"app", "worker"}:
         seen = held[process]

@@ -72,8 +72,8 @@ async def measure(sizes: Sizes, second_url: str, folder: Path) -> dict[str, Any]
     async with open_runtime(settings, run_jobs=False) as kit:
         say("dispatch")
         found: dict[str, Any] = {"dispatch": await dispatch(kit, sizes)}
-        say("claim")
-        found["claim"] = await claim(kit, Database.connect(make_url(second_url)), sizes)
+        say("claim, outcome")
+        found |= await claim(kit, Database.connect(make_url(second_url)), sizes)
         say("throughput")
         found["throughput"] = await throughput(kit, sizes, folder)
         async with running(kit):
@@ -106,14 +106,16 @@ def account(name: str) -> User:
     return User(email=name, email_key=name, username=name, username_key=name, password_hash="none")
 
 
-async def claim(kit: Runtime, full: Database, sizes: Sizes) -> dict[str, float]:
-    """Claiming ten of a hundred jobs that are due, in a table without and in one with many completed rows, in turn.
+async def claim(kit: Runtime, full: Database, sizes: Sizes) -> dict[str, dict[str, float]]:
+    """Claiming ten of a hundred jobs that are due, and recording what became of them, in turn in two tables.
+
+    One has no completed rows, the other many.
 
     The tenth percentile of connections of several rounds. A connection to SQLite is a thread, and one that shares its
     core with something else takes several times as long: the median of one pair told that, not the table.
     """
     await complete_rows(full, sizes.completed_rows)
-    seconds: dict[Database, list[float]] = {kit.database: [], full: []}
+    seconds: dict[Database, list[tuple[float, float]]] = {kit.database: [], full: []}
     for database in seconds:
         async with database.session_scope() as session:
             session.add_all(new_job(tasks.of(Nothing), {}) for _ in range(100))
@@ -126,23 +128,28 @@ async def claim(kit: Runtime, full: Database, sizes: Sizes) -> dict[str, float]:
             seconds[database].append(await claim_ten(database))
     await clear(kit)
     await full.close()
-    empty_us, full_us = (sorted(values)[len(values) // 10] * 1e6 for values in seconds.values())
-    return {
-        "completed_rows": sizes.completed_rows,
-        "without_us": empty_us,
-        "with_us": full_us,
-        "ratio": full_us / empty_us,
-    }
+    found = {}
+    for number, name in enumerate(("claim", "outcome")):
+        empty_us, full_us = (
+            sorted(pair[number] for pair in pairs)[len(pairs) // 10] * 1e6 for pairs in seconds.values()
+        )
+        found[name] = {
+            "completed_rows": sizes.completed_rows,
+            "without_us": empty_us,
+            "with_us": full_us,
+            "ratio": full_us / empty_us,
+        }
+    return found
 
 
-async def claim_ten(database: Database) -> float:
-    """Claim ten jobs and hand them back; how long the claim took."""
+async def claim_ten(database: Database) -> tuple[float, float]:
+    """Claim ten jobs and hand them back; how long each took."""
     store = JobStore(partial(_same, database), timedelta(seconds=60))
     begun = time.perf_counter()
     jobs = await store.claim(10)
-    taken = time.perf_counter() - begun
+    claimed = time.perf_counter()
     await store.record([handed_back(job) for job in jobs])
-    return taken
+    return claimed - begun, time.perf_counter() - claimed
 
 
 def _same(database: Database) -> Database:

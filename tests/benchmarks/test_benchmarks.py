@@ -39,7 +39,7 @@ def test_every_row_of_the_jobs_is_measured() -> None:
     found = printed("benchmarks", "jobs", "--quick", "--json", "--on", database)
     (rows,) = found.values()
     assert list(found) == [database]
-    for name in ("dispatch", "claim"):
+    for name in ("dispatch", "claim", "outcome"):
         assert rows[name]["ratio"] == pytest.approx(rows[name]["with_us"] / rows[name]["without_us"])
         assert rows[name]["without_us"] > 0
     assert 0 < rows["latency"]["p50_ms"] <= rows["latency"]["p99_ms"]

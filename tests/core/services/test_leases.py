@@ -119,19 +119,22 @@ class TestLease:
             await session.execute(text("ANALYZE core_jobs"))
         sent: list[tuple[str, Any]] = []
 
-        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            sent.append((statement, parameters))
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _: Any, many: bool) -> None:
+            sent.append((statement, parameters[0] if many else parameters))
 
         with listening(committed.engine.sync_engine, "before_cursor_execute", note):
             assert await store.any_due()
-            assert len(await store.claim(10)) == 10
-        asked = [(statement, parameters) for statement, parameters in sent if "available_at <=" in statement]
-        assert len(asked) == 2
+            jobs = await store.claim(10)
+            assert await store.extend(jobs) == set(jobs)
+            assert await store.record([completed(job) for job in jobs]) == set(jobs)
+        asked = [(statement, parameters) for statement, parameters in sent if "core_jobs" in statement]
+        assert len([statement for statement, _ in asked if "available_at <=" in statement]) == 2
+        assert len(asked) == 6
         explain = "EXPLAIN QUERY PLAN " if committed.engine.dialect.name == "sqlite" else "EXPLAIN "
         async with committed.engine.connect() as connection:
             for statement, parameters in asked:
                 found = await connection.exec_driver_sql(explain + statement, parameters)
                 plan = "\n".join(str(row) for row in found)
-                assert "ix_core_jobs_available_at_id" in plan
+                assert ("ix_core_jobs_available_at_id" in plan) is ("available_at <=" in statement)
                 assert "Seq Scan on core_jobs" not in plan
                 assert "SCAN core_jobs" not in plan

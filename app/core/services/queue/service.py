@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from taskiq import AsyncBroker
+from taskiq import AsyncBroker, InMemoryBroker
 from taskiq.kicker import AsyncKicker
 
 from app.core.db.base import utcnow
@@ -152,7 +152,9 @@ class QueueService(QueueServiceInterface):
             on_commit(session, lambda: send(self._kick(message)))
 
     async def _kick(self, message: dict[str, Any]) -> None:
-        if self._waker.runs_here and not self._broker.is_worker_process:  # there may be nobody who listens to Redis
+        # Where jobs run in the app there may be nobody who listens to Redis.
+        listens = self._broker.is_worker_process or isinstance(self._broker, InMemoryBroker)
+        if self._waker.runs_here and not listens:
             await run_once(**message)
             return
         await AsyncKicker(RUN_ONCE_TASK, self._broker, labels={}).kiq(**message)

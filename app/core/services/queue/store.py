@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from sqlalchemy import bindparam, select, tuple_, update
+from sqlalchemy import bindparam, select, update
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
@@ -43,14 +43,11 @@ _claim = (
     .returning(Job)
     .execution_options(synchronize_session=False)
 )
-# Locked in order: two transactions with rows in common do not wait for each other.
-_run = Job.id, Job.attempts, Job.started_at
-_held = (
-    select(*_run)
-    .where(
-        tuple_(*_run).in_(bindparam("runs", expanding=True)),
-        Job.status == JobStatus.PROCESSING,
-    )
+# Locked in order: two transactions with rows in common do not wait for each other. By id alone: SQLite looks for a
+# tuple through the whole table.
+_running = (
+    select(Job.id, Job.attempts, Job.started_at)
+    .where(Job.id.in_(bindparam("ids", expanding=True)), Job.status == JobStatus.PROCESSING)
     .order_by(Job.id)
     .with_for_update()
 )
@@ -104,8 +101,8 @@ class JobStore:
         by_run = {_run_of(outcome.job): outcome for outcome in outcomes}
         async with self._database().session_scope() as session:
             connection = await session.connection()
-            found = await connection.execute(_held, {"runs": list(by_run)})
-            held = [by_run[row.id, row.attempts, row.started_at] for row in found]
+            found = await connection.execute(_running, {"ids": [outcome.job.id for outcome in outcomes]})
+            held = [by_run[run] for row in found if (run := tuple(row)) in by_run]
             rows = sorted(({"job_id": outcome.job.id, **outcome.values} for outcome in held), key=list)
             for _, alike in groupby(rows, key=list):  # those that set the same columns go in one call
                 await connection.execute(_write, list(alike))
