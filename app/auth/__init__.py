@@ -24,7 +24,7 @@ from app.auth.events import (
 from app.auth.gateway import AuthGatewayInterface
 from app.auth.policies.permissions import requires_permission
 from app.auth.routers import router_v1
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 
 __all__ = [
     "ActiveUser",

@@ -13,7 +13,7 @@ from app.auth.models import UserStatus
 from app.auth.repositories.sessions import RefreshTokenRepository, SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
 from app.auth.services.links import Links
@@ -23,7 +23,7 @@ from app.auth.services.recovery import RecoveryService
 from app.auth.services.registration import RegistrationService
 from app.auth.services.security_events import SecurityEvents
 from app.auth.services.sessions import SessionService
-from app.auth.services.users import UserService
+from app.auth.services.user import UserService
 from app.core.api.identity import remember_principal
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured

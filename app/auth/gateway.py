@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.repositories.users import UserRepository
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 from app.core.db import current_session, session_scope
 
 

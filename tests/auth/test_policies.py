@@ -9,8 +9,8 @@ from app.auth.config import AuthConfig
 from app.auth.deps import account_service, credential_service, user_service
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
-from app.auth.schemas.users import UserCreate, UserUpdate
-from app.auth.services.users import UserService
+from app.auth.schemas.user import UserCreate, UserUpdate
+from app.auth.services.user import UserService
 from app.core.deps import events_service, mail_service, queue_service
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from app.auth.schemas.users import UserCreate
+from app.auth.schemas.user import UserCreate
 from app.auth.services.operator import create_account
 
 app = typer.Typer()

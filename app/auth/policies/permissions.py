@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from app.auth.deps import ActiveUser
 from app.auth.exceptions import ActionNotAllowed
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 
 
 def requires_permission(permission: str) -> Callable[[UserDTO], Awaitable[None]]:

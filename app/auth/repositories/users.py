@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
 from app.auth.models import AuthSession, User, UserStatus
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import email_key, is_username, username_key
 from app.core.db import BaseRepository, utcnow
 from app.core.exceptions import UniqueViolation

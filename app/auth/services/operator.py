@@ -3,7 +3,7 @@
 from app.auth.config import get_auth_config
 from app.auth.events import SuperuserChanged, UserCreated
 from app.auth.repositories.users import UserRepository
-from app.auth.schemas.users import UserCreate, UserDTO
+from app.auth.schemas.user import UserCreate, UserDTO
 from app.core.db import session_scope
 from app.core.runtime import runtime
 

@@ -8,7 +8,7 @@ from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.profile import PasswordChange, ProfileUpdate
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
 from app.auth.tasks import SendEmailChange, SendVerification

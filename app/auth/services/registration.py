@@ -7,7 +7,7 @@ from app.auth.events import UserCreated
 from app.auth.exceptions import EmailTaken, RegistrationClosed, UsernameTaken
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.auth import Registration
-from app.auth.schemas.users import UserDTO
+from app.auth.schemas.user import UserDTO
 from app.auth.services.credentials import CredentialService
 from app.auth.services.links import Links
 from app.core.services.events import EventsServiceInterface

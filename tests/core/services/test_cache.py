@@ -264,12 +264,12 @@ class TestNamespaces:
         assert await auth.use(cache, "get_or_set", key, returning("made")) == "of auth"
 
     async def test_parts_of_a_module_meet_whoever_awaits(self, cache: CacheServiceInterface, key: str) -> None:
-        await asyncio.create_task(module("app.auth.services.users").use(cache, "set", key, 1))
+        await asyncio.create_task(module("app.auth.services.user").use(cache, "set", key, 1))
         (value,) = await asyncio.gather(module("app.auth.listeners").use(cache, "get", key))
         assert value == 1
 
     async def test_across_modules_by_name(self, cache: CacheServiceInterface, key: str) -> None:
-        await module("app.auth.services.users").use(cache, "set", key, 1)
+        await module("app.auth.services.user").use(cache, "set", key, 1)
         assert await cache.get(key) is None
         assert await cache.namespace("auth").get(key) == 1
         await cache.namespace("auth").delete(key)

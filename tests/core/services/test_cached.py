@@ -148,7 +148,7 @@ class TestFunction:
         async def load(of: str) -> int:
             return len(counter.add(of))
 
-        load.__module__ = "app.auth.services.users"
+        load.__module__ = "app.auth.services.user"
         remembered = cached(ttl=60, key_builder=lambda f, of: of)(load)
         await remembered(prefix)
         assert await kit.cache.get(prefix) is None

@@ -17,7 +17,7 @@ from app.auth.schemas.auth import (
     Registration,
     TokenAnswer,
 )
-from app.auth.schemas.users import UserRead
+from app.auth.schemas.user import UserRead
 from app.core.api import ConfigurableRateLimiter, Response
 from app.core.deps import DBSession
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, status
 
 from app.auth.deps import ActiveUser, CurrentCaller, CurrentUser, Profiles, active_user
 from app.auth.schemas.profile import AccountDeletion, PasswordChange, ProfileUpdate
-from app.auth.schemas.users import UserRead
+from app.auth.schemas.user import UserRead
 from app.core.api import ConfigurableRateLimiter, Response
 from app.core.deps import DBSession
 

@@ -7,7 +7,7 @@ from fastapi import Response as HTTPResponse
 
 from app.auth.deps import ActiveUser, Users
 from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
-from app.auth.schemas.users import UserCreate, UserFilterParam, UserListParams, UserRead, UserSortParam, UserUpdate
+from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserRead, UserSortParam, UserUpdate
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
 from app.core.api.inputs import RowId
 from app.core.deps import DBSession

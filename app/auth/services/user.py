@@ -9,7 +9,7 @@ from app.auth.events import SuperuserChanged, UserCreated
 from app.auth.models import EndReason, UserStatus
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
-from app.auth.schemas.users import UserCreate, UserDTO, UserListParams, UserRead, UserUpdate
+from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserRead, UserUpdate
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
 from app.auth.tasks import SendVerification
