@@ -19,8 +19,8 @@ from fastapi import FastAPI  # noqa: E402
 from sqlalchemy.engine import URL  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession  # noqa: E402
 
-from app.core.db.migrate import upgrade  # noqa: E402
 from app.core.db.session import Database  # noqa: E402
+from app.core.migrations.migrate import upgrade  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
 from app.main import create_app  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402

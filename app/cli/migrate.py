@@ -13,8 +13,8 @@ from app.cli.console import database_errors, fail, load_settings, show_json, sho
 from app.cli.prepare import migrate_database, quiet_alembic
 
 if TYPE_CHECKING:
-    from app.core.db.migrate import Migrations
-    from app.core.db.timelines import RevisionInfo
+    from app.core.migrations.migrate import Migrations
+    from app.core.migrations.timelines import RevisionInfo
 
 app = typer.Typer(help="Bring the database up to date; below it, everything else about migrations.")
 
@@ -94,7 +94,7 @@ def merge(message: Message = "merge", timeline: OneTimeline = None) -> None:
 def preview(timeline: OneTimeline = None) -> None:
     """Print the SQL that an upgrade would run, and nothing where nothing is pending."""
     with _migrations() as migrations:
-        from app.core.db.migration_preview import preview as pending_sql
+        from app.core.migrations.preview import preview as pending_sql
 
         typer.echo(pending_sql(migrations, timeline), nl=False)
 
@@ -164,8 +164,8 @@ def _migrations(*, scratch: bool = False) -> Iterator["Migrations"]:
     quiet_alembic()
     from alembic.util import CommandError
 
-    from app.core.db.migrate import Migrations, scratch_database
     from app.core.exceptions import ConfigError
+    from app.core.migrations.migrate import Migrations, scratch_database
 
     with database_errors(settings):
         try:

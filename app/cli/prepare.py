@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def migrate_database(settings: "AppConfig") -> None:
     """Bring the tables up to date."""
     quiet_alembic()
-    from app.core.db.migrate import upgrade
     from app.core.exceptions import ConfigError
+    from app.core.migrations.migrate import upgrade
 
     with database_errors(settings):
         try:

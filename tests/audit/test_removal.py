@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 PATH = """
 import asyncio, sys
 import httpx
-from app.core.db.migrate import upgrade
+from app.core.migrations.migrate import upgrade
 from app.core.configs import get_settings
 from app.core.runtime import runtime
 

@@ -19,7 +19,7 @@ from app.cli.doctor.services import clock_findings
 from app.core.configs import PROJECT_ROOT
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
-from app.core.db.migration_env import connected
+from app.core.migrations.env import connected
 from tests.conftest import backend
 from tests.planted import PlantedProject
 from tests.processes import free_port, redis_server

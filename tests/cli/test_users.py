@@ -20,7 +20,7 @@ from app.auth.config import get_auth_config
 from app.auth.models import User
 from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job
-from app.core.db.migration_env import sync_url
+from app.core.migrations.env import sync_url
 from tests.conftest import backend
 from tests.planted import PlantedProject
 from tests.processes import environment

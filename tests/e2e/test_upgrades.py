@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from app.core.db.migration_env import sync_url
+from app.core.migrations.env import sync_url
 from tests.conftest import backend
-from tests.core.db.timelines import tables_of
+from tests.core.migrations.timelines import tables_of
 from tests.planted import PlantedProject
 
 pytestmark = pytest.mark.skipif(not os.environ.get("E2E"), reason="starts eight processes a round: make e2e")

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.core.configs import PROJECT_ROOT
-from app.core.db.migration_env import sync_url
+from app.core.migrations.env import sync_url
 from tests.processes import environment
 
 

@@ -13,7 +13,7 @@ from app.cli.doctor.findings import Finding, fault, ok, or_ok, reason, skipped, 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from app.core.db.migrate import Migrations
+    from app.core.migrations.migrate import Migrations
 
 SECONDS = 5.0
 MAX_SKEW = timedelta(seconds=5)
@@ -39,7 +39,7 @@ def _unreachable() -> str | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.core.configs import app_config
-    from app.core.db.migration_env import reading
+    from app.core.migrations.env import reading
 
     try:
         with reading(app_config.database_url) as connection:
@@ -55,7 +55,7 @@ def clock() -> Iterator[Finding]:
 
     from app.core.configs import app_config
     from app.core.db.base import utcnow
-    from app.core.db.migration_env import reading
+    from app.core.migrations.env import reading
 
     if _unreachable():
         yield skipped("clock", "needs the database")
@@ -80,15 +80,15 @@ def migrations() -> list[Finding]:
     """The tables are what the code expects."""
     if _unreachable():
         return [skipped("migrations", "needs the database")]
-    from app.core.db.migrate import Migrations
+    from app.core.migrations.migrate import Migrations
 
     with catch_warnings(action="ignore"):  # Alembic's, of what is told here
         return or_ok("migrations", _timelines(Migrations()), "the database is up to date")
 
 
 def _timelines(known: "Migrations") -> Iterator[Finding]:
-    from app.core.db.migration_check import merge_fix
     from app.core.exceptions import ConfigError
+    from app.core.migrations.check import merge_fix
 
     for name, line in known.timelines.items():
         try:
@@ -113,7 +113,7 @@ def jobs() -> list[Finding]:
 
     from app.core.configs import app_config
     from app.core.db.jobs import Job
-    from app.core.db.migration_env import reading
+    from app.core.migrations.env import reading
 
     if _unreachable():
         return [skipped("jobs", "needs the database")]

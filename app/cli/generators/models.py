@@ -15,7 +15,7 @@ from app.cli.generators.names import Names, model_names
 from app.cli.generators.project import carried_out, module_named
 from app.cli.generators.revisions import check_timeline, write_revision
 from app.core.configs import PROJECT_ROOT, get_settings
-from app.core.db.timelines import SHARED
+from app.core.migrations.timelines import SHARED
 from app.core.modules import Module, installed_modules
 
 LAYERS = ("exceptions", "models", "repositories", "schemas", "services", "deps", "policies", "routes")

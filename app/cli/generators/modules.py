@@ -9,7 +9,7 @@ from app.cli.generators.changes import Changes, is_kept
 from app.cli.generators.errors import GeneratorError
 from app.cli.generators.names import check_module_name, table_clash
 from app.core.configs import PROJECT_ROOT
-from app.core.db.timelines import SHARED
+from app.core.migrations.timelines import SHARED
 from app.core.modules import installed_modules, present_modules
 from app.core.modules.discovery import RESERVED
 

@@ -9,7 +9,7 @@ from app.cli.generators.errors import GeneratorError
 from app.cli.generators.project import is_in_git, kit
 
 if TYPE_CHECKING:
-    from app.core.db.migrate import Migrations
+    from app.core.migrations.migrate import Migrations
 
 
 def check_timeline(name: str) -> None:
@@ -25,7 +25,7 @@ def check_timeline(name: str) -> None:
 def write_revision(message: str, timeline: str) -> list[Path]:
     """Write what the models have and the revisions have not. Imports the models of this moment."""
     from app.cli.prepare import quiet_alembic
-    from app.core.db.migrate import scratch_database
+    from app.core.migrations.migrate import scratch_database
 
     quiet_alembic()
     with redirect_stdout(StringIO()), scratch_database() as migrations:  # Alembic announces its hooks
@@ -37,9 +37,9 @@ def removable_revisions(name: str) -> tuple[list[Path], list[Path]]:
 
     One can go while it is the last, was not run on the configured database and is not in git.
     """
-    from app.core.db.migrate import Migrations
-    from app.core.db.migration_operations import record
-    from app.core.db.timelines import SHARED
+    from app.core.migrations.migrate import Migrations
+    from app.core.migrations.operations import record
+    from app.core.migrations.timelines import SHARED
 
     migrations = Migrations()
     line = migrations.timelines[SHARED]
@@ -64,7 +64,7 @@ def _applied(migrations: "Migrations") -> set[str] | None:
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
-    from app.core.db.timelines import SHARED, MigrationError
+    from app.core.migrations.timelines import SHARED, MigrationError
 
     try:
         return {info.revision for info in migrations.history(SHARED) if info.applied}

@@ -17,10 +17,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from app.core.configs import PROJECT_ROOT, app_config
-from app.core.db.migration_check import Fault, differences, merge_fix, model_faults, revision_faults
-from app.core.db.migration_env import connected, reading
-from app.core.db.migration_operations import record
-from app.core.db.timelines import (
+from app.core.migrations.check import Fault, differences, merge_fix, model_faults, revision_faults
+from app.core.migrations.env import connected, reading
+from app.core.migrations.operations import record
+from app.core.migrations.timelines import (
     MigrationError,
     RevisionInfo,
     Timeline,

@@ -21,9 +21,9 @@ from sqlalchemy.types import TypeDecorator
 
 from app.core.configs import app_config
 from app.core.db.base import UtcDateTime
-from app.core.db.migration_operations import describe
 from app.core.db.session import begin_sqlite, prepare_sqlite
-from app.core.db.timelines import SHARED, MigrationError, Timeline, Timelines
+from app.core.migrations.operations import describe
+from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines
 
 _LOCK_KEY = 7_305_882_411  # any number that nothing else on this database locks
 _WAIT_SECONDS = 3600

@@ -12,10 +12,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.core.db import Database
-from app.core.db.migrate import Migrations, alembic_config
-from app.core.db.migration_env import sync_url
-from app.core.db.timelines import Timeline, Timelines
 from app.core.exceptions import ConfigError
+from app.core.migrations.env import sync_url
+from app.core.migrations.migrate import Migrations, alembic_config
+from app.core.migrations.timelines import Timeline, Timelines
 from tests.core.db.models import ShopModel, Shout
 
 

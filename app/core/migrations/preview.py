@@ -15,9 +15,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from app.core.db.migrate import Migrations, steps
-from app.core.db.migration_env import connected, reading
-from app.core.db.timelines import MigrationError, RevisionInfo, Timeline
+from app.core.migrations.env import connected, reading
+from app.core.migrations.migrate import Migrations, steps
+from app.core.migrations.timelines import MigrationError, RevisionInfo, Timeline
 
 _WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
 

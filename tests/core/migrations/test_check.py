@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from app.core.db import Database
-from app.core.db.migrate import Migrations
-from app.core.db.migration_check import Fault, revision_faults
-from app.core.db.migration_operations import read_sql
-from app.core.db.timelines import MigrationError, Timeline, Timelines
-from tests.core.db.timelines import add_revision, mark, migrations, shared, tables_of, timeline
+from app.core.migrations.check import Fault, revision_faults
+from app.core.migrations.migrate import Migrations
+from app.core.migrations.operations import read_sql
+from app.core.migrations.timelines import MigrationError, Timeline, Timelines
+from tests.core.migrations.timelines import add_revision, mark, migrations, shared, tables_of, timeline
 
 MAKE = "op.create_table('widgets_a', sa.Column('id', sa.Integer), sa.Column('note', sa.String(20)))"
 

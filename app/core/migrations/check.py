@@ -10,9 +10,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
 
-from app.core.db.migration_env import environment_options
-from app.core.db.migration_operations import Operation, Recording, describe, record
-from app.core.db.timelines import Timeline, Timelines
+from app.core.migrations.env import environment_options
+from app.core.migrations.operations import Operation, Recording, describe, record
+from app.core.migrations.timelines import Timeline, Timelines
 
 
 @dataclass(frozen=True)

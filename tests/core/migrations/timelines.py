@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT
-from app.core.db.migrate import Migrations
-from app.core.db.migration_env import sync_url
-from app.core.db.timelines import Timeline, Timelines
+from app.core.migrations.env import sync_url
+from app.core.migrations.migrate import Migrations
+from app.core.migrations.timelines import Timeline, Timelines
 from app.core.models import metadata as application
 
 OWN = ("core", "auth")

@@ -9,12 +9,19 @@ import pytest
 import sqlalchemy as sa
 
 from app.core.db import Database
-from app.core.db.migrate import Migrations
-from app.core.db.timelines import MigrationError, Timeline, Timelines, installed_timelines, metadata_of, timelines_of
 from app.core.exceptions import ConfigError
+from app.core.migrations.migrate import Migrations
+from app.core.migrations.timelines import (
+    MigrationError,
+    Timeline,
+    Timelines,
+    installed_timelines,
+    metadata_of,
+    timelines_of,
+)
 from app.core.models import metadata as application
 from app.core.modules import discover, installed_modules
-from tests.core.db.timelines import mark, migrations, shared, tables_of, timeline
+from tests.core.migrations.timelines import mark, migrations, shared, tables_of, timeline
 
 
 def owner(timelines: Timelines, table: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Migrations of all timelines: upgrade, downgrade, revision, preview and checks."""
