@@ -62,6 +62,18 @@ class TestSources:
             AppConfig()
         assert "hunter2" not in str(caught.value)
 
+    def test_nothing_inside_a_value_is_replaced(self, clean_env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", "/root")
+        clean_env.write_text("POSTGRES_PASSWORD=pa${HOME}ss$1\nSMTP_USER='q${HOME}'\nPROJECT_NAME=\"${HOME}\"\n")
+        settings = AppConfig()
+        assert SecretStr("pa${HOME}ss$1") == settings.POSTGRES_PASSWORD
+        assert (settings.SMTP_USER, settings.PROJECT_NAME) == ("q${HOME}", "${HOME}")
+
+    def test_words_are_taken_in_any_case(self, clean_env: Path) -> None:
+        clean_env.write_text("LOG_LEVEL=debug\nLOG_FORMAT=JSON\nENVIRONMENT=Production\n")
+        settings = AppConfig()
+        assert (settings.LOG_LEVEL, settings.LOG_FORMAT, settings.ENVIRONMENT) == ("DEBUG", "json", "production")
+
     @pytest.mark.parametrize("content", [b"SECRET_KEY=\xff\xfehunter2", None])
     def test_a_file_that_cannot_be_read_is_named(self, clean_env: Path, content: bytes | None) -> None:
         clean_env.unlink()

@@ -4,16 +4,28 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
+from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, model_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
 
 _LOCAL_HOSTS = (None, "localhost", "127.0.0.1", "::1")
+
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+LogFormat = Literal["json", "console"]
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 class Environment(StrEnum):
@@ -30,7 +42,7 @@ class AppConfig(BaseConfig):
 
     required_secrets = ("SECRET_KEY",)
 
-    ENVIRONMENT: Environment = Environment.LOCAL
+    ENVIRONMENT: Annotated[Environment, BeforeValidator(_lower)] = Environment.LOCAL
     PROJECT_NAME: str = "FastAPI Modulith"
     DOMAIN: str = "localhost"
     HOST: str = "127.0.0.1"
@@ -85,8 +97,8 @@ class AppConfig(BaseConfig):
     EMAIL_SENDER_ADDRESS: str = Field(default="noreply@localhost", pattern=r"^[A-Za-z0-9.!#$%&'*+/_-]+@[A-Za-z0-9.-]+$")
     EMAIL_SENDER_NAME: str = Field(default="FastAPI Modulith", pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
 
-    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    LOG_FORMAT: Literal["json", "console"] | None = None
+    LOG_LEVEL: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
+    LOG_FORMAT: Annotated[LogFormat | None, BeforeValidator(_lower)] = None
 
     @model_validator(mode="after")
     def _urls_must_parse(self) -> Self:

@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import (
     BaseSettings,
-    DotEnvSettingsSource,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -34,8 +34,13 @@ def env_file() -> Path:
     """The settings file of this process: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
     if chosen := os.environ.get("ENV_FILE"):
         return _readable(Path(chosen))
-    name = os.environ.get("ENVIRONMENT") or dotenv_values(_readable(PROJECT_ROOT / ".env")).get("ENVIRONMENT")
-    return _readable(PROJECT_ROOT / (".test.env" if name == "testing" else ".env"))
+    name = os.environ.get("ENVIRONMENT") or _values_of(_readable(PROJECT_ROOT / ".env")).get("ENVIRONMENT")
+    return _readable(PROJECT_ROOT / (".test.env" if (name or "").lower() == "testing" else ".env"))
+
+
+def _values_of(path: Path) -> dict[str, str | None]:
+    """What a settings file says, as it stands: a password may hold `${`."""
+    return dotenv_values(path, interpolate=False)
 
 
 def _readable(path: Path) -> Path:
@@ -59,6 +64,13 @@ def _split(value: Any) -> Any:
 
 StrList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 """A setting that is a list: comma-separated or JSON."""
+
+
+class _EnvFile(EnvSettingsSource):
+    """The settings file of this process; an empty value counts as unset."""
+
+    def _load_env_vars(self) -> dict[str, str | None]:
+        return {name: value for name, value in _values_of(env_file()).items() if value}
 
 
 class BaseConfig(BaseSettings):
@@ -87,11 +99,7 @@ class BaseConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (
-            init_settings,
-            env_settings,
-            DotEnvSettingsSource(settings_cls, env_file=env_file(), env_ignore_empty=True),
-        )
+        return init_settings, env_settings, _EnvFile(settings_cls)
 
     def problems(self) -> list[str]:
         """Faults that must stop a start outside `local` and `testing`: one sentence each, never a value."""
@@ -118,7 +126,7 @@ def unknown_env_keys() -> list[str]:
     """One sentence for every key of the settings file that no setting has, with the likely name."""
     names = sorted({field for config in BaseConfig.known for field in config.model_fields})
     messages = []
-    for key in dotenv_values(env_file()):
+    for key in _values_of(env_file()):
         if key not in names:
             close = difflib.get_close_matches(key.upper(), names, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

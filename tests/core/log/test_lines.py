@@ -1,10 +1,12 @@
 """Lines: formats, levels, ids, the standard library's loggers."""
 
 import asyncio
+import errno
 import io
 import logging
 import threading
 import traceback
+from typing import Any
 
 import pytest
 import structlog
@@ -70,7 +72,116 @@ class TestJson:
         assert len(lines.all("x" * 2000)) == 200
 
 
+class Unshowable:
+    """What a log line may be given and cannot show."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Unreadable(dict[str, int]):
+    """A mapping that fails when it is read, as one of a closed session does."""
+
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+class Full(io.BytesIO):
+    """A disk without space."""
+
+    def write(self, _: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class TestValues:
+    def test_may_have_any_name(self) -> None:
+        values = dict.fromkeys(("self", "event", "level", "timestamp", "method_name", "args", "name", "msg"), "x")
+        with captured_log() as lines:
+            logger.info("told", **values)
+            logger.log("info", "told too", **values)
+        expected = {"self", "event_", "level_", "timestamp_", "method_name", "args", "name", "msg"}
+        assert expected <= lines.one("told").keys()
+        assert lines.one("told")["level"] == "info"
+        assert expected <= lines.one("told too").keys()
+
+    async def test_may_have_any_name_in_the_async_forms(self) -> None:
+        with captured_log() as lines:
+            await logger.a_error("told", event=1, self=2)
+            await logger.a_exception("told too", event=1, self=2)
+            await logger.a_log("info", "told three", event=1, level=2)
+        assert [line["event_"] for line in lines.all()] == [1, 1, 1]
+
+    def test_that_cannot_be_shown_do_not_stop_the_call(self) -> None:
+        with captured_log() as lines:
+            logger.info("told", a=Unshowable(), b=[Unshowable()], c=Unreadable(), d={"e": Unshowable()}, exc_info=(1,))
+            logger.info(Unshowable())  # type: ignore[arg-type]  # what a careless caller does
+        line = lines.all()[0]
+        what = "<Unshowable that cannot be shown>"
+        assert (line["a"], line["b"], line["d"]) == (what, [what], {"e": what})
+        assert line["c"] == "<Unreadable that cannot be shown>"
+        assert lines.all()[1]["event"] == what
+
+    def test_a_line_that_cannot_be_written_does_not_stop_the_call(self) -> None:
+        with captured_log():
+            configure_logging(AppConfig(LOG_LEVEL="INFO"), Full())
+            logger.info("told")
+
+
+class TestArguments:
+    def test_are_put_into_the_text(self) -> None:
+        with captured_log() as lines:
+            logger.info("hello %s, you are %d", "Ann", 7, key="value")
+            logger.info("hello %(name)s", {"name": "Bob"})
+            logger.info("100% sure")
+        assert [line["event"] for line in lines.all()] == ["hello Ann, you are 7", "hello Bob", "100% sure"]
+        assert lines.all()[0]["key"] == "value"
+
+    async def test_are_in_every_form(self) -> None:
+        with captured_log(LOG_LEVEL="DEBUG") as lines:
+            for name in ("debug", "info", "warning", "error", "critical", "exception"):
+                getattr(logger, name)("%s", name)
+                await getattr(logger, f"a_{name}")("%s", name)
+            logger.log(logging.CRITICAL, "%s", "critical")
+            await logger.a_log("warning", "%s", "warning")
+        assert [line["event"] for line in lines.all()] == [
+            *(name for name in ("debug", "info", "warning", "error", "critical", "exception") for _ in range(2)),
+            *("critical", "warning"),
+        ]
+        assert [line["level"] for line in lines.all()][-4:] == ["error", "error", "critical", "warning"]
+
+    def test_secrets_in_them_stay_out(self) -> None:
+        with captured_log() as lines:
+            logger.info("calling %s", "https://ann:hunter2@host/?token=hunter2")
+        assert "hunter2" not in lines.text
+
+    @pytest.mark.parametrize("arguments", [("x",), ("a", "b"), (Unshowable(),)])
+    def test_that_do_not_fit_are_shown_behind_it(self, arguments: tuple[object, ...]) -> None:
+        with captured_log() as lines:
+            logger.info("%d", *arguments)
+        assert lines.all()[0]["event"].startswith("%d ")
+
+
 class TestConsole:
+    def test_a_request_begins_with_what_people_read(self) -> None:
+        values = {"method": "GET", "route": "/api/v1/profile", "status": 200, "duration_ms": 15.02}
+        with captured_log(LOG_FORMAT="console") as lines, correlation("a" * 32, "b" * 32):
+            logger.info("request", **values, client="192.0.2.1", code="late")
+        said = lines.text.split("] ", 1)[1]
+        assert said.split() == [
+            *("GET", "/api/v1/profile", "200", "15", "ms", "code=late", "client=192.0.2.1"),
+            *(f"request_id={'a' * 32}", f"conversation_id={'b' * 8}"),
+        ]
+        assert len(lines.text) < 180
+
+    def test_the_other_format_is_as_before(self) -> None:
+        values = {"method": "GET", "route": "/", "status": 200, "duration_ms": 15.02, "client": "192.0.2.1"}
+        with captured_log() as lines, correlation("a" * 32, "b" * 32):
+            logger.info("request", **values)
+        line = lines.one("request")
+        ids = {"request_id": "a" * 32, "conversation_id": "b" * 32}
+        assert list(line) == ["timestamp", "level", "event", *ids, *values]
+        assert line.items() >= (values | ids).items()
+
     def test_plain_where_no_terminal_reads_it(self) -> None:
         with captured_log(LOG_FORMAT="console") as lines:
             logger.warning("full", disk="/var")

@@ -1,59 +1,37 @@
-"""How a line is made: ids and time added, secrets removed, rendered as JSON or for a terminal, written once."""
+"""What a line holds: the event with its arguments, time, ids and values, without secrets."""
 
+import logging
 import sys
-import threading
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
-
-import orjson
-import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from typing import Any
 
 from app.core.services.log.context import conversation_id, request_id
-from app.core.services.log.redaction import clean, clean_text, clean_traceback
+from app.core.services.log.redaction import clean, clean_text, clean_traceback, text_of
 
 TRACEBACK = "Traceback (most recent call last):\n"
 """What the text of one begins with."""
 
-LogFormat = Literal["json", "console"]
+GIVEN = "kit_given"
+"""Carries a call's arguments and values in one piece: structlog's own parameters would collide with their names."""
 
 
-class Output:
-    """Writes whole lines; without a stream of its own to whatever standard output is at that moment."""
-
-    def __init__(self, stream: BinaryIO | None = None) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def write(self, line: bytes) -> None:
-        """Write one line and flush it."""
-        with self._lock:
-            stream = self._stream or sys.stdout.buffer
-            stream.write(line + b"\n")
-            stream.flush()
-
-    debug = info = warning = error = critical = write
+def level_number(level: int | str) -> int:
+    """The level that structlog knows for a number or a name; INFO for a name that is none."""
+    if isinstance(level, str):
+        level = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    return min(max(level // 10 * 10, logging.DEBUG), logging.CRITICAL)
 
 
-def make_lines(level: str, log_format: LogFormat, output: Output, *, colors: bool = False) -> FilteringBoundLogger:
-    """A structlog logger that writes to `output`."""
-    processors: list[Processor] = [structlog.contextvars.merge_contextvars, _complete]
-    processors.append(_render_json if log_format == "json" else _console_renderer(colors))
-    wrapper = structlog.make_filtering_bound_logger(level)
-    structlog.configure(
-        processors=processors, wrapper_class=wrapper, context_class=dict, logger_factory=lambda *_: output
-    )
-    lines: FilteringBoundLogger = structlog.get_logger().bind()
-    return lines
-
-
-def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dict[str, Any]:
-    event, exc_info = given.pop("event"), given.pop("exc_info", None)
+def complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dict[str, Any]:
+    """A structlog processor: the whole line. A value that cannot be shown must not stop the call."""
+    args, values = given.pop(GIVEN, ((), {}))
+    event, given = given.pop("event", ""), {**given, **values}
+    exc_info = given.pop("exc_info", None)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line: dict[str, Any] = {"timestamp": now, "level": method, "event": clean_text(str(event))}
+    line: dict[str, Any] = {"timestamp": now, "level": method, "event": clean_text(_interpolated(event, args))}
     if request := request_id():
         line["request_id"] = request
     if conversation := conversation_id():
@@ -64,6 +42,16 @@ def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dic
     return line
 
 
+def _interpolated(event: Any, args: tuple[Any, ...]) -> str:
+    """`"hello %s", name` as the standard library does it; arguments that do not fit are shown behind the text."""
+    if not args:
+        return text_of(event)
+    try:
+        return str(event % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args))
+    except Exception:  # of a value's own __str__ too
+        return " ".join(map(text_of, (event, *args)))
+
+
 def _traceback(exc_info: Any) -> str | None:
     """The text of what `exc_info` may be: an exception, its triple, True for the one being handled, or the text."""
     if not exc_info:
@@ -72,7 +60,7 @@ def _traceback(exc_info: Any) -> str | None:
         return exc_info.rstrip("\n")
     if isinstance(exc_info, BaseException):
         exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-    elif not isinstance(exc_info, tuple):
+    elif not (isinstance(exc_info, tuple) and len(exc_info) == 3):
         exc_info = sys.exc_info()
     kind, exc, trace = exc_info
     return _format(kind, exc, trace) if exc is not None else None
@@ -80,16 +68,3 @@ def _traceback(exc_info: Any) -> str | None:
 
 def _format(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> str:
     return "".join(traceback.format_exception(kind, exc, trace)).rstrip("\n")
-
-
-def _render_json(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> bytes:
-    return orjson.dumps(line)
-
-
-def _console_renderer(colors: bool) -> Processor:
-    render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-
-    def to_bytes(logger: Any, method: str, line: MutableMapping[str, Any]) -> bytes:
-        return render(logger, method, line).encode()
-
-    return to_bytes

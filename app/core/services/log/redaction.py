@@ -72,12 +72,27 @@ def _clean(value: Any, depth: int) -> Any:
         return clean_text(value)
     if value is None or isinstance(value, bool | int | float):
         return value if _fits_json(value) else str(value)
-    if depth < _MAX_DEPTH:
-        if isinstance(value, Mapping):
-            return clean({str(key): item for key, item in value.items()}, depth + 1)
-        if isinstance(value, list | tuple | set | frozenset):
-            return [_clean(item, depth + 1) for item in value]
-    return clean_text(str(value))
+    try:
+        if depth < _MAX_DEPTH:
+            if isinstance(value, Mapping):
+                return clean({str(key): item for key, item in value.items()}, depth + 1)
+            if isinstance(value, list | tuple | set | frozenset):
+                return [_clean(item, depth + 1) for item in value]
+    except Exception:
+        return _unshowable(value)
+    return clean_text(text_of(value))
+
+
+def text_of(value: object) -> str:
+    """`str(value)`; its type where that raises: a log line must not fail for what it is to show."""
+    try:
+        return str(value)
+    except Exception:
+        return _unshowable(value)
+
+
+def _unshowable(value: object) -> str:
+    return f"<{type(value).__name__} that cannot be shown>"
 
 
 def _fits_json(value: float | None) -> bool:

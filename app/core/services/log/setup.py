@@ -7,10 +7,12 @@ from typing import Any, BinaryIO
 from structlog.typing import FilteringBoundLogger
 
 from app.core.configs import AppConfig
-from app.core.services.log.lines import TRACEBACK, LogFormat, Output, make_lines
+from app.core.configs.app import LogFormat
+from app.core.configs.structlog import Output, configure_structlog
+from app.core.services.log.lines import TRACEBACK, complete, level_number
 from app.core.services.log.service import LogService
 
-logger = LogService(make_lines("INFO", "console", Output()))
+logger = LogService(configure_structlog("INFO", "console", Output(), complete))
 """The logger of this process; `configure_logging` gives it its level and format."""
 
 _LOGGED = "kit_logged"
@@ -20,7 +22,7 @@ def configure_logging(settings: AppConfig, output: BinaryIO | None = None) -> No
     """Apply `LOG_LEVEL` and `LOG_FORMAT` (unset: for people in development, JSON elsewhere) to all loggers."""
     log_format: LogFormat = settings.LOG_FORMAT or ("console" if settings.is_relaxed else "json")
     colors = output is None and sys.stdout.isatty()
-    logger.lines = make_lines(settings.LOG_LEVEL, log_format, Output(output), colors=colors)
+    logger.lines = configure_structlog(settings.LOG_LEVEL, log_format, Output(output), complete, colors=colors)
     _route_standard_library(logger.lines, settings.LOG_LEVEL)
 
 
@@ -37,13 +39,12 @@ class Forward(logging.Handler):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         try:
             message = record.getMessage()
             trace: Any = record.exc_info
             if trace is None and message.startswith(TRACEBACK):  # what a lifespan raised reaches the server as text
                 message, trace = message.rstrip().rpartition("\n")[2], message
-            self._lines.log(level, message, logger=record.name, exc_info=trace)
+            self._lines.log(level_number(record.levelno), message, logger=record.name, exc_info=trace)
         except Exception:
             self.handleError(record)
 
