@@ -37,6 +37,10 @@ class Backend(ABC):
         """A fresh copy of the template."""
 
     @abstractmethod
+    def empty(self) -> URL:
+        """A database without a table."""
+
+    @abstractmethod
     def drop(self, url: URL) -> None:
         """Remove a copy."""
 
@@ -67,8 +71,12 @@ class Embedded(Backend):
         return URL.create("sqlite+aiosqlite", database=str(self.folder / "template.db"))
 
     def copy(self) -> URL:
+        url = self.empty()
+        shutil.copyfile(str(self.template.database), str(url.database))
+        return url
+
+    def empty(self) -> URL:
         path = self.folder / f"copy{next(self.numbers)}.db"
-        shutil.copyfile(str(self.template.database), path)
         return URL.create("sqlite+aiosqlite", database=str(path))
 
     def drop(self, url: URL) -> None:
@@ -92,8 +100,11 @@ class Served(Backend):
         return self.server.set(database=f"{self.server.database}_{os.getpid()}_template")
 
     def copy(self) -> URL:
+        return self.empty(template=self.template.database)
+
+    def empty(self, template: str | None = None) -> URL:
         url = self.server.set(database=f"{self.server.database}_{os.getpid()}_{next(self.numbers)}")
-        self._create(url, template=self.template.database)
+        self._create(url, template)
         return url
 
     def drop(self, url: URL) -> None:
