@@ -17,8 +17,8 @@ from sqlalchemy.engine import URL
 from app.auth.models import User
 from app.core.db import Database, utcnow
 from app.core.db.jobs import Job, JobStatus
-from app.core.db.migrate import Migrations
-from app.core.db.migration_env import sync_url
+from app.core.migrations.env import sync_url
+from app.core.migrations.migrate import Migrations
 from app.core.runtime import runtime
 from app.core.services.queue.administration import retry_dead_jobs
 from tests.conftest import backend
