@@ -20,7 +20,7 @@ from app.auth import (
     UserDeleted,
     UserStatusChanged,
     UserUpdated,
-    auth_gateway,
+    get_gateway,
 )
 from app.core.db import session_scope
 from app.core.deps import listener
@@ -130,6 +130,6 @@ async def record_reused_token(event: ListenedEvent[RefreshTokenReused]) -> None:
 
 
 async def _record(event: ListenedEvent, outcome: Outcome = Outcome.SUCCESS) -> None:
-    service = await audit_service(await auth_gateway())
+    service = await audit_service(await get_gateway())
     async with session_scope() as db:
         await service.record(event, db=db, outcome=outcome)

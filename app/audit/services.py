@@ -61,7 +61,7 @@ class AuditService:
 
     async def _usernames(self, rows: Sequence[AuditEventRow]) -> dict[int | None, str]:
         ids = {user_id for row in rows for user_id in (row.actor_id, row.subject_id) if user_id is not None}
-        users = await self.gateway.get_user_list(sorted(ids)) if ids else []
+        users = await self.gateway.get_users(sorted(ids)) if ids else []
         return {user.id: user.username for user in users}
 
 

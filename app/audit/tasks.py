@@ -2,7 +2,7 @@
 
 from app.audit.config import get_audit_config
 from app.audit.deps import audit_service
-from app.auth import auth_gateway
+from app.auth import get_gateway
 from app.core.db import session_scope
 from app.core.deps import queued
 from app.core.services.queue import BaseTask
@@ -16,6 +16,6 @@ class PurgeExpired(BaseTask):
     __schedule__ = "47 3 * * *"
 
     async def run(self) -> None:
-        service = await audit_service(await auth_gateway())
+        service = await audit_service(await get_gateway())
         async with session_scope() as db:
             await service.purge(get_audit_config().kept, db=db)

@@ -1,6 +1,6 @@
 """Accounts, sessions and tokens: who is calling, and what they may do."""
 
-from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, auth_gateway, current_user
+from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, auth_gateway, current_user, get_gateway
 from app.auth.events import (
     EmailAddressChanged,
     EmailAddressVerified,
@@ -21,12 +21,15 @@ from app.auth.events import (
     UserStatusChanged,
     UserUpdated,
 )
+from app.auth.exceptions import ActionNotAllowed
 from app.auth.gateway import AuthGatewayInterface
+from app.auth.models import UserStatus
 from app.auth.policies.permissions import requires_permission
 from app.auth.routers import router_v1
 from app.auth.schemas.user import UserDTO
 
 __all__ = [
+    "ActionNotAllowed",
     "ActiveUser",
     "AuthGateway",
     "AuthGatewayInterface",
@@ -37,6 +40,7 @@ __all__ = [
     "LoggedOutEverywhere",
     "LoginFailed",
     "LoginSucceeded",
+    "OptionalUser",
     "PasswordChanged",
     "PasswordConfirmationFailed",
     "PasswordResetCompleted",
@@ -48,10 +52,12 @@ __all__ = [
     "UserCreated",
     "UserDTO",
     "UserDeleted",
+    "UserStatus",
     "UserStatusChanged",
     "UserUpdated",
     "auth_gateway",
     "current_user",
+    "get_gateway",
     "requires_permission",
     "router_v1",
 ]

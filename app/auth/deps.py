@@ -4,11 +4,13 @@ from typing import Annotated, NamedTuple, TypeAlias
 
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
+from typing_extensions import deprecated
 
 from app.auth.config import AuthConfig, get_auth_config
 from app.auth.events import Origin
 from app.auth.exceptions import AccountNotActive, InvalidAccessToken
-from app.auth.gateway import AuthGatewayInterface, DatabaseAuthGateway
+from app.auth.gateway import AuthGateway as Gateway
+from app.auth.gateway import AuthGatewayInterface
 from app.auth.models import UserStatus
 from app.auth.repositories.sessions import RefreshTokenRepository, SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
@@ -50,12 +52,12 @@ class Caller(NamedTuple):
     session_id: int
 
 
-async def current_caller(
+async def optional_caller(
     request: Request, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]
-) -> Caller:
-    """Whose access token this is. Its session and its user are read in one statement: both must be alive."""
+) -> Caller | None:
+    """Whose access token this is, None without one. Session and user are read in one statement: both must be alive."""
     if token is None:
-        raise AuthenticationError
+        return None
     claims = config.access_tokens.read(token)
     session_id = int(claims.sid)
     user = await UserRepository().principal(db=db, user_id=int(claims.sub), session_id=session_id)
@@ -63,6 +65,16 @@ async def current_caller(
         raise InvalidAccessToken
     remember_principal(request, f"user:{user.id}")
     return Caller(user, session_id)
+
+
+OptionalCaller = Annotated[Caller | None, Depends(optional_caller)]
+
+
+async def current_caller(caller: OptionalCaller) -> Caller:
+    """Whose access token this is; AuthenticationError without one."""
+    if caller is None:
+        raise AuthenticationError
+    return caller
 
 
 CurrentCaller = Annotated[Caller, Depends(current_caller)]
@@ -74,6 +86,14 @@ async def current_user(caller: CurrentCaller) -> UserDTO:
 
 
 CurrentUser: TypeAlias = Annotated[UserDTO, Depends(current_user)]
+
+
+async def optional_user(caller: OptionalCaller) -> UserDTO | None:
+    """The user who sent the request, None where no token came with it; a token that is not valid is refused."""
+    return caller.user if caller else None
+
+
+OptionalUser: TypeAlias = Annotated[UserDTO | None, Depends(optional_user)]
 
 
 async def active_user(user: CurrentUser, config: Config) -> UserDTO:
@@ -219,9 +239,15 @@ async def user_service(
     )
 
 
-async def auth_gateway() -> AuthGatewayInterface:
+async def get_gateway() -> AuthGatewayInterface:
     """What other modules ask this one; plainly callable where there is no request."""
-    return DatabaseAuthGateway(users=UserRepository())
+    return Gateway(users=UserRepository())
+
+
+@deprecated("auth_gateway is called get_gateway now")
+async def auth_gateway() -> AuthGatewayInterface:
+    """The former name of `get_gateway`."""
+    return await get_gateway()
 
 
 Logins = Annotated[LoginService, Depends(login_service)]
@@ -229,4 +255,4 @@ Registrations = Annotated[RegistrationService, Depends(registration_service)]
 Recovery = Annotated[RecoveryService, Depends(recovery_service)]
 Profiles = Annotated[ProfileService, Depends(profile_service)]
 Users = Annotated[UserService, Depends(user_service)]
-AuthGateway: TypeAlias = Annotated[AuthGatewayInterface, Depends(auth_gateway)]
+AuthGateway: TypeAlias = Annotated[AuthGatewayInterface, Depends(get_gateway)]

@@ -15,8 +15,8 @@ from app.audit.repositories import AuditEventRepository
 from app.audit.schemas import AuditEventListParams
 from app.audit.services import AuditService
 from app.audit.tasks import PurgeExpired
-from app.auth import AuthGatewayInterface, LoginFailed, UserDTO, auth_gateway
-from app.core.db import Database, utcnow
+from app.auth import AuthGatewayInterface, LoginFailed, UserDTO, get_gateway
+from app.core.db import Database, ListParams, PaginatedResult, utcnow
 from app.core.deps import queue_service
 from app.core.services.events import ListenedEvent
 from tests.factories.audit_event import AuditEventFactory
@@ -32,11 +32,14 @@ class CountingGateway(AuthGatewayInterface):
         self.asked: list[list[int]] = []
 
     async def get_user(self, user_id: int) -> UserDTO | None:
-        return next(iter(await self.get_user_list([user_id])), None)
+        return next(iter(await self.get_users([user_id])), None)
 
-    async def get_user_list(self, user_ids: Sequence[int]) -> list[UserDTO]:
+    async def get_users(self, user_ids: Sequence[int]) -> list[UserDTO]:
         self.asked.append(list(user_ids))
         return []
+
+    async def get_user_list(self, params: ListParams) -> PaginatedResult[UserDTO]:
+        raise NotImplementedError
 
 
 def failed_login(user_id: int | None = 3) -> ListenedEvent[LoginFailed]:
@@ -101,7 +104,7 @@ class TestNames:
     async def test_a_page_is_three_statements_however_long(self, committed: Database, rows: int) -> None:
         for user in await UserFactory.create_batch(rows):
             await AuditEventFactory.create(subject_id=user.id)
-        service = AuditService(events=AuditEventRepository(), gateway=await auth_gateway())
+        service = AuditService(events=AuditEventRepository(), gateway=await get_gateway())
         statements: list[str] = []
 
         def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:

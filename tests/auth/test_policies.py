@@ -32,6 +32,15 @@ def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:
 
 
 class TestPolicies:
+    async def test_a_superuser_is_an_admin(self) -> None:
+        assert dto(1, is_superuser=True).is_admin
+        assert not dto(2).is_admin
+        assert "is_admin" not in dto(1, is_superuser=True).model_dump()
+
+    async def test_a_refusal_may_say_why(self) -> None:
+        assert ActionNotAllowed("Only owners may.").detail == "Only owners may."
+        assert ActionNotAllowed().detail == "You are not allowed to do this."
+
     async def test_a_superuser_may_everything(self) -> None:
         admin = dto(1, is_superuser=True)
 

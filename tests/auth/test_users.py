@@ -33,6 +33,19 @@ def new_user(**changes: Any) -> dict[str, Any]:
     return {"email": "ann@example.com", "username": "ann", "password": PASSWORD} | changes
 
 
+class TestMe:
+    async def test_it_is_the_profile(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        await login_user(client, await UserFactory.create())
+
+        answer = await client.get(f"{URL}/me")
+
+        assert answer.status_code == 200
+        assert answer.json() == (await client.get("/api/v1/profile")).json()
+
+    async def test_it_needs_a_token(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        assert (await client.get(f"{URL}/me")).status_code == 401
+
+
 class TestList:
     async def test_the_documented_query(self, admin: User, client: httpx.AsyncClient) -> None:
         users = [admin, *await UserFactory.create_batch(4)]

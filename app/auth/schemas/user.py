@@ -12,7 +12,7 @@ from app.core.api.inputs import Body, PatchBody
 from app.core.db import FilterParam, ListParams, SortParam
 
 
-class UserRead(BaseModel):
+class UserResponse(BaseModel):
     """A user as the API shows it."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
@@ -26,10 +26,15 @@ class UserRead(BaseModel):
     updated_at: datetime
 
 
-class UserDTO(UserRead):
+class UserDTO(UserResponse):
     """A user as other code of this service sees it."""
 
     is_superuser: bool = Field(exclude=True)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the user may do everything, as policies ask it."""
+        return self.is_superuser
 
 
 class UserCreate(Body):

@@ -9,7 +9,7 @@ from app.auth.events import SuperuserChanged, UserCreated
 from app.auth.models import EndReason, UserStatus
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
-from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserRead, UserUpdate
+from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
 from app.auth.tasks import SendVerification
@@ -48,9 +48,9 @@ class UserService:
         """One account; UserNotFound otherwise."""
         return UserDTO.model_validate(await self.users.require(db=db, id=user_id))
 
-    async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserRead]:
+    async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserResponse]:
         """One page of the accounts."""
-        return await self.users.get_list(db=db, params=params, into=UserRead)
+        return await self.users.get_list(db=db, params=params, into=UserResponse)
 
     async def create(self, data: UserCreate, *, db: AsyncSession, actor: UserDTO, may_grant: Policy) -> UserDTO:
         """A new account; EmailTaken or UsernameTaken."""

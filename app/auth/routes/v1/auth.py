@@ -17,7 +17,7 @@ from app.auth.schemas.auth import (
     Registration,
     TokenAnswer,
 )
-from app.auth.schemas.user import UserRead
+from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
 from app.core.deps import DBSession
 
@@ -35,14 +35,14 @@ async def no_store(response: HTTPResponse) -> None:
     "/register",
     status_code=status.HTTP_201_CREATED,
     responses={
-        201: {"model": Response[UserRead]},
+        201: {"model": Response[UserResponse]},
         202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"},
     },
     dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
 )
 async def register(
     body: Registration, db: DBSession, service: Registrations, response: HTTPResponse
-) -> Response[UserRead | Accepted]:
+) -> Response[UserResponse | Accepted]:
     """Make an account. Where addresses must be verified the answer is 202, for a taken address too."""
     user = await service.register(body, db=db)
     if user is None:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, status
 
 from app.auth.deps import ActiveUser, CurrentCaller, CurrentUser, Profiles, active_user
 from app.auth.schemas.profile import AccountDeletion, PasswordChange, ProfileUpdate
-from app.auth.schemas.user import UserRead
+from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
 from app.core.deps import DBSession
 
@@ -15,13 +15,15 @@ guessing_limit = Depends(ConfigurableRateLimiter(times=10, seconds=60))
 
 
 @router.get("")
-async def read_profile(user: CurrentUser) -> Response[UserRead]:
+async def read_profile(user: CurrentUser) -> Response[UserResponse]:
     """The caller's account."""
     return Response(data=user)
 
 
 @router.patch("", dependencies=[guessing_limit])
-async def update_profile(body: ProfileUpdate, db: DBSession, service: Profiles, user: ActiveUser) -> Response[UserRead]:
+async def update_profile(
+    body: ProfileUpdate, db: DBSession, service: Profiles, user: ActiveUser
+) -> Response[UserResponse]:
     """Change name or address. A new address needs `current_password`, and counts once verified where that is on."""
     return Response(data=await service.update(user.id, body, db=db))
 

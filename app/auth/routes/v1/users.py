@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
 
-from app.auth.deps import ActiveUser, Users
+from app.auth.deps import ActiveUser, CurrentUser, Users
 from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
-from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserRead, UserSortParam, UserUpdate
+from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
 from app.core.api.inputs import RowId
 from app.core.deps import DBSession
@@ -24,19 +24,25 @@ async def list_users(
     service: Users,
     request: Request,
     response: HTTPResponse,
-) -> PaginatedResponse[UserRead]:
+) -> PaginatedResponse[UserResponse]:
     """A page of the accounts."""
     return PaginatedResponse.of(await service.get_list(params, db=db), request, response)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(can_write_users)])
-async def create_user(body: UserCreate, db: DBSession, service: Users, actor: ActiveUser) -> Response[UserRead]:
+async def create_user(body: UserCreate, db: DBSession, service: Users, actor: ActiveUser) -> Response[UserResponse]:
     """Make an account."""
     return Response(data=await service.create(body, db=db, actor=actor, may_grant=can_grant_superuser))
 
 
+@router.get("/me")
+async def read_me(user: CurrentUser) -> Response[UserResponse]:
+    """The caller's account, as `GET /profile`."""
+    return Response(data=user)
+
+
 @router.get("/{user_id}", dependencies=[Depends(can_read_user)])
-async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[UserRead]:
+async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[UserResponse]:
     """One account; everybody may read their own."""
     return Response(data=await service.get(user_id, db=db))
 
@@ -44,7 +50,7 @@ async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[U
 @router.patch("/{user_id}", dependencies=[Depends(can_write_users)])
 async def update_user(
     user_id: RowId, body: UserUpdate, db: DBSession, service: Users, actor: ActiveUser
-) -> Response[UserRead]:
+) -> Response[UserResponse]:
     """Change an account. Disabling it ends its sessions."""
     return Response(data=await service.update(user_id, body, db=db, actor=actor, may_grant=can_grant_superuser))
 
