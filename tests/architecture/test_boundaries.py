@@ -28,6 +28,16 @@ def test_what_is_allowed_is_not_found(plant: Plant) -> None:
     assert plant(allowed) == []
 
 
+def test_a_service_may_ask_policies_that_use_nothing_above_it(plant: Plant) -> None:
+    files = {
+        "shop/services.py": "from app.shop.policies import can_sell",
+        "shop/policies.py": "from app.till import Sum\nfrom app.shop.schemas import Order",
+    }
+    assert plant(files) == []
+    (found,) = plant({**files, "shop/policies.py": "from app.shop.deps import Shop", "shop/deps.py": "class Shop: ..."})
+    assert "M4 app.shop.services imports app.shop.policies: policies is a layer above services" in found
+
+
 BREACHES = {
     "M1": (
         "shop/services.py",

@@ -145,11 +145,21 @@ def crossing_imports(
     imports: Iterable[Import], modules: Mapping[str, Module], exceptions: Exceptions
 ) -> Iterator[Violation]:
     """M1, M2, M4 and M5: each import against each rule."""
-    for found in imports:
-        names = Names(found.importer, found.imported)
+    every = [(found, Names(found.importer, found.imported)) for found in imports]
+    tied = _tied_policies([names for _, names in every])
+    for found, names in every:
         for rule, check in RULES.items():
+            if rule == "M4" and names.layers == ("services", "policies") and names.owners[0] not in tied:
+                continue
             if (fault := check(names, modules)) and not exceptions.allow(rule, found.importer, found.imported):
                 yield Violation(found.file, found.line, rule, *fault)
+
+
+def _tied_policies(imports: Iterable[Names]) -> set[str]:
+    """The modules whose policies use their own deps, gateway or services: no service may call those."""
+    inside = (names for names in imports if names.owners[0] == names.owners[1])
+    tying = {("policies", layer) for layer in ("deps", "gateway", "services")}
+    return {names.owners[0] for names in inside if names.layers in tying}
 
 
 def unseen(package: str, root: Path, seen: Iterable[str], modules: Mapping[str, Module]) -> Iterator[Violation]:
