@@ -134,6 +134,7 @@ def database_errors(settings: "AppConfig") -> Iterator[None]:
     from alembic.util import CommandError
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+    from app.core.db.integrity import lacks_tables
     from app.core.exceptions import ConfigError
 
     try:
@@ -142,14 +143,8 @@ def database_errors(settings: "AppConfig") -> Iterator[None]:
         cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig else exc
         reason = next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
         url = settings.database_url.render_as_string(hide_password=True)
-        advice = "Run `kit migrate`" if _lacks_tables(cause) else "Check DATABASE_URL"
+        advice = "Run `kit migrate`" if lacks_tables(cause) else "Check DATABASE_URL"
         fail(f"The database {url} cannot be used: {reason}. {advice}.")
-
-
-def _lacks_tables(error: BaseException) -> bool:
-    """Whether a table or a column is missing."""
-    # https://www.postgresql.org/docs/current/errcodes-appendix.html
-    return getattr(error, "sqlstate", None) in ("42P01", "42703") or str(error).startswith("no such ")
 
 
 def _plain(value: object) -> str:

@@ -9,27 +9,31 @@ import typer
 from app.cli.console import database_errors, fail, load_settings
 
 if TYPE_CHECKING:
+    from app.core.api.health import Components
     from app.core.configs import AppConfig
 
 
 def ready() -> None:
-    """Ask the database and Redis whether they answer; the health check of workers, which serve no HTTP."""
+    """Ask whether the database answers and is migrated, and Redis answers; the health check of workers.
+
+    Redis being away is `degraded` with exit code 0, as everything goes on without it.
+    """
     settings = load_settings()
-    from app.core.api.health import NotReady
+    from app.core.api.health import status_of
     from app.core.services.log import configure_logging
 
-    try:
-        with database_errors(settings):
-            configure_logging(settings, sys.stderr.buffer)
-            asyncio.run(_ask(settings))
-    except NotReady as exc:
-        fail(exc.detail)
-    typer.echo("Everything answers.")
+    with database_errors(settings):
+        configure_logging(settings, sys.stderr.buffer)
+        components = asyncio.run(_ask(settings))
+    failed = [name for name, component in components.items() if component.status == "failed"]
+    if status_of(components) == "unavailable":
+        fail(f"Not ready: {', '.join(failed)}.{'' if 'database' in failed else ' Run `kit migrate`.'}")
+    typer.echo(f"Ready, but degraded: {', '.join(failed)}." if failed else "Everything answers.")
 
 
-async def _ask(settings: "AppConfig") -> None:
-    from app.core.api import health
+async def _ask(settings: "AppConfig") -> "Components":
+    from app.core.api.health import examine
     from app.core.runtime import open_runtime
 
     async with open_runtime(settings, run_jobs=False):
-        await health.ready()
+        return await examine()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from sqlalchemy.engine import URL
 
 from app.cli import app
 from app.core.configs import PROJECT_ROOT
@@ -27,16 +28,24 @@ class TestMigrate:
 
 
 class TestReady:
-    def test_what_answers_is_ready(self, tmp_path: Path) -> None:
+    def test_a_database_without_tables_is_not_ready(self, tmp_path: Path) -> None:
         done = kit("ready", VAR_DIR=str(tmp_path))
-        assert (done.returncode, done.stdout) == (0, "Everything answers.\n")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.endswith("Not ready: migrations. Run `kit migrate`.\n")
 
-    def test_what_does_not_answer_is_named(self, tmp_path: Path) -> None:
-        done = kit("ready", VAR_DIR=str(tmp_path), REDIS_URL="redis://127.0.0.1:1/0")
-        assert done.returncode == 1
-        assert "Does not answer: redis." in done.stderr
+    def test_without_redis_it_is_ready_and_degraded(self, tmp_path: Path, template: URL) -> None:
+        url = template.render_as_string(hide_password=False)
+        done = kit("ready", VAR_DIR=str(tmp_path), DATABASE_URL=url)
+        assert (done.returncode, done.stdout) == (0, "Everything answers.\n")
+        done = kit("ready", VAR_DIR=str(tmp_path), DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1/0")
+        assert (done.returncode, done.stdout) == (0, "Ready, but degraded: redis.\n")
         assert "Traceback" not in done.stderr
-        assert done.stdout == ""
+
+    def test_a_database_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
+        done = kit("ready", VAR_DIR=str(tmp_path), DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.endswith("Not ready: database, migrations.\n")
+        assert "Traceback" not in done.stderr
 
     def test_a_folder_that_cannot_be_had_is_named_in_one_line(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

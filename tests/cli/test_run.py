@@ -106,7 +106,7 @@ class TestStart:
             assert text.count("Password:") == 1
             assert "\x1b" not in text
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
-                assert json.load(answer)["data"]["checks"] == {"database": "ok"}
+                assert json.load(answer)["data"]["checks"] == {"database": "ok", "migrations": "ok"}
                 assert "server" not in answer.headers
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=120) == 0

@@ -49,6 +49,12 @@ def named_violations(metadata: MetaData = BaseModel.metadata) -> Iterator[None]:
         raise _violation(exc, metadata) from exc
 
 
+def lacks_tables(error: BaseException | None) -> bool:
+    """Whether a driver's error says that a table or a column is missing."""
+    # https://www.postgresql.org/docs/current/errcodes-appendix.html
+    return getattr(error, "sqlstate", None) in ("42P01", "42703") or str(error).startswith("no such ")
+
+
 async def insert_unless_taken(
     session: AsyncSession,
     model: type[BaseModel],

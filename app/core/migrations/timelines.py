@@ -7,13 +7,14 @@ A timeline owns what its models declare and what carries the prefix of its modul
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, Select, TableClause, column, select
 
 from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
@@ -107,6 +108,28 @@ def installed_timelines() -> Timelines:
     from app.core.models import metadata  # imports every model
 
     return timelines_of(installed_modules(), metadata)
+
+
+@dataclass(frozen=True)
+class KnownRevisions:
+    """What this code knows of a timeline: its revisions, its heads, and the query for those the database has."""
+
+    revisions: frozenset[str]
+    heads: frozenset[str]
+    applied: Select[str]
+
+
+@lru_cache
+def known_revisions() -> tuple[KnownRevisions, ...]:
+    """Every installed timeline that has revisions; read from their files once per process."""
+    found = []
+    for line in installed_timelines().values():
+        scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"), version_locations=[str(line.versions)])
+        revisions = frozenset(script.revision for script in scripts.walk_revisions())
+        version: Select[str] = select(column("version_num")).select_from(TableClause(line.version_table))
+        if revisions:
+            found.append(KnownRevisions(revisions, frozenset(scripts.get_heads()), version))
+    return tuple(found)
 
 
 def timelines_of(modules: Sequence[Module], metadata: MetaData) -> Timelines:

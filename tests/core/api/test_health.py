@@ -6,13 +6,16 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from alembic.script import ScriptDirectory
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from app.core.configs import PROJECT_ROOT
 from app.core.db.session import Database
 from app.core.runtime import runtime
 from tests.core.api.conftest import Serve
@@ -35,6 +38,27 @@ def broken_database(app: FastAPI) -> Iterator[None]:
 
 
 @pytest.fixture
+async def empty_database(committed: Database) -> None:
+    """A database nobody has migrated."""
+    async with committed.session_scope() as session:
+        await session.execute(text("DROP TABLE alembic_version"))
+
+
+def first_revision() -> str:
+    """The oldest revision of the shared timeline."""
+    scripts = ScriptDirectory(
+        str(PROJECT_ROOT / "migrations"), version_locations=[str(PROJECT_ROOT / "migrations" / "versions")]
+    )
+    return [script.revision for script in scripts.walk_revisions()][-1]
+
+
+async def set_revision(database: Database, revision: str) -> None:
+    """Have the database say that it is at `revision`."""
+    async with database.session_scope() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+
+
+@pytest.fixture
 def broken_redis(app: FastAPI) -> Iterator[None]:
     """A Redis nobody serves."""
     usual = runtime().redis
@@ -48,11 +72,13 @@ class Stubborn(Database):
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine)
+        self.asked = 0
         self.answers = asyncio.Event()
         self.gave_up = asyncio.Event()
 
     @asynccontextmanager
     async def session_scope(self, *, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+        self.asked += 1
         try:
             await asyncio.Event().wait()
             yield self.session(read_only=read_only)
@@ -71,31 +97,50 @@ class TestLive:
         assert (await http.get("/health/live")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/ready"])
 class TestReady:
-    async def test_says_what_it_asked(self, http: httpx.AsyncClient, path: str) -> None:
-        answer = await http.get(path)
-        parts = ["database"] if runtime().redis is None else ["database", "redis"]
+    async def test_says_what_it_asked(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health/ready")
+        parts = ["database", "migrations", *(["redis"] if runtime().redis else [])]
         assert answer.status_code == 200
         assert answer.json() == {"data": {"status": "ok", "checks": dict.fromkeys(parts, "ok")}}
 
     @pytest.mark.usefixtures("broken_database")
-    async def test_names_a_database_that_does_not_answer(self, http: httpx.AsyncClient, path: str) -> None:
+    async def test_names_a_database_that_does_not_answer(self, http: httpx.AsyncClient) -> None:
         with captured_log() as lines:
-            answer = await http.get(path)
+            answer = await http.get("/health/ready")
         body = check(answer, 503, "not_ready")
-        assert body["detail"] == "Does not answer: database."
+        assert body["detail"] == "Not ready: database, migrations."
         assert body["checks"]["database"] == "failed"
         assert answer.headers["retry-after"] == "5"
         assert "hunter2" not in answer.text + lines.text
         assert lines.one("a part of the service does not answer")["part"] == "database"
 
-    @pytest.mark.usefixtures("broken_redis")
-    async def test_names_a_redis_that_does_not_answer(self, http: httpx.AsyncClient, path: str) -> None:
-        body = check(await http.get(path), 503, "not_ready")
-        assert body["checks"] == {"database": "ok", "redis": "failed"}
+    @pytest.mark.usefixtures("empty_database")
+    async def test_a_database_without_tables_is_not_ready(self, http: httpx.AsyncClient) -> None:
+        body = check(await http.get("/health/ready"), 503, "not_ready")
+        assert body["detail"] == "Not ready: migrations."
+        assert body["checks"].items() >= {"database": "ok", "migrations": "failed"}.items()
 
-    async def test_does_not_wait_for_what_hangs(self, http: httpx.AsyncClient, path: str) -> None:
+    async def test_a_database_that_lacks_a_migration_is_not_ready(
+        self, http: httpx.AsyncClient, committed: Database
+    ) -> None:
+        await set_revision(committed, first_revision())
+        body = check(await http.get("/health/ready"), 503, "not_ready")
+        assert body["checks"]["migrations"] == "failed"
+
+    async def test_a_database_of_newer_code_is_ready(self, http: httpx.AsyncClient, committed: Database) -> None:
+        """While a new version is rolled out, the old one must go on serving."""
+        await set_revision(committed, "ffffffffffff")
+        answer = await http.get("/health/ready")
+        assert (answer.status_code, answer.json()["data"]["checks"]["migrations"]) == (200, "ahead")
+
+    @pytest.mark.usefixtures("broken_redis")
+    async def test_is_degraded_without_redis(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health/ready")
+        checks = {"database": "ok", "migrations": "ok", "redis": "failed"}
+        assert (answer.status_code, answer.json()) == (200, {"data": {"status": "degraded", "checks": checks}})
+
+    async def test_does_not_wait_for_what_hangs(self, http: httpx.AsyncClient) -> None:
         async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
             writer.close()
@@ -106,22 +151,58 @@ class TestReady:
         redis = runtime().redis = Redis(port=port, socket_timeout=60, retry=Retry(NoBackoff(), 0))
         try:
             async with asyncio.timeout(50):
-                body = check(await http.get(path), 503, "not_ready")
+                answer = await http.get("/health/ready")
         finally:
             runtime().redis = usual
             await redis.aclose()
             server.close()
-        assert body["checks"]["redis"] == "failed"
+        assert answer.json()["data"]["checks"]["redis"] == "failed"
 
-    async def test_does_not_wait_for_what_is_slow_to_give_up(self, http: httpx.AsyncClient, path: str) -> None:
+    async def test_does_not_wait_for_what_is_slow_to_give_up(self, http: httpx.AsyncClient) -> None:
         usual = runtime().database
         runtime().database = stubborn = Stubborn(usual.engine)
         try:
             async with asyncio.timeout(50):
-                body = check(await http.get(path), 503, "not_ready")
+                answers = await asyncio.gather(*(http.get("/health/ready") for _ in range(5)))
             assert not stubborn.gave_up.is_set()
             stubborn.answers.set()
             await asyncio.wait_for(stubborn.gave_up.wait(), 60)
         finally:
             runtime().database = usual
-        assert body["checks"]["database"] == "failed"
+        assert {check(answer, 503, "not_ready")["checks"]["database"] for answer in answers} == {"failed"}
+        assert stubborn.asked == 1  # one examination for all who ask at once
+
+
+class TestSummary:
+    async def test_is_nothing_but_ok(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health")
+        assert (answer.status_code, answer.text) == (200, '{"status":"ok"}')
+
+    @pytest.mark.usefixtures("broken_redis")
+    async def test_is_ok_without_redis(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+    @pytest.mark.usefixtures("empty_database")
+    async def test_is_unavailable_when_not_ready(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health")
+        assert (answer.status_code, answer.text) == (503, '{"status":"unavailable"}')
+        assert answer.headers["retry-after"] == "5"
+
+
+class TestDetails:
+    @pytest.mark.usefixtures("broken_redis")
+    async def test_names_every_component(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health/details")
+        data = answer.json()["data"]
+        assert (answer.status_code, data["status"]) == (200, "degraded")
+        states = {name: component["status"] for name, component in data["components"].items()}
+        assert states == {"database": "ok", "migrations": "ok", "redis": "failed"}
+        assert all(component["duration_ms"] >= 0 for component in data["components"].values())
+
+    @pytest.mark.usefixtures("broken_database")
+    async def test_tells_no_address_and_no_secret(self, http: httpx.AsyncClient) -> None:
+        answer = await http.get("/health/details")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["data"]["status"] == "unavailable"
+        assert not any(word in answer.text for word in ("hunter2", "127.0.0.1", "nobody", "Error"))
