@@ -33,6 +33,7 @@ def list_modules(as_json: Json = False) -> None:
             "state": "left out" if module in left_out else "external" if module.external else "installed",
             "migrations": module.migrations,
             "depends_on": module.depends_on,
+            "exposes": module.manifest.exposes,
             "summary": module.summary,
         }
         for module in (*installed, *left_out)
@@ -43,6 +44,7 @@ def list_modules(as_json: Json = False) -> None:
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         uses = f", uses {', '.join(row['depends_on'])}" if row["depends_on"] else ""
+        uses += f", exposes {', '.join(row['exposes'])}" if row["exposes"] else ""
         name = typer.style(row["name"].ljust(width), bold=True)
         typer.echo(f"{name}  {row['state']}, {row['migrations']} migrations{uses}")
         typer.echo(f"{' ' * width}  {row['summary']}")

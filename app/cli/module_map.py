@@ -64,7 +64,8 @@ def _diagram(modules: Iterable[Module]) -> str:
 
 def _section(module: Module, kinds: Mapping[tuple[str, str], Iterable[Entry]]) -> str:
     uses = ", ".join(f"[{_short(other)}](#{_short(other)})" for other in module.depends_on) or "no other module"
-    lines = [f"## {module.short_name}", "", f"{module.summary} Uses {uses}.", ""]
+    offers = f" Exposes {', '.join(f'`{name}`' for name in module.public[1:])}." if module.public[1:] else ""
+    lines = [f"## {module.short_name}", "", f"{module.summary} Uses {uses}.{offers}", ""]
     for kind, found in kinds.items():
         if entries := list(found):
             lines += [f"| {' | '.join(kind)} |", "|---|---|"]

@@ -28,16 +28,6 @@ def test_what_is_allowed_is_not_found(plant: Plant) -> None:
     assert plant(allowed) == []
 
 
-def test_a_service_may_ask_policies_that_use_nothing_above_it(plant: Plant) -> None:
-    files = {
-        "shop/services.py": "from app.shop.policies import can_sell",
-        "shop/policies.py": "from app.till import Sum\nfrom app.shop.schemas import Order",
-    }
-    assert plant(files) == []
-    (found,) = plant({**files, "shop/policies.py": "from app.shop.deps import Shop", "shop/deps.py": "class Shop: ..."})
-    assert "M4 app.shop.services imports app.shop.policies: policies is a layer above services" in found
-
-
 BREACHES = {
     "M1": (
         "shop/services.py",
@@ -128,6 +118,82 @@ def test_a_breach_is_found_and_named(plant: Plant, rule: str, file: str, text: s
 def test_other_faces_of_the_rules(plant: Plant, file: str, text: str, message: str) -> None:
     (found,) = plant({file: text})
     assert message in found
+
+
+class TestExposed:
+    EXPOSING = {"till/module.toml": 'exposes = ["deps", "sums.total"]'}  # noqa: RUF012
+
+    @pytest.mark.parametrize("style", BREACHES["M1"][1].values(), ids=BREACHES["M1"][1].keys())
+    def test_others_may_import_it_in_every_way(self, plant: Plant, style: str) -> None:
+        assert plant({**self.EXPOSING, "till/sums/total.py": "", "shop/services.py": style}) == []
+
+    @pytest.mark.parametrize("name", ["schemas", "sums", "sums.mean", "models"])
+    def test_everything_else_stays_internal(self, plant: Plant, name: str) -> None:
+        files = {"till/sums/total.py": "", "till/sums/mean.py": "", "shop/deps.py": f"import app.till.{name}"}
+        (found,) = plant({**self.EXPOSING, **files})
+        assert found.startswith(
+            f"app/shop/deps.py:1: M1 app.shop.deps imports app.till.{name}, which is internal to app.till. "
+            "Fix: import the name from app.till or app.till.deps or app.till.sums.total; where none offers it, "
+        )
+
+    def test_only_to_modules_that_declare_it(self, plant: Plant) -> None:
+        files = {
+            **self.EXPOSING,
+            "till/sums/total.py": "",
+            "shop/module.toml": "",
+            "shop/deps.py": "import app.till.deps",
+        }
+        (found,) = plant(files)
+        assert " M2 app.shop.deps imports app.till, which is not in depends_on" in found
+
+    def test_a_circle_is_seen_through_it(self, plant: Plant) -> None:
+        files = {
+            "till/module.toml": 'depends_on = ["app.shop"]\nexposes = ["deps"]',
+            "till/deps.py": "import app.shop",
+            "shop/services.py": "import app.till.deps",
+        }
+        (found,) = plant(files)
+        assert " M3 modules use each other in a circle: app.shop > app.till > app.shop " in found
+
+    @pytest.mark.parametrize("text", ["from app.till.models import Coin", "from app.till.models import Coin as Till"])
+    def test_it_hands_out_no_model(self, plant: Plant, text: str) -> None:
+        (found,) = plant({**self.EXPOSING, "till/sums/total.py": "", "till/deps.py": text})
+        assert found.startswith("app/till/deps.py:1: M6 app.till.deps exports the model ")
+
+
+class TestPolicies:
+    """A service may ask a policy of its module; that policy then stands below services."""
+
+    def test_a_service_asks(self, plant: Plant) -> None:
+        files = {
+            "shop/services.py": "from app.shop.policies.orders import can_sell",
+            "shop/policies/orders.py": "from app.shop.policies.basics import ask\ndef can_sell(): ask",
+            "shop/policies/basics.py": "from app.till import Sum\ndef ask(): ...",
+            "shop/policies/routes.py": "import app.shop.deps",  # asked by routes alone
+            "shop/deps.py": "import app.shop.services",
+        }
+        assert plant(files) == []
+
+    @pytest.mark.parametrize("layer", ["services.stock", "gateway", "deps"])
+    @pytest.mark.parametrize("file", ["orders", "basics", "__init__"])
+    def test_what_is_asked_uses_nothing_from_services_up(self, plant: Plant, file: str, layer: str) -> None:
+        files = {
+            "shop/services/sell.py": "from app.shop.policies.orders import can_sell",
+            "shop/services/stock.py": "",
+            "shop/gateway.py": "",
+            "shop/deps.py": "",
+            "shop/policies/orders.py": "import app.shop.policies.basics\ndef can_sell(): ...",
+            "shop/policies/basics.py": "",
+        }
+        files[f"shop/policies/{file}.py"] = files.get(f"shop/policies/{file}.py", "") + f"\nimport app.shop.{layer}"
+        (found,) = [one for one in plant(files) if " M4 " in one]
+        name = "app.shop.policies" if file == "__init__" else f"app.shop.policies.{file}"
+        assert f" M4 {name} imports app.shop.{layer}: services ask this policy, and " in found
+
+    @pytest.mark.parametrize("layer", ["repositories", "schemas", "gateway", "deps"])
+    def test_no_other_layer_below_asks(self, plant: Plant, layer: str) -> None:
+        (found,) = plant({f"shop/{layer}.py": "import app.shop.policies", "shop/policies.py": ""})
+        assert f"M4 app.shop.{layer} imports app.shop.policies: policies is a layer above {layer}" in found
 
 
 class TestCircles:

@@ -54,7 +54,8 @@ class OrderPlaced(BaseEvent):
 """,
 }
 TILL = {
-    "module.toml": "",
+    "module.toml": 'exposes = ["sums"]',
+    "sums.py": "",
     "__init__.py": '"""Counts money."""',
     "deps.py": "def late():\n    import app.shop",
     "listeners.py": """
@@ -94,11 +95,11 @@ class TestList:
     def test_names_states_and_summaries(self, run: Run) -> None:
         done = run("list", MODULES="app.shop,app.till")
         assert done.stdout.splitlines() == [
-            "app.till  installed, shared migrations",
+            "app.till  installed, shared migrations, exposes sums",
             "          Counts money.",
             "app.shop  installed, shared migrations, uses app.till",
             "          Sells things.",
-            "app.auth  left out, shared migrations",
+            "app.auth  left out, shared migrations, exposes deps, exceptions, gateway",
             "          Accounts, sessions and tokens: who is calling, and what they may do.",
         ]
 
@@ -109,6 +110,7 @@ class TestList:
             "state": "installed",
             "migrations": "shared",
             "depends_on": [],
+            "exposes": ["deps", "exceptions", "gateway"],
             "summary": "Accounts, sessions and tokens: who is calling, and what they may do.",
         }
 
@@ -169,6 +171,7 @@ class TestDocs:
             "    shop --> till",
             '    shop -. "OrderPlaced" .-> till',
             "Sells things. Uses [till](#till).",
+            "Counts money. Uses no other module. Exposes `app.till.sums`.",
             "| `OrderPlaced` | Somebody wants something. |",
             "| `OrderPlaced` | Count the money. (`app.till.listeners:count`) |",
             "| `shop_links` |  |",

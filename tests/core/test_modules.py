@@ -187,9 +187,13 @@ class TestManifest:
         [
             ("depends_on = [", "not valid TOML: Invalid value (at end of document)"),
             ('depend_on = ["app.auth"]', "depend_on: unknown key; did you mean depends_on?"),
-            ("colour = 1", "colour: unknown key; the keys are depends_on, migrations, exceptions"),
+            ("colour = 1", "colour: unknown key; the keys are depends_on, exposes, migrations, exceptions"),
             ("depends_on = 'x'", 'depends_on: input should be a valid tuple; write depends_on = ["app.auth"]'),
             ("depends_on = [1]", 'depends_on[0]: input should be a valid string; write depends_on = ["app.auth"]'),
+            ("exposes = 'deps'", 'exposes: input should be a valid tuple; write exposes = ["deps", "schemas.user"]'),
+            ("exposes = ['models']", "exposes: app.shop has no models: take it out"),
+            ("exposes = ['/etc', '..']", "exposes: app.shop has no /etc: take it out"),
+            ("exposes = ['']", "exposes[0]: "),
             ("migrations = 'mine'", "migrations: input should be 'shared' or 'own'; write migrations = "),
             ("[[exceptions]]\nrule = 'M7'\nfrom = 'a'\nto = 'b'\nreason = 'c'", "exceptions[0].rule: input should be"),
             ("[[exceptions]]\nrule = 'M1'\nfrom = 'a'\nto = 'b'", "exceptions[0].reason: field required; write"),
@@ -204,6 +208,25 @@ class TestManifest:
         module("shop", manifest)
         line, *_ = refused()
         assert line.startswith(f"app/shop/module.toml: {fault}")
+
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("exeptions", "; did you mean exceptions?"),
+            ("app.shop.exceptions", "; write exceptions"),
+            ("schemas.user.py", "; write schemas.user"),
+            ("schemas/user", ": take it out"),
+        ],
+    )
+    def test_what_is_exposed_must_be_there(
+        self, module: Maker, refused: Refused, tmp_path: Path, name: str, advice: str
+    ) -> None:
+        module("shop", f'exposes = ["exceptions", "schemas", "schemas.user", "{name}"]')
+        (tmp_path / "app/shop/exceptions.py").touch()
+        (tmp_path / "app/shop/schemas").mkdir()
+        for file in ("__init__.py", "user.py"):
+            (tmp_path / "app/shop/schemas" / file).touch()
+        assert refused() == [f"app/shop/module.toml: exposes: app.shop has no {name}{advice}"]
 
     def test_every_fault_is_a_line(self, module: Maker, refused: Refused) -> None:
         module("one", "depend_on = []\nmigrations = 1")

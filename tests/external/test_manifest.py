@@ -56,6 +56,7 @@ class TestModuleToml:
             ('route_prefix = "/visitors/"', "route_prefix"),
             ('route_prefix = "/"', "route_prefix"),
             ('migrations = "shared"', "migrations"),
+            ('exposes = ["deps"]', "exposes"),
             ('name = "host"', "name"),
             ('entry_point = "guest:register"', "entry_point"),
         ],

@@ -2,10 +2,10 @@
 
 | rule | says |
 |---|---|
-| M1 | only the root of another module is imported |
+| M1 | only the root of another module is imported, and what its manifest exposes |
 | M2 | only modules named in `depends_on` are used |
 | M3 | modules do not use each other in a circle |
-| M4 | layers inside a module point down |
+| M4 | layers inside a module point down; a service may ask a policy |
 | M5 | core uses no module, and no module an entry point or a registry |
 | M6 | no foreign key, relationship or exported model crosses from one module into another |
 | E1 | an external package imports nothing of the service |
@@ -13,9 +13,10 @@
 
 from pathlib import Path
 
+from app.core.boundaries.circles import asked_policies, circles
 from app.core.boundaries.imports import all_imports
 from app.core.boundaries.isolation import isolation_violations
-from app.core.boundaries.rules import circles, crossing_imports, unseen
+from app.core.boundaries.rules import crossing_imports, unseen
 from app.core.boundaries.tables import table_violations
 from app.core.boundaries.violations import Exceptions, Violation
 from app.core.configs import PROJECT_ROOT
@@ -34,6 +35,7 @@ def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list
         *unseen(package, root, seen, modules),
         *crossing_imports(imports, modules, exceptions),
         *circles(imports, modules, exceptions),
+        *asked_policies(imports, exceptions),
         *table_violations(package, root, modules, exceptions),
     }
     return sorted(found | set(exceptions.unused()))

@@ -1,16 +1,15 @@
-"""The rules about imports, M1 to M5, each for one import and M3 for all of them.
+"""The rules about imports, M1 to M5, each for one import; what only all of them show is in circles.py.
 
 Entry points may use everything, core's registries the modules, modules the core.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from app.core.boundaries.imports import Import, file_of, unseen_files
-from app.core.boundaries.violations import Exceptions, Violation, manifest_line, manifest_of
+from app.core.boundaries.violations import Exceptions, Violation, manifest_of
 from app.core.modules import Module
 
 CORE = "core"
@@ -56,7 +55,6 @@ class Names:
         return source != target and is_module(target)
 
 
-Place = tuple[str, int]
 Rule = Callable[[Names, Mapping[str, Module]], Fault | None]
 
 
@@ -65,13 +63,16 @@ def is_module(owner: str) -> bool:
     return owner not in ("", CORE, *ENTRY_POINTS)
 
 
-def m1_only_roots(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
-    """The root package is a module's API; all below it is internal."""
-    if not names.crosses or names.owners[0] == CORE or names.imported == names.target:
+def m1_only_public(names: Names, modules: Mapping[str, Module]) -> Fault | None:
+    """The root package is a module's API, with what `exposes` names; all else below it is internal."""
+    target = modules.get(names.owners[1])
+    public = target.public if target else (names.target,)
+    if not names.crosses or names.owners[0] == CORE or names.imported in public:
         return None
     return Fault(
         f"{names.importer} imports {names.imported}, which is internal to {names.target}",
-        f"import the name from {names.target}; where it is not offered there, its __init__.py decides whether it is",
+        f"import the name from {' or '.join(public)}; where none offers it, the module decides: "
+        "by its __init__.py, or by exposes in its manifest",
     )
 
 
@@ -87,7 +88,10 @@ def m2_only_declared(names: Names, modules: Mapping[str, Module]) -> Fault | Non
 
 
 def m4_layers_point_down(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
-    """Inside a module each layer uses those below it; leaves use no layer; none uses the module's own root."""
+    """Inside a module each layer uses those below it; leaves use no layer; none uses the module's own root.
+
+    One way up is open: a service may ask a policy, and `asked_policies` keeps that policy below services.
+    """
     owner, other = names.owners
     upper, lower = names.layers
     if owner != other or not is_module(owner) or upper not in LAYERS + LEAVES:
@@ -102,7 +106,8 @@ def m4_layers_point_down(names: Names, _modules: Mapping[str, Module]) -> Fault 
             f"{names.importer} imports {names.imported}: {upper} is a leaf and uses no layer",
             f"pass in what it needs, or move the code into {lower} or above",
         )
-    if upper in LAYERS and lower in LAYERS and LAYERS.index(upper) > LAYERS.index(lower):
+    asks = (upper, lower) == ("services", "policies")
+    if upper in LAYERS and lower in LAYERS and LAYERS.index(upper) > LAYERS.index(lower) and not asks:
         return Fault(
             f"{names.importer} imports {names.imported}: {lower} is a layer above {upper}",
             f"move what both need into {upper} or below, or call it from {lower}",
@@ -134,7 +139,7 @@ def m5_core_stands_alone(names: Names, _modules: Mapping[str, Module]) -> Fault 
 
 
 RULES: Mapping[str, Rule] = {
-    "M1": m1_only_roots,
+    "M1": m1_only_public,
     "M2": m2_only_declared,
     "M4": m4_layers_point_down,
     "M5": m5_core_stands_alone,
@@ -145,21 +150,11 @@ def crossing_imports(
     imports: Iterable[Import], modules: Mapping[str, Module], exceptions: Exceptions
 ) -> Iterator[Violation]:
     """M1, M2, M4 and M5: each import against each rule."""
-    every = [(found, Names(found.importer, found.imported)) for found in imports]
-    tied = _tied_policies([names for _, names in every])
-    for found, names in every:
+    for found in imports:
+        names = Names(found.importer, found.imported)
         for rule, check in RULES.items():
-            if rule == "M4" and names.layers == ("services", "policies") and names.owners[0] not in tied:
-                continue
             if (fault := check(names, modules)) and not exceptions.allow(rule, found.importer, found.imported):
                 yield Violation(found.file, found.line, rule, *fault)
-
-
-def _tied_policies(imports: Iterable[Names]) -> set[str]:
-    """The modules whose policies use their own deps, gateway or services: no service may call those."""
-    inside = (names for names in imports if names.owners[0] == names.owners[1])
-    tying = {("policies", layer) for layer in ("deps", "gateway", "services")}
-    return {names.owners[0] for names in inside if names.layers in tying}
 
 
 def unseen(package: str, root: Path, seen: Iterable[str], modules: Mapping[str, Module]) -> Iterator[Violation]:
@@ -183,61 +178,6 @@ def unseen(package: str, root: Path, seen: Iterable[str], modules: Mapping[str, 
                 "the file is in no package, so its imports are not seen",
                 "add __init__.py to its folder and the folders above",
             )
-
-
-def circles(imports: Iterable[Import], modules: Mapping[str, Module], exceptions: Exceptions) -> Iterator[Violation]:
-    """M3: no module uses one that uses it, by import or by `depends_on`, however long the way round."""
-    arrows = _arrows(imports, modules)
-    reported: set[frozenset[str]] = set()
-    for name in sorted(arrows):
-        while way := _way_back(name, arrows):
-            circle = list(pairwise([*way, name]))
-            if allowed := [arrow for arrow in circle if exceptions.allow("M3", *arrow)]:
-                for source, target in allowed:
-                    del arrows[source][target]
-                continue
-            if frozenset(way) not in reported:
-                reported.add(frozenset(way))
-                yield _circle([arrows[source][target] for source, target in circle], [*way, name])
-            break
-
-
-def _arrows(imports: Iterable[Import], modules: Mapping[str, Module]) -> dict[str, dict[str, Place]]:
-    """From each module to each it uses, with the first place that says so."""
-    arrows: dict[str, dict[str, Place]] = {module.name: {} for module in modules.values()}
-    for found in imports:
-        names = Names(found.importer, found.imported)
-        source = modules.get(names.owners[0])
-        if source and names.crosses:
-            arrows[source.name].setdefault(names.target, (found.file, found.line))
-    for module in modules.values():
-        for other in module.depends_on:
-            arrows[module.name].setdefault(other, (manifest_of(module), manifest_line(module)))
-    return arrows
-
-
-def _circle(places: list[Place], way: list[str]) -> Violation:
-    others = ", ".join(f"{file}:{line}" for file, line in places[1:])
-    return Violation(
-        *places[0],
-        "M3",
-        f"modules use each other in a circle: {' > '.join(way)}" + (f" (the other way at {others})" if others else ""),
-        "turn one arrow round with an event, or move what both need into one of them",
-    )
-
-
-def _way_back(start: str, arrows: Mapping[str, Mapping[str, object]]) -> list[str] | None:
-    """The shortest way from `start` to itself."""
-    ways = [[start]]
-    seen: set[str] = set()
-    for way in ways:  # grows while it is walked: breadth first
-        for other in sorted(arrows.get(way[-1], ())):
-            if other == start:
-                return way
-            if other not in seen:
-                seen.add(other)
-                ways.append([*way, other])
-    return None
 
 
 def _part(name: str, number: int) -> str:

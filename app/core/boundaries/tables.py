@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, TypeGuard, get_args
 
 from sqlalchemy import Table
@@ -62,10 +63,12 @@ class _Tables:
         self._package = package
         self._root = root
         self._owners = (CORE, *modules)
+        self._modules = modules.values()
         with suppress(ConfigError):  # the start says so too; the rules look at each module that is there
             importlib.import_module(f"{package}.{CORE}.models")
         for module in modules.values():
-            module.part("models")
+            for part in ("models", *module.manifest.exposes):
+                module.part(part)
         self._definitions = list(self._defined())
         self._declared = {definition.table.fullname: definition.owner for definition in self._definitions}
 
@@ -75,8 +78,9 @@ class _Tables:
             for target, line, message, fix in (*self._references(definition), *self._names(definition)):
                 if not exceptions.allow("M6", definition.name, target):
                     yield Violation(self._file(definition.name), line, "M6", message, fix)
-        for owner in self._owners[1:]:
-            yield from self._exports(owner, exceptions)
+        for module in self._modules:
+            for name in module.public:
+                yield from self._exports(sys.modules[name], exceptions)
 
     def _defined(self) -> Iterator[Definition]:
         mapped: set[Table] = set()
@@ -133,19 +137,18 @@ class _Tables:
                 f"call it {owner}_<name>, with no longer name of a module in front: migrations go by it",
             )
 
-    def _exports(self, owner: str, exceptions: Exceptions) -> Iterator[Violation]:
-        root = sys.modules[f"{self._package}.{owner}"]
-        for name, value in sorted(vars(root).items()):
+    def _exports(self, public: ModuleType, exceptions: Exceptions) -> Iterator[Violation]:
+        for name, value in sorted(vars(public).items()):
             found = next(_models_in(value), None)
             if found is None:
                 continue
-            target = f"{root.__name__}.{name}" if isinstance(found, Table) else f"{found.__module__}.{found.__name__}"
-            if not exceptions.allow("M6", root.__name__, target):
+            target = f"{public.__name__}.{name}" if isinstance(found, Table) else f"{found.__module__}.{found.__name__}"
+            if not exceptions.allow("M6", public.__name__, target):
                 yield Violation(
-                    self._file(root.__name__),
-                    _first(inspect.getsource(root).splitlines(), rf".*\b{name}\b"),
+                    self._file(public.__name__),
+                    _first(inspect.getsource(public).splitlines(), rf".*\b{name}\b"),
                     "M6",
-                    f"{root.__name__} exports the model {name}",
+                    f"{public.__name__} exports the model {name}",
                     "export a schema with what others may know, and hand that out through the gateway",
                 )
 

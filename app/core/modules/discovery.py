@@ -89,7 +89,28 @@ def _read_one(name: str, root: Path) -> Module:
         raise ConfigError(f"{shown(path)}: {path.name!r} cannot be imported: rename the folder, for example app/shop")
     if not (path / "__init__.py").is_file():
         raise ConfigError(f"{shown(path)} has no __init__.py: add one, its docstring says what the module is for")
-    return Module(name, path, read_manifest(path / MANIFEST, Manifest))
+    module = Module(name, path, read_manifest(path / MANIFEST, Manifest))
+    _check_exposed(module)
+    return module
+
+
+def _check_exposed(module: Module) -> None:
+    present = [path.stem for path in sorted(module.path.glob("[!_]*")) if _is_part(module, path.stem)]
+    faults = []
+    for part in module.manifest.exposes:
+        if not _is_part(module, part):
+            likely = part.removeprefix(f"{module.name}.").removesuffix(".py")
+            advice = f"; write {likely}" if _is_part(module, likely) else did_you_mean(part, present) or ": take it out"
+            faults.append(f"{shown(module.path / MANIFEST)}: exposes: {module.name} has no {part}{advice}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _is_part(module: Module, name: str) -> bool:
+    """Whether `name`, as `schemas.user`, is a file or a package of the module."""
+    path = module.path.joinpath(*name.split("."))
+    named = all(map(str.isidentifier, name.split(".")))
+    return named and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
 
 
 def _check_dependencies(modules: dict[str, Module], root: Path) -> None:

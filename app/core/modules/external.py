@@ -24,6 +24,7 @@ class ExternalManifest(Manifest):
 
     examples: ClassVar[Mapping[str, str]] = {
         **Manifest.examples,
+        "exposes": "nothing: no rule judges what is imported from a package",
         "migrations": 'migrations = "own"',
         "name": 'name = "shop_reviews"',
         "entrypoint": 'entrypoint = "package.module:function"',
@@ -32,6 +33,7 @@ class ExternalManifest(Manifest):
         "route_prefix": 'route_prefix = "/reviews", or "" for none',
     }
 
+    exposes: tuple[()] = ()
     migrations: Literal["own"] = "own"
     name: Sentence | None = None
     entrypoint: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]

@@ -36,11 +36,13 @@ class Manifest(BaseModel):
 
     examples: ClassVar[Mapping[str, str]] = {
         "depends_on": 'depends_on = ["app.auth"]',
+        "exposes": 'exposes = ["deps", "schemas.user"]',
         "migrations": 'migrations = "shared", or "own"',
         "exceptions": '[[exceptions]] with rule = "M1", from = "app.shop.deps", to = "app.auth.deps", reason = "..."',
     }
 
     depends_on: tuple[Sentence, ...] = ()
+    exposes: tuple[Sentence, ...] = ()
     migrations: Literal["shared", "own"] = "shared"
     exceptions: tuple[BoundaryException, ...] = ()
 

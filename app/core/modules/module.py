@@ -36,6 +36,11 @@ class Module:
         return self.manifest.depends_on
 
     @property
+    def public(self) -> tuple[str, ...]:
+        """The import names that others may use: its root, and the submodules that its manifest exposes."""
+        return self.name, *(f"{self.name}.{part}" for part in self.manifest.exposes)
+
+    @property
     def migrations(self) -> Literal["shared", "own"]:
         """Whether its revisions are in the shared timeline."""
         return self.manifest.migrations
