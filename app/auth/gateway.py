@@ -55,9 +55,8 @@ class AuthGateway(AuthGatewayInterface):
             message = "get_user_list takes ListParams now; for ids there is get_users"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             return await self.get_users(params)
-        if hidden := {item.field for item in (*(params.sort or ()), *(params.filters or ()))} - set(
-            UserDTO.model_fields
-        ):
+        asked = {sort.field for sort in params.sort or ()} | {item.field for item in params.filters or ()}
+        if hidden := asked - set(UserDTO.model_fields):
             raise ValueError(f"not a field of a UserDTO: {', '.join(sorted(hidden))}")
         async with _unit() as db:
             return await self.users.get_list(db=db, params=params, into=UserDTO)
