@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -50,6 +51,7 @@ class TestLogin:
 
         assert (await client.post(URL, data=data)).status_code == 200
         assert (await client.post(URL, data=data | {"grant_type": "password"})).status_code == 200
+        assert (await client.post(URL, data=data | {"grant_type": ""})).status_code == 200
         assert (await client.post(URL, data=data | {"grant_type": "refresh_token"})).status_code == 422
 
     async def test_tokens_are_stored_as_hashes(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
@@ -161,8 +163,71 @@ class TestRefusal:
     ) -> None:
         assert (await client.post(URL, data=data)).status_code == 422
 
-    async def test_json_is_no_form(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
-        assert (await client.post(URL, json={"username": "bob", "password": PASSWORD})).status_code == 422
+    async def test_another_content_type_is_an_empty_form(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        body = b'{"username": "bob", "password": "x"}'
+
+        answer = await client.post(URL, content=body, headers={"Content-Type": "text/plain"})
+
+        assert answer.status_code == 422
+        assert [fault["loc"] for fault in answer.json()["errors"]] == [["body", "username"], ["body", "password"]]
+
+
+class TestJSON:
+    @pytest.mark.parametrize(
+        "names", [{"email": "Ann@example.com"}, {"username": "ann"}, {"username": "ANN@example.com"}], ids=str
+    )
+    async def test_address_or_name(self, db: AsyncSession, client: httpx.AsyncClient, names: dict[str, str]) -> None:
+        await UserFactory.create(username="Ann", email="Ann@example.com")
+
+        answer = await client.post(URL, json=names | {"password": PASSWORD})
+        refused = await client.post(URL, json=names | {"password": "wrong password"})
+
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json()["token_type"] == "bearer"
+        assert (refused.status_code, refused.json()["error"]) == (401, "invalid_grant")
+
+    @pytest.mark.parametrize(
+        ("changes", "loc"),
+        [
+            ({"scope": "all"}, ["body", "scope"]),
+            ({"grant_type": "password"}, ["body", "grant_type"]),
+            ({"email": "ann@example.com"}, ["body"]),
+            ({"username": None}, ["body", "username"]),
+            ({"username": ["zqx"]}, ["body", "username"]),
+            ({"username": "zqx" * 200}, ["body", "username"]),
+            ({"password": ""}, ["body", "password"]),
+            ({"password": 12345678}, ["body", "password"]),
+        ],
+        ids=str,
+    )
+    async def test_each_fault_is_named_and_the_input_is_not_repeated(
+        self, db: AsyncSession, client: httpx.AsyncClient, changes: dict[str, Any], loc: list[str]
+    ) -> None:
+        answer = await client.post(URL, json={"username": "zqxann", "password": PASSWORD} | changes)
+
+        assert answer.status_code == 422
+        assert [fault["loc"] for fault in answer.json()["errors"]] == [loc]
+        assert "zqx" not in answer.text
+        assert PASSWORD not in answer.text
+
+    async def test_without_any_name(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        answer = await client.post(URL, json={"password": PASSWORD})
+
+        assert (answer.status_code, answer.json()["errors"][0]["type"]) == (422, "login_name")
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b'{"username": "\\ud800"}'])
+    async def test_broken_bodies_are_refused(self, db: AsyncSession, client: httpx.AsyncClient, content: bytes) -> None:
+        answer = await client.post(URL, content=content, headers={"Content-Type": "application/json"})
+
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"][0] == "body"
+
+    def test_the_document_shows_both(self, app: FastAPI) -> None:
+        operation = app.openapi()["paths"][URL]["post"]
+
+        assert list(operation["requestBody"]["content"]) == ["application/x-www-form-urlencoded", "application/json"]
+        assert operation["responses"]["422"] == {"$ref": "#/components/responses/Problem422"}
 
 
 class TestLimit:

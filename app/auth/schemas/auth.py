@@ -1,19 +1,25 @@
 """Registering, logging in and the mailed links."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.auth.schemas.base import Email, NewPassword, Token, Username
 from app.core.api.inputs import Body
 
+LoginName: TypeAlias = Annotated[str, Field(min_length=1, max_length=320, description="E-mail address or user name")]
+LoginPassword: TypeAlias = Annotated[
+    SecretStr, Field(min_length=1, max_length=4096, json_schema_extra={"format": "password"})
+]
+
 
 class Registration(Body):
-    """A person's wish for an account."""
+    """A person's wish for an account. Without `username` one is made from the address."""
 
     email: Email
-    username: Username
+    username: Username = Field(default_factory=str)  # a factory is not documented, and "" cannot be sent
     password: NewPassword
 
 
@@ -21,8 +27,28 @@ class LoginForm(BaseModel):
     """The password grant of RFC 6749 section 4.3.2, as a form; fields it does not know are ignored (section 3.2)."""
 
     grant_type: Literal["password"] = "password"
-    username: str = Field(min_length=1, max_length=320, description="E-mail address or user name")
-    password: SecretStr = Field(min_length=1, max_length=4096, json_schema_extra={"format": "password"})
+    username: LoginName
+    password: LoginPassword
+
+
+class LoginBody(Body):
+    """The same as JSON, which needs no `grant_type`: `username` as in the form, or `email`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["email"]}, {"required": ["username"]}]})
+
+    email: Email = Field(default_factory=str)
+    username: LoginName = Field(default_factory=str)
+    password: LoginPassword
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if bool(self.email) == bool(self.username):
+            raise PydanticCustomError("login_name", "Give either email or username")
+        return self
+
+    def as_form(self) -> LoginForm:
+        """The form that says the same."""
+        return LoginForm(username=self.email or self.username, password=self.password)
 
 
 class TokenAnswer(BaseModel):

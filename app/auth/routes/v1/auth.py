@@ -2,8 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, status
+from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from app.auth.deps import CurrentCaller, Logins, Recovery, Registrations, Sessions
 from app.auth.models import EndReason
@@ -11,6 +13,7 @@ from app.auth.schemas.auth import (
     Accepted,
     AddressRequest,
     LinkToken,
+    LoginBody,
     LoginForm,
     PasswordReset,
     RefreshRequest,
@@ -19,6 +22,7 @@ from app.auth.schemas.auth import (
 )
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
+from app.core.api.media_types import JSON, URLENCODED, is_json, media_type
 from app.core.deps import DBSession
 
 router = APIRouter(prefix="/auth", tags=["auth"])
@@ -51,9 +55,32 @@ async def register(
     return Response(data=user)
 
 
-@router.post("/login", dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=5, seconds=60))])
-async def login(form: Annotated[LoginForm, Form()], db: DBSession, service: Logins) -> TokenAnswer:
-    """Log in with e-mail address or user name (OAuth2 password grant)."""
+async def login_form(request: Request) -> LoginForm:
+    """The login as a form or as JSON. FastAPI reads one content type per operation, so both are read here."""
+    try:
+        if is_json(media_type(request.headers.get("content-type", "").encode("latin-1"))):
+            return LoginBody.model_validate_json(await request.body()).as_form()
+        async with request.form() as fields:
+            return LoginForm.model_validate({name: value for name, value in fields.items() if value != ""})
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_input=False)
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from exc
+
+
+LOGIN_CONTENT = {
+    URLENCODED: {"schema": LoginForm.model_json_schema()},
+    JSON: {"schema": LoginBody.model_json_schema()},
+}
+
+
+@router.post(
+    "/login",
+    dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=5, seconds=60))],
+    responses={422: {}},
+    openapi_extra={"requestBody": {"required": True, "content": LOGIN_CONTENT}},
+)
+async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, service: Logins) -> TokenAnswer:
+    """Log in with e-mail address or user name: the OAuth2 password grant as a form, or JSON."""
     return await service.login(form, db=db)
 
 
