@@ -1,6 +1,7 @@
 """Registering, one at a time and fifty at once."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -116,6 +117,74 @@ class TestRegister:
 
         assert answer.status_code == 403
         assert answer.json()["code"] == "registration_closed"
+
+
+class TestWithoutAName:
+    @pytest.mark.parametrize(
+        ("address", "expected"),
+        [
+            ("ann.lee@example.com", r"ann\.lee"),
+            ("ann+news@example.com", "ann"),
+            ("Jörg_O'Neil@example.com", "Jorg_ONeil"),
+            ("al@example.com", r"al\d{2}"),
+            ("用户@example.com", "user"),
+            ("a" * 40 + "@example.com", "a" * 32),
+        ],
+    )
+    async def test_one_is_made_from_the_address(
+        self, db: AsyncSession, client: httpx.AsyncClient, address: str, expected: str
+    ) -> None:
+        answer = await client.post(URL, json={"email": address, "password": PASSWORD})
+
+        assert answer.status_code == 201
+        assert re.fullmatch(expected, answer.json()["data"]["username"])
+
+    async def test_a_taken_name_gets_digits(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        for name in ("ANN", "a" * 32):
+            await UserFactory.create(username=name, email=f"{name}@example.org")
+
+        names = [
+            (await client.post(URL, json={"email": f"{local}@example.com", "password": PASSWORD})).json()["data"]
+            for local in ("ann", "a" * 32)
+        ]
+
+        assert re.fullmatch(r"ann\d{2}", names[0]["username"])
+        assert re.fullmatch(r"a{30}\d{2}", names[1]["username"])
+
+    async def test_a_taken_address_is_a_conflict(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        account = {"email": "ann@example.com", "password": PASSWORD}
+
+        assert (await client.post(URL, json=account)).status_code == 201
+        answer = await client.post(URL, json=account)
+
+        assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
+
+    async def test_where_addresses_are_verified_free_and_taken_get_one_answer(
+        self, db: AsyncSession, client: httpx.AsyncClient, configure: Configure
+    ) -> None:
+        configure(USER_VERIFICATION_REQUIRED=True)
+        account = {"email": "ann@example.com", "password": PASSWORD}
+
+        free, taken, name = [
+            await client.post(URL, json=account | changes) for changes in ({}, {}, {"email": "ann@example.org"})
+        ]
+
+        assert free.status_code == taken.status_code == name.status_code == 202
+        assert free.json() == taken.json() == name.json()
+        assert await db.scalar(select(func.count()).select_from(User)) == 2
+
+    async def test_many_at_once_get_different_names(self, committed: Database, client: httpx.AsyncClient) -> None:
+        answers = await asyncio.gather(
+            *(
+                client.post(URL, json={"email": f"ann@{number}.example.com", "password": PASSWORD})
+                for number in range(8)
+            )
+        )
+
+        assert [answer.status_code for answer in answers] == [201] * 8
+        names = {answer.json()["data"]["username"] for answer in answers}
+        assert len(names) == 8
+        assert all(re.fullmatch(r"ann(\d{2})*", name) for name in names)
 
 
 class TestInput:

@@ -1,7 +1,9 @@
 """When two addresses or two user names are the same."""
 
 import re
+import secrets
 import unicodedata
+from collections.abc import Iterator
 
 from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 
@@ -48,6 +50,17 @@ def username_key(username: str) -> str:
 def is_username(value: str) -> bool:
     """Whether `value` could be a user name."""
     return USERNAME_MIN <= len(value) <= USERNAME_MAX and re.fullmatch(USERNAME_PATTERN, value) is not None
+
+
+def usernames_from(address: str) -> Iterator[str]:
+    """User names made of an address, to be tried in this order: its local part, then the same with random digits."""
+    local = address.partition("@")[0].partition("+")[0]
+    ascii_only = unicodedata.normalize("NFKD", local).encode("ascii", "ignore").decode()
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "", ascii_only)[:USERNAME_MAX] or "user"
+    if is_username(stem):
+        yield stem
+    for digits in (2, 4, 6, 8, 8):
+        yield f"{stem[: USERNAME_MAX - digits]}{secrets.randbelow(10**digits):0{digits}}"
 
 
 def _caseless(text: str) -> str:

@@ -1,13 +1,17 @@
 """Registering."""
 
+from contextlib import suppress
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.emails.templates import AddressTaken, UsernameNotFree
 from app.auth.events import UserCreated
 from app.auth.exceptions import EmailTaken, RegistrationClosed, UsernameTaken
+from app.auth.models import User
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.auth import Registration
 from app.auth.schemas.user import UserDTO
+from app.auth.security.identity import usernames_from
 from app.auth.services.credentials import CredentialService
 from app.auth.services.links import Links
 from app.core.services.events import EventsServiceInterface
@@ -46,7 +50,7 @@ class RegistrationService:
             raise RegistrationClosed
         password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
         try:
-            user = await self.users.add(db=db, email=data.email, username=data.username, password_hash=password_hash)
+            user = await self._add(data, password_hash, db=db)
         except (EmailTaken, UsernameTaken):
             if not self.verification_required:
                 raise
@@ -56,6 +60,13 @@ class RegistrationService:
         self.events.dispatch(UserCreated(user_id=user.id))
         await self.users.commit(db=db)
         return None if self.verification_required else UserDTO.model_validate(user)
+
+    async def _add(self, data: Registration, password_hash: str, *, db: AsyncSession) -> User:
+        """Store the account; without a name it gets the first free one of those made from its address."""
+        for username in [data.username] if data.username else usernames_from(data.email):
+            with suppress(UsernameTaken):  # the index decides: two may want one name at once
+                return await self.users.add(db=db, email=data.email, username=username, password_hash=password_hash)
+        raise UsernameTaken
 
     async def _tell_mailbox(self, data: Registration, *, db: AsyncSession) -> None:
         owner = await self.users.find_by_email(db=db, email=data.email)
