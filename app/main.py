@@ -30,6 +30,7 @@ from app.core.modules.lifespan import module_lifespans
 from app.core.modules.registration import register_packages
 from app.core.runtime import open_runtime
 from app.core.services.log import configure_logging, logger
+from app.core.services.providers import check_providers
 
 
 def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = None) -> FastAPI:
@@ -40,6 +41,7 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
     chosen = settings or get_settings()
     list(parts("config"))  # a check of the settings sees those of every module
     check_settings()
+    check_providers(chosen)
     configure_logging(chosen)
     for message in unknown_env_keys():
         logger.warning(message)

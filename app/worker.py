@@ -14,6 +14,7 @@ from app.core.exceptions import ConfigError
 from app.core.modules import parts
 from app.core.runtime import open_runtime
 from app.core.services.log import configure_logging
+from app.core.services.providers import check_providers
 from app.core.services.queue import JobScheduler, make_broker
 
 
@@ -33,6 +34,7 @@ if settings.redis_url is None:
 try:
     list(parts("config"))
     check_settings()
+    check_providers(settings)
 except ConfigError as exc:
     _refuse(str(exc))
 configure_logging(settings)

@@ -91,8 +91,8 @@ class PublishedEvents(EventsServiceInterface):
         return list(self._events)
 
     def of(self, kind: type[E]) -> list[E]:
-        """The events of exactly this class, as listeners of it hear them."""
-        return [event for event in self._events if isinstance(event, kind) and type(event) is kind]
+        """The events of this class and of those that extend it, as listeners of it hear them."""
+        return [event for event in self._events if isinstance(event, kind)]
 
     async def wait_for(
         self,

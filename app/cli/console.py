@@ -55,11 +55,15 @@ def settings_errors() -> Iterator[None]:
 
 
 def load_registries() -> None:
-    """Every task and listener; ends the program with one line where a module declares one that cannot be."""
+    """Every task, listener and provider; ends the program with one line where one cannot be used."""
     from app.core.exceptions import ConfigError
 
     try:
         from app.core import listeners, tasks  # noqa: F401
+        from app.core.configs import get_settings
+        from app.core.services.providers import check_providers
+
+        check_providers(get_settings())
     except ConfigError as exc:
         fail(str(exc))
 

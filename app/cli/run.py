@@ -119,7 +119,7 @@ def _welcome(settings: "AppConfig", host: str, port: int, news: list[str]) -> li
     lines = ["", typer.style(title, fg=typer.colors.GREEN, bold=True), f"  API    {base}{settings.API_V1_STR}"]
     if settings.docs_enabled:
         lines.append(f"  Docs   {base}/docs")
-    if settings.SMTP_HOST is None:
+    if settings.captures_mail:
         lines.append(f"  Mail   {settings.mail_dir} (captured; SMTP_HOST sends it)")
     lines += [typer.style(f"  {line}", fg=typer.colors.YELLOW) for line in news]
     return [*lines, "  Stop with Ctrl-C.", ""]

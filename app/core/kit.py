@@ -100,7 +100,7 @@ class Kit:
 
     def dispatch(self, event: str, data: Mapping[str, Any]) -> None:
         """Tell the listeners of every event class whose `__event_name__` is `event`; without one nothing happens."""
-        for kind in {listener.event for listener in listeners if listener.event.__event_name__ == event}:
+        for kind in listeners.events(event):
             runtime().events.dispatch(kind.model_validate(data))
 
     async def send_mail(self, *, to: Sequence[str], subject: str, view: Path, values: Mapping[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """What one process holds open: engine, Redis, services, job runner. Opened once, closed again, nothing at import."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -17,6 +18,7 @@ from app.core.services.background import Background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
 from app.core.services.events import EventsService, EventsServiceInterface
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
+from app.core.services.providers import provided
 from app.core.services.queue import (
     Clock,
     JobRunner,
@@ -70,7 +72,8 @@ async def open_runtime(
     # Registries first: without them an event finds no listener, a job no task, a package's mail no template.
     from app.core import kit, listeners, tasks  # noqa: F401
 
-    settings.mail_dir.mkdir(parents=True, exist_ok=True)
+    if settings.captures_mail:
+        settings.mail_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         opened = await _open(settings, stack, run_jobs)
         previous, _current = _current, opened
@@ -91,7 +94,6 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
     redis = connect_redis(settings.redis_url, settings.RATE_LIMITER_TIMEOUT_SECONDS) if settings.redis_url else None
     if redis:
         stack.push_async_callback(redis.aclose)
-    cache = _cache(settings, stack)
     broker = make_broker(settings)
     await broker.startup()
     stack.push_async_callback(broker.shutdown)
@@ -103,15 +105,32 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
         lease=settings.JOBS_LEASE_SECONDS,
     )
     waker = JobWaker(runner, broker if redis else None, background)
-    queue = QueueService(_database, waker, broker, background)
+    sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
+    offered = {
+        "settings": settings,
+        "database": _database,
+        "redis": redis,
+        "broker": broker,
+        "background": background,
+        "waker": waker,
+        "sender": sender,
+    }
+
+    def service(setting: str, built_in: Callable[[], Any]) -> Any:
+        found = provided(settings, setting, offered)
+        made = built_in() if found is None else found
+        stack.push_async_callback(made.close)
+        return made
+
+    queue = offered["queue"] = service("QUEUE_PROVIDER", lambda: QueueService(_database, waker, broker, background))
     return Runtime(
         settings=settings,
         database=database,
         redis=redis,
-        cache=cache,
-        events=EventsService(_database, waker, background),
+        cache=service("CACHE_PROVIDER", lambda: _cache(settings, stack)),
+        events=service("EVENTS_PROVIDER", lambda: EventsService(_database, waker, background)),
         queue=queue,
-        mail=_mail(settings, queue, stack),
+        mail=service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue)),
         runner=runner,
         waker=waker,
         broker=broker,
@@ -167,8 +186,7 @@ def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
     return CacheService(store, max_value_bytes=max_bytes, max_seconds=max_seconds)
 
 
-def _mail(settings: AppConfig, queue: QueueServiceInterface, stack: AsyncExitStack) -> MailServiceInterface:
-    sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
+def _mail(settings: AppConfig, sender: Sender, queue: QueueServiceInterface) -> MailServiceInterface:
     if settings.SMTP_HOST is None:
         return CaptureMailService(sender, queue, settings.mail_dir)
     server = SMTPServer(
@@ -179,6 +197,4 @@ def _mail(settings: AppConfig, queue: QueueServiceInterface, stack: AsyncExitSta
         tls=settings.smtp_starttls,
         ssl=settings.SMTP_SSL,
     )
-    service = SMTPMailService(sender, queue, server)
-    stack.push_async_callback(service.close)
-    return service
+    return SMTPMailService(sender, queue, server)

@@ -76,9 +76,9 @@ def _unwise(config: "AppConfig") -> Iterator[Finding]:
     """What starts, and is not what one wants outside of development."""
     if "*" in config.BACKEND_CORS_ORIGINS:
         yield warning("settings", "BACKEND_CORS_ORIGINS is '*': pages of any origin may call", "name the origins")
-    if config.SMTP_HOST is None:
+    if config.captures_mail:
         yield warning("settings", "SMTP_HOST is not set: mails are written to files, nobody gets them", "set SMTP_HOST")
-    elif not (config.smtp_starttls or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
+    elif config.SMTP_HOST and not (config.smtp_starttls or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
         what = "SMTP_TLS and SMTP_SSL are off: mails and the password cross the network in the clear"
         yield fault("settings", what, "set SMTP_TLS=true, or SMTP_SSL=true for port 465")
     if config.FRONTEND_URL.host in _LOOPBACK:

@@ -88,6 +88,11 @@ class AppConfig(BaseConfig):
     CACHE_MAX_SECONDS: int = Field(default=86400, ge=1)
     CACHE_TIMEOUT_SECONDS: float = Field(default=0.03, gt=0)
 
+    CACHE_PROVIDER: str | None = None
+    EVENTS_PROVIDER: str | None = None
+    QUEUE_PROVIDER: str | None = None
+    MAIL_PROVIDER: str | None = None
+
     SMTP_HOST: str | None = None
     SMTP_PORT: int = Field(default=587, ge=1, le=65535)
     SMTP_USER: str | None = None
@@ -135,6 +140,11 @@ class AppConfig(BaseConfig):
     def var_dir(self) -> Path:
         """Where this checkout keeps its database, mails and generated secrets."""
         return self.VAR_DIR if self.VAR_DIR.is_absolute() else PROJECT_ROOT / self.VAR_DIR
+
+    @property
+    def captures_mail(self) -> bool:
+        """Whether mails are written to files instead of being sent."""
+        return self.SMTP_HOST is None and self.MAIL_PROVIDER is None
 
     @property
     def mail_dir(self) -> Path:

@@ -50,7 +50,7 @@ async def test_listeners_hear_it_all_the_same(
 ) -> None:
     async with kit.database.session_scope():
         kit.events.dispatch(UserCreated(user_id=1))
-    assert await drain() == len(listeners.of(UserCreated, durable=True))
+    assert await drain() == len(listeners.of(UserCreated))
 
 
 class TestWaitFor:

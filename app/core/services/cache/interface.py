@@ -61,3 +61,6 @@ class CacheServiceInterface(ABC):
     @abstractmethod
     def namespace(self, name: str) -> "CacheServiceInterface":
         """The cache as the module `name` sees it: `cache.namespace("auth")`."""
+
+    async def close(self) -> None:  # noqa: B027  most hold nothing
+        """Release what the service holds. Called once, when the process ends."""

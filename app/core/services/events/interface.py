@@ -1,16 +1,17 @@
 """The event contract."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_snake
 from typing_extensions import TypeVar
 
+from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
 from app.core.services.secret_types import holds_secret
 
@@ -33,8 +34,8 @@ class BaseEvent(PydanticModel):
 
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
-        for name, field in cls.model_fields.items():
-            if holds_secret(field.annotation):
+        for name, declared in cls.model_fields.items():
+            if holds_secret(declared.annotation):
                 raise ConfigError(f"{cls.__module__}.{cls.__qualname__}.{name} is a secret, which no row may hold")
 
 
@@ -47,7 +48,7 @@ E = TypeVar("E", bound=BaseEvent, default=Any)
 
 @dataclass(frozen=True)
 class ListenedEvent(Generic[E]):
-    """An event as a listener receives it.
+    """An event as a listener receives it; a test of a listener makes one by hand: `ListenedEvent(name, data)`.
 
     `id` is the same for every delivery of one event: an idempotent listener remembers it.
     `attempt` starts at 1.
@@ -55,9 +56,9 @@ class ListenedEvent(Generic[E]):
 
     name: str
     data: E
-    id: UUID
-    attempt: int
-    occurred_at: datetime
+    id: UUID = field(default_factory=uuid4)
+    attempt: int = 1
+    occurred_at: datetime = field(default_factory=utcnow)
 
 
 class EventsServiceInterface(ABC):
@@ -70,3 +71,6 @@ class EventsServiceInterface(ABC):
         Outside a unit of work the event gets a transaction of its own, in the background: it is lost where the
         process is killed first. An event that JSON cannot hold raises EventDataError.
         """
+
+    async def close(self) -> None:  # noqa: B027  most hold nothing
+        """Release what the service holds. Called once, when the process ends."""

@@ -15,17 +15,24 @@ H = TypeVar("H", bound=Handler)
 
 
 class UnknownListener(LookupError):
-    """A job names a listener this process does not have."""
+    """A job names a listener, or an event class, this process does not have."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A function that hears one kind of event."""
+    """A function that hears events of one class and of those that extend it."""
 
     name: str
     event: type[BaseEvent]
     handler: Handler
     durable: bool
+
+    def kind(self, path: str | None) -> type[BaseEvent]:
+        """The class of a stored event: its own, or the one called `path` that extends it; else UnknownListener."""
+        found = next((each for each in family(self.event) if path in (None, path_of(each))), None)
+        if found is None:
+            raise UnknownListener(f"no event is called {path!r}: was it renamed or removed?")
+        return found
 
     async def hear(self, event: ListenedEvent[Any]) -> None:
         """Call the function with `event` and what else it asks for."""
@@ -49,9 +56,14 @@ class ListenerRegistry:
             raise ConfigError(f"two listeners are called {name}")
         self._listeners[name] = Listener(name, event, handler, durable)
 
-    def of(self, event: type[BaseEvent], *, durable: bool) -> list[Listener]:
-        """Who hears `event`: listeners of exactly this class, not of its bases."""
-        return [found for found in self._listeners.values() if found.event is event and found.durable is durable]
+    def of(self, event: type[BaseEvent]) -> list[Listener]:
+        """The listeners of `event` and of the classes it extends."""
+        return [found for found in self._listeners.values() if issubclass(event, found.event)]
+
+    def events(self, name: str) -> set[type[BaseEvent]]:
+        """The event classes of this name that somebody hears."""
+        heard = {kind for found in self._listeners.values() for kind in family(found.event)}
+        return {kind for kind in heard if kind.__event_name__ == name}
 
     def get(self, name: str) -> Listener:
         """The listener called `name`, or UnknownListener."""
@@ -69,7 +81,7 @@ class ListenerRegistry:
         for other in {found.event for found in self._listeners.values()} - {event}:
             if other.__event_name__ == event.__event_name__:
                 raise ConfigError(
-                    f"{_path(other)} and {_path(event)} are both called {event.__event_name__!r}: "
+                    f"{path_of(other)} and {path_of(event)} are both called {event.__event_name__!r}: "
                     "give one another __event_name__"
                 )
 
@@ -79,6 +91,8 @@ listeners = ListenerRegistry()
 
 def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H]:
     """Have the decorated coroutine function hear `event` after the transaction that dispatched it has committed.
+
+    Events of a class that extends `event` are heard too, as what they are.
 
     It takes the ListenedEvent and, as a route does, any dependency of `app.core.deps`: `db: DBSession` is a unit of
     work that commits when the listener has ended well. Durable: a job of its own, at least once, retried on its own.
@@ -90,6 +104,13 @@ def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H
         return handler
 
     return register
+
+
+def family(event: type[BaseEvent]) -> Iterator[type[BaseEvent]]:
+    """`event` and every class that extends it."""
+    yield event
+    for kind in event.__subclasses__():
+        yield from family(kind)
 
 
 def _check_parameters(handler: Handler, name: str) -> None:
@@ -106,5 +127,6 @@ def _check_parameters(handler: Handler, name: str) -> None:
         raise ConfigError(f"{name} cannot listen: beside its dependencies it must take one parameter, the event")
 
 
-def _path(event: type) -> str:
+def path_of(event: type) -> str:
+    """The class by module and name, as rows and messages call it."""
     return f"{event.__module__}.{event.__qualname__}"

@@ -6,17 +6,15 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db.base import utcnow
 from app.core.db.session import Database, current_session, on_commit, store_with
 from app.core.services.background import Background
 from app.core.services.events.in_process import deliver
 from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
-from app.core.services.events.registry import Listener, listeners
+from app.core.services.events.registry import Listener, listeners, path_of
 from app.core.services.events.tasks import Listen
 from app.core.services.log import logger
 from app.core.services.queue.errors import describe
@@ -41,14 +39,17 @@ class EventsService(EventsServiceInterface):
         kind = type(event)
         if not isinstance(event, BaseEvent):
             raise TypeError(f"dispatch takes an event, not {kind.__name__}")
-        listened = ListenedEvent(name=kind.__event_name__, data=event, id=uuid4(), attempt=1, occurred_at=utcnow())
-        runs = _runs(listeners.of(kind, durable=True), listened)
+        listened = ListenedEvent(kind.__event_name__, event)
+        heard_by = listeners.of(kind)
+        runs = _runs([found for found in heard_by if found.durable], listened)
         session = current_session()
         if session is not None:
             self._add(session, runs)
         elif runs:
             self._background.spawn(self._store(listened, runs), f"event {listened.name} {listened.id} is lost")
-        for found in listeners.of(kind, durable=False):
+        for found in heard_by:
+            if found.durable:
+                continue
             start = partial(deliver, found, listened, self._background)
             if session is None:
                 start()
@@ -90,7 +91,12 @@ def _runs(found: Sequence[Listener], event: ListenedEvent) -> list[dict[str, Any
     if not found:
         return []
     shared = {"event": event.name, "event_id": event.id, "occurred_at": event.occurred_at, "data": _dump(event.data)}
-    return [{"listener": listener.name, **shared} for listener in found]
+    kind = path_of(type(event.data))
+    # Rows of a listener's own class name no class: a process of the version before reads them too.
+    return [
+        {"listener": listener.name, **shared, **({"kind": kind} if type(event.data) is not listener.event else {})}
+        for listener in found
+    ]
 
 
 def _dump(event: BaseEvent) -> dict[str, Any]:

@@ -18,14 +18,23 @@ class Listen(BaseTask):
     __task_name__ = "events.listen"
     max_attempts = 30
 
-    async def run(self, listener: str, event: str, event_id: UUID, occurred_at: datetime, data: dict[str, Any]) -> None:
+    async def run(
+        self,
+        *,
+        listener: str,
+        event: str,
+        event_id: UUID,
+        occurred_at: datetime,
+        data: dict[str, Any],
+        kind: str | None = None,
+    ) -> None:
         """Deliver; what the listener raises is this job's failure."""
         found = listeners.get(listener)
         job = current_job()
         await found.hear(
             ListenedEvent(
                 name=event,
-                data=found.event.model_validate(data, by_alias=False, by_name=True),
+                data=found.kind(kind).model_validate(data, by_alias=False, by_name=True),
                 id=event_id,
                 attempt=job.attempt if job else 1,
                 occurred_at=occurred_at,

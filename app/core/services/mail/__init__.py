@@ -1,11 +1,11 @@
 """Mail: templates rendered to HTML and text, captured as files or sent by SMTP."""
 
-from app.core.services.mail.base import MailTask, SendMail
+from app.core.services.mail.base import MailServiceBase, MailTask, SendMail
 from app.core.services.mail.capture import CaptureMailService
 from app.core.services.mail.connections import MailServerError, SMTPServer
 from app.core.services.mail.envelope import Attachment, EmailData
 from app.core.services.mail.interface import BaseTemplate, MailServiceInterface
-from app.core.services.mail.message import Sender
+from app.core.services.mail.message import OutgoingMail, Sender
 from app.core.services.mail.smtp import SMTPMailService
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "CaptureMailService",
     "EmailData",
     "MailServerError",
+    "MailServiceBase",
     "MailServiceInterface",
     "MailTask",
+    "OutgoingMail",
     "SMTPMailService",
     "SMTPServer",
     "SendMail",

@@ -18,7 +18,7 @@ MAX_STORED_BYTES = 50 * 1024 * 1024
 
 
 class MailServiceBase(MailServiceInterface):
-    """Composes mails; a subclass hands them over."""
+    """Composes and queues mails; a subclass delivers them."""
 
     def __init__(self, sender: Sender, queue: QueueServiceInterface) -> None:
         self._sender = sender
@@ -28,7 +28,7 @@ class MailServiceBase(MailServiceInterface):
         failures: list[Exception] = []
         for mail in compose(template, email_data, self._sender):
             try:
-                await self._hand_over(mail)
+                await self.deliver(mail)
             except Exception as exc:  # one who is refused keeps the mail from nobody else
                 failures.append(exc)
         if failures:
@@ -55,8 +55,8 @@ class MailServiceBase(MailServiceInterface):
                 yield data.model_copy(update={"recipients": [person]})
 
     @abstractmethod
-    async def _hand_over(self, mail: OutgoingMail) -> None:
-        """Give one mail to whoever delivers it; PermanentFailure where that is refused for good."""
+    async def deliver(self, mail: OutgoingMail) -> None:
+        """Hand one mail to the server or service that sends it; PermanentFailure where it is refused for good."""
 
 
 class MailTask(BaseTask):

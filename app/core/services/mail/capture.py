@@ -18,7 +18,7 @@ class CaptureMailService(MailServiceBase):
         super().__init__(sender, queue)
         self._folder = folder
 
-    async def _hand_over(self, mail: OutgoingMail) -> None:
+    async def deliver(self, mail: OutgoingMail) -> None:
         path = self._folder / f"{mail.key}.eml"
         # As a server that puts a mail into somebody's mailbox: of a mail to several, each file says whose copy it is.
         mail.message["Delivered-To"] = mail.recipient

@@ -68,3 +68,6 @@ class MailServiceInterface(ABC):
 
         The row holds the template's fields: never pass a secret here, push a task that makes it instead.
         """
+
+    async def close(self) -> None:  # noqa: B027  most hold nothing
+        """Release what the service holds. Called once, when the process ends."""

@@ -24,10 +24,9 @@ class SMTPMailService(MailServiceBase):
         self._connections = SMTPConnections(server)
 
     async def close(self) -> None:
-        """Close the connections that are kept."""
         await self._connections.close()
 
-    async def _hand_over(self, mail: OutgoingMail) -> None:
+    async def deliver(self, mail: OutgoingMail) -> None:
         try:
             async with self._connections.client() as client:
                 await self._transmit(mail, client)

@@ -105,3 +105,6 @@ class QueueServiceInterface(ABC):
 
         False where it is running, finished or unknown.
         """
+
+    async def close(self) -> None:  # noqa: B027  most hold nothing
+        """Release what the service holds. Called once, when the process ends."""
