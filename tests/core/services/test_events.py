@@ -213,7 +213,7 @@ class TestDispatch:
         await database.close()
         said = capfd.readouterr().out
         assert "an event is lost: the process ends before it could be stored" in said
-        assert re.search(r"event_id=[0-9a-f-]{36} name=curtain_raised", said)
+        assert re.search(r"name=curtain_raised event_id=[0-9a-f-]{36}", said)
         assert "private" not in said
 
     async def test_in_a_read_only_unit_it_is_stored_when_that_ends(
