@@ -11,12 +11,11 @@ from app.auth.events import Origin
 from app.auth.exceptions import AccountNotActive, InvalidAccessToken
 from app.auth.gateway import AuthGateway as Gateway
 from app.auth.gateway import AuthGatewayInterface
-from app.auth.models import UserStatus
 from app.auth.repositories.sessions import RefreshTokenRepository, SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserDTO
-from app.auth.services.accounts import AccountService
+from app.auth.services.accounts import AccountService, is_usable
 from app.auth.services.credentials import CredentialService
 from app.auth.services.links import Links
 from app.auth.services.login import LoginService
@@ -98,7 +97,7 @@ OptionalUser: TypeAlias = Annotated[UserDTO | None, Depends(optional_user)]
 
 async def active_user(user: CurrentUser, config: Config) -> UserDTO:
     """The user who sent the request, whose account is neither disabled nor waiting for verification."""
-    if user.status_id != UserStatus.ACTIVE or (config.verification_required and not user.is_verified):
+    if not is_usable(user, verification_required=config.verification_required):
         raise AccountNotActive
     return user
 
@@ -141,11 +140,13 @@ async def session_service(
 ) -> SessionService:
     """Opens, refreshes and ends sessions."""
     return SessionService(
+        users=UserRepository(),
         sessions=SessionRepository(),
         refresh_tokens=RefreshTokenRepository(),
         access_tokens=config.access_tokens,
         secret=configured(request, get_settings).secret_key,
         lifetime=config.session_lifetime,
+        verification_required=config.verification_required,
         events=events,
         origin=origin,
     )
@@ -182,18 +183,6 @@ async def registration_service(
     )
 
 
-async def recovery_service(credentials: Credentials, queue: QueueService, events: AuthEvents) -> RecoveryService:
-    """Asks for mailed links and honours them."""
-    return RecoveryService(
-        users=UserRepository(),
-        sessions=SessionRepository(),
-        tokens=OneTimeTokenRepository(),
-        credentials=credentials,
-        queue=queue,
-        events=events,
-    )
-
-
 async def account_service(request: Request, config: Config, events: AuthEvents, mail: MailService) -> AccountService:
     """The rules for changing an account."""
     return AccountService(
@@ -209,14 +198,26 @@ async def account_service(request: Request, config: Config, events: AuthEvents, 
 Accounts = Annotated[AccountService, Depends(account_service)]
 
 
+async def recovery_service(
+    credentials: Credentials, accounts: Accounts, queue: QueueService, events: AuthEvents
+) -> RecoveryService:
+    """Asks for mailed links and honours them."""
+    return RecoveryService(
+        users=UserRepository(),
+        tokens=OneTimeTokenRepository(),
+        credentials=credentials,
+        accounts=accounts,
+        queue=queue,
+        events=events,
+    )
+
+
 async def profile_service(
     config: Config, credentials: Credentials, accounts: Accounts, queue: QueueService, events: AuthEvents
 ) -> ProfileService:
     """Changes the caller's own account."""
     return ProfileService(
         users=UserRepository(),
-        sessions=SessionRepository(),
-        tokens=OneTimeTokenRepository(),
         credentials=credentials,
         accounts=accounts,
         queue=queue,

@@ -1,5 +1,6 @@
 """Work of this module that runs after a commit, or by the clock."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends
@@ -9,7 +10,7 @@ from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.services.links import Links
-from app.auth.services.mails import AccountMailService
+from app.auth.services.mails import AccountMailService, Intent
 from app.core.configs import get_settings
 from app.core.deps import DBSession, MailService, queued
 from app.core.services.mail import MailTask
@@ -36,8 +37,16 @@ class SendPasswordReset(MailTask):
 
     __task_name__ = "auth.send_password_reset"
 
-    async def run(self, user_id: int | None, db: DBSession, mails: AccountMails) -> None:
-        await mails.send_password_reset(user_id, db=db)
+    async def run(
+        self,
+        user_id: int | None,
+        *,
+        db: DBSession,
+        mails: AccountMails,
+        stamp: int = 0,
+        asked_at: datetime | None = None,
+    ) -> None:
+        await mails.send_password_reset(Intent(user_id, stamp, asked_at), db=db)
 
 
 @queued
@@ -46,8 +55,16 @@ class SendVerification(MailTask):
 
     __task_name__ = "auth.send_verification"
 
-    async def run(self, user_id: int | None, db: DBSession, mails: AccountMails) -> None:
-        await mails.send_verification(user_id, db=db)
+    async def run(
+        self,
+        user_id: int | None,
+        *,
+        db: DBSession,
+        mails: AccountMails,
+        stamp: int = 0,
+        asked_at: datetime | None = None,
+    ) -> None:
+        await mails.send_verification(Intent(user_id, stamp, asked_at), db=db)
 
 
 @queued
@@ -56,8 +73,18 @@ class SendEmailChange(MailTask):
 
     __task_name__ = "auth.send_email_change"
 
-    async def run(self, user_id: int, email: str, db: DBSession, mails: AccountMails) -> None:
-        await mails.send_email_change(user_id, email, db=db)
+    async def run(
+        self,
+        user_id: int,
+        email: str,
+        *,
+        db: DBSession,
+        mails: AccountMails,
+        stamp: int = 0,
+        asked_at: datetime | None = None,
+        session_id: int | None = None,
+    ) -> None:
+        await mails.send_email_change(Intent(user_id, stamp, asked_at, session_id), email, db=db)
 
 
 @queued

@@ -1,19 +1,23 @@
 """Who may do what with accounts: the policies as plain calls. As dependencies of routes see test_users.py."""
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import UserDTO
 from app.auth.config import AuthConfig
 from app.auth.deps import account_service, credential_service, user_service
-from app.auth.exceptions import ActionNotAllowed
+from app.auth.exceptions import AccountNotActive, ActionNotAllowed, InvalidAccessToken
+from app.auth.models import AuthSession, EndReason, UserStatus
 from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
+from app.auth.repositories.sessions import SessionRepository
 from app.auth.schemas.user import UserCreate, UserUpdate
-from app.auth.services.user import UserService
+from app.auth.services.user import Administrator, UserService
 from app.core.deps import events_service, mail_service, queue_service
 from tests.factories.user import UserFactory
-from tests.utils import PASSWORD
+from tests.utils import PASSWORD, login_user
 
 
 @pytest.fixture
@@ -23,6 +27,10 @@ async def service(app: FastAPI, db: AsyncSession) -> UserService:
     events, queue = await events_service(), await queue_service()
     accounts = await account_service(Request({"type": "http", "app": app}), config, events, await mail_service())
     return await user_service(await credential_service(config, events), accounts, events, queue)
+
+
+async def anything(user: UserDTO) -> None:
+    """May the user do it? Yes."""
 
 
 def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:
@@ -55,24 +63,45 @@ class TestPolicies:
             with pytest.raises(ActionNotAllowed):
                 await question
 
-    async def test_the_service_asks_before_it_makes_or_unmakes_a_superuser(
-        self, db: AsyncSession, service: UserService
+    async def test_the_service_asks_before_it_touches_a_superuser(
+        self, db: AsyncSession, client: httpx.AsyncClient, service: UserService
     ) -> None:
-        """Whoever may write accounts, and is no superuser, must not become one that way."""
-        clerk, admin = dto(2), await UserFactory.create(is_superuser=True)
+        """Whoever may write accounts, and is no superuser, must not become one that way, nor take one over."""
+        clerk, admin = await UserFactory.create(), await UserFactory.create(is_superuser=True)
+        await login_user(client, clerk)
+        session_id = (await db.scalars(select(AuthSession.id))).one()
+        by = Administrator(clerk.id, session_id, may_write=anything, may_grant=can_grant_superuser)
         data = UserCreate(email="ann@example.com", username="ann", password=PASSWORD, is_superuser=True)
-        with pytest.raises(ActionNotAllowed):
-            await service.create(data, db=db, actor=clerk, may_grant=can_grant_superuser)
-        with pytest.raises(ActionNotAllowed):
-            await service.update(
-                admin.id, UserUpdate(is_superuser=False), db=db, actor=clerk, may_grant=can_grant_superuser
-            )
+        for refused in (
+            service.create(data, db=db, by=by),
+            service.update(clerk.id, UserUpdate(is_superuser=True), db=db, by=by),
+            service.update(admin.id, UserUpdate(email="clerk@example.com"), db=db, by=by),
+            service.delete(admin.id, db=db, by=by),
+        ):
+            with pytest.raises(ActionNotAllowed):
+                await refused
 
-        renamed = await service.update(
-            admin.id,
-            UserUpdate(username="boss", is_superuser=True),
-            db=db,
-            actor=clerk,
-            may_grant=can_grant_superuser,
-        )
-        assert renamed.username == "boss"
+        renamed = await service.update(clerk.id, UserUpdate(username="scribe", is_superuser=False), db=db, by=by)
+        assert renamed.username == "scribe"
+
+    async def test_the_service_asks_when_the_change_takes_effect(
+        self, db: AsyncSession, client: httpx.AsyncClient, service: UserService
+    ) -> None:
+        """Rights may end while a password is hashed, or while another request holds the row."""
+        admin = await UserFactory.create(is_superuser=True)
+        await login_user(client, admin)
+        session_id = (await db.scalars(select(AuthSession.id))).one()
+        by = Administrator(admin.id, session_id, may_write=can_write_users, may_grant=can_grant_superuser)
+        data = UserCreate(email="ann@example.com", username="ann", password=PASSWORD, is_superuser=True)
+
+        for ended, refusal in (
+            ({"is_superuser": False}, ActionNotAllowed),
+            ({"status_id": UserStatus.DISABLED}, AccountNotActive),
+        ):
+            admin.update(**ended)
+            await db.commit()
+            with pytest.raises(refusal):
+                await service.create(data, db=db, by=by)
+        await SessionRepository().revoke(db=db, user_id=admin.id, reason=EndReason.LOGOUT)
+        with pytest.raises(InvalidAccessToken):
+            await service.create(data, db=db, by=by)

@@ -8,10 +8,15 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from app.auth.schemas.user import UserCreate
-from app.auth.services.operator import create_account
+from app.auth.config import get_auth_config
+from app.auth.schemas.user import PasswordSet, UserCreate
+from app.auth.services import operator
+from app.auth.services.accounts import is_usable
 
 app = typer.Typer()
+
+FromInput = Annotated[bool, typer.Option("--password-stdin", help="Read the password from the standard input.")]
+Generate = Annotated[bool, typer.Option("--generate", help="Make a password, and show it once.")]
 
 
 @app.command()
@@ -19,22 +24,44 @@ async def create(
     email: Annotated[str, typer.Option(help="The address, taken as verified.")],
     username: Annotated[str, typer.Option(help="The user name.")],
     superuser: Annotated[bool, typer.Option("--superuser", help="May do everything.")] = False,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from the standard input.")
-    ] = False,
-    generate: Annotated[bool, typer.Option("--generate", help="Make a password, and show it once.")] = False,
+    password_stdin: FromInput = False,
+    generate: Generate = False,
 ) -> None:
     """Make an account; asks for its password."""
-    if password_stdin and generate:
-        raise typer.BadParameter("choose one of --password-stdin and --generate")
-    password = secrets.token_urlsafe(12) if generate else _given() if password_stdin else _asked()
+    password = _password(password_stdin, generate)
     data = UserCreate(
         email=email, username=username, password=SecretStr(password), is_verified=True, is_superuser=superuser
     )
-    user = await create_account(data)
+    user = await operator.create_account(data)
     typer.echo(f"{'Superuser' if superuser else 'User'} {user.username} ({user.email}) has id {user.id}.")
     if generate:
-        typer.echo(f"Password: {password} (shown only now)")
+        _show(password)
+
+
+@app.command()
+async def reset_password(
+    login: Annotated[str, typer.Argument(help="The address or the user name.")],
+    password_stdin: FromInput = False,
+    generate: Generate = False,
+) -> None:
+    """Give an account another password; asks for it. Its sessions end, and links mailed to it are void."""
+    password = _password(password_stdin, generate)
+    user = await operator.reset_password(login, PasswordSet(password=SecretStr(password)).password)
+    typer.echo(f"{user.username} ({user.email}) has another password; every session has ended.")
+    if not is_usable(user, verification_required=get_auth_config().verification_required):
+        typer.echo("The account cannot log in: it is disabled, or its address is not verified.")
+    if generate:
+        _show(password)
+
+
+def _password(from_input: bool, generate: bool) -> str:
+    if from_input and generate:
+        raise typer.BadParameter("choose one of --password-stdin and --generate")
+    return secrets.token_urlsafe(12) if generate else _given() if from_input else _asked()
+
+
+def _show(password: str) -> None:
+    typer.echo(f"Password: {password} (shown only now)")
 
 
 def _given() -> str:

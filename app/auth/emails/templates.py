@@ -1,4 +1,4 @@
-"""What each mail shows. Those with a `url` hold a secret: a task sends them, they are never queued."""
+"""What each mail shows. Those whose `url` has a token hold a secret: a task sends them, they are never queued."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ class AuthTemplate(BaseTemplate):
     """Base of the mails of this module."""
 
     project: str = Field(examples=["Example"])
-    username: str = Field(examples=["ann"])
+    username: str | None = Field(default=None, examples=["ann"])
 
     def _get_dir(self) -> Path:
         return _VIEWS
@@ -49,12 +49,35 @@ class ResetPassword(AuthTemplate):
 
 
 class EmailChanged(AuthTemplate):
-    """To the old address: somebody asked for another one."""
+    """To the old address: the account has another one now."""
 
     new_email: str = Field(examples=["ann.new@example.com"])
 
     def _get_name(self) -> str:
         return "email_changed.html"
+
+
+class EmailChangeRequested(EmailChanged):
+    """To the present address: somebody asked for another one."""
+
+    def _get_name(self) -> str:
+        return "email_change_requested.html"
+
+
+class PasswordReplaced(AuthTemplate):
+    """To an account whose password is another one now."""
+
+    url: str = Field(examples=["https://example.com/forgot-password"])
+
+    def _get_name(self) -> str:
+        return "password_replaced.html"
+
+
+class SuperuserGranted(AuthTemplate):
+    """To an account that was made a superuser."""
+
+    def _get_name(self) -> str:
+        return "superuser_granted.html"
 
 
 class AddressTaken(AuthTemplate):

@@ -16,6 +16,7 @@ class EndReason(StrEnum):
     REVOKED = "revoked"
     TOKEN_REUSED = "token_reused"  # noqa: S105  the name of a reason
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  the name of a reason
+    EMAIL_CHANGED = "email_changed"
     ACCOUNT_DISABLED = "account_disabled"
     ACCOUNT_DELETED = "account_deleted"
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db.base import BIGINT, BaseModel
@@ -18,7 +18,11 @@ class Purpose(StrEnum):
 
 
 class OneTimeToken(BaseModel):
-    """The token of one mailed link, as a hash, bound to the address it was sent to."""
+    """The token of one mailed link, as a hash, bound to the address it was sent to.
+
+    `created_at` is when the link was asked for, `security_stamp` the account's at that moment, `session_id` the
+    session that asked, if one did.
+    """
 
     __tablename__ = "auth_one_time_tokens"
 
@@ -28,3 +32,5 @@ class OneTimeToken(BaseModel):
     email: Mapped[str] = mapped_column(String(254))
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+    security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    session_id: Mapped[int | None] = mapped_column(BIGINT)

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from sqlalchemy import SmallInteger, String
+from sqlalchemy import Integer, SmallInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db.base import BaseModel, SoftDeleteMixin, live_unique
@@ -16,7 +16,11 @@ class UserStatus(IntEnum):
 
 
 class User(SoftDeleteMixin, BaseModel):
-    """An account. The `_key` columns decide what is the same address or name; the others keep its spelling."""
+    """An account. The `_key` columns decide what is the same address or name; the others keep its spelling.
+
+    `security_stamp` is raised by whatever takes authority away. A link or a queued task that was asked for under
+    another stamp is void.
+    """
 
     __tablename__ = "auth_users"
     __table_args__ = (
@@ -32,3 +36,4 @@ class User(SoftDeleteMixin, BaseModel):
     status_id: Mapped[int] = mapped_column(SmallInteger, default=UserStatus.ACTIVE)
     is_verified: Mapped[bool] = mapped_column(default=False)
     is_superuser: Mapped[bool] = mapped_column(default=False)
+    security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")

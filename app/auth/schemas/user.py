@@ -47,6 +47,12 @@ class UserCreate(Body):
     is_superuser: bool = False
 
 
+class PasswordSet(Body):
+    """Another password for an account, set by an operator."""
+
+    password: NewPassword
+
+
 class UserUpdate(PatchBody):
     """What an administrator may change."""
 

@@ -1,5 +1,8 @@
 """The links in mails. They come from configuration alone: a Host header must not end up in a mail."""
 
+from typing import Any
+
+from app.auth.models import User
 from app.core.configs import AppConfig
 
 
@@ -9,6 +12,13 @@ class Links:
     def __init__(self, settings: AppConfig) -> None:
         self.project = settings.PROJECT_NAME
         self._base = str(settings.FRONTEND_URL).rstrip("/")
+
+    def greeting(self, user: User) -> dict[str, Any]:
+        """What every mail to the account's address shows; the name only where the address is verified.
+
+        Mail programs make links of names like `www.example.com`, and anybody can register anybody's address.
+        """
+        return {"project": self.project, "username": user.username if user.is_verified else None}
 
     def verify_email(self, token: str) -> str:
         """Where an address is verified."""

@@ -1,6 +1,7 @@
 """Mails with secrets in them: made and sent by tasks, so that no row ever holds a token."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,8 +16,33 @@ from app.core.db import utcnow
 from app.core.services.mail import EmailData, MailServiceInterface
 
 
+class Intent(NamedTuple):
+    """Who asked for a link, when, and under which security stamp; a task carries it until its mail is made.
+
+    Without a user it is an address that has no account. Tasks stored by versions without stamps count as stamp 0.
+    """
+
+    user_id: int | None
+    stamp: int = 0
+    asked_at: datetime | None = None
+    session_id: int | None = None
+
+    @classmethod
+    def of(cls, user: User | None) -> Self:
+        """The intent of this moment."""
+        return cls(user.id if user else None, user.security_stamp if user else 0, utcnow())
+
+    def data(self) -> dict[str, Any]:
+        """What to push to a task that mails a link."""
+        return {"user_id": self.user_id, "stamp": self.stamp, "asked_at": self.asked_at}
+
+
 class AccountMailService:
-    """Sends each account mail. A repeated run makes a new token: the one before may have been lost with its mail."""
+    """Sends each account mail. A repeated run makes a new token: the one before may have been lost with its mail.
+
+    A link is made only while the account's security stamp is the one it was asked for under, and only the link asked
+    for last is in force.
+    """
 
     def __init__(
         self,
@@ -34,78 +60,86 @@ class AccountMailService:
         self.config = config
 
     async def send_welcome(self, user_id: int, *, db: AsyncSession) -> None:
-        """Greet a new account, with a link while its address is not verified."""
-        if user := await self._usable(user_id, db=db):
-            url = None if user.is_verified else await self._verification_url(user, user.email, db=db)
-            template = Welcome(project=self.links.project, username=user.username, url=url)
-            await self._send(template, f"Welcome to {self.links.project}", user.email, db=db)
+        """Greet a new account, with a link while its address is not verified and it is as it was made."""
+        user = await self._usable(user_id, db=db)
+        if user is None:
+            return
+        token = None
+        if not user.is_verified and user.security_stamp == 0:
+            intent = Intent(user.id, 0, user.created_at)
+            token = await self._token(user, user.email, Purpose.VERIFY_EMAIL, intent, db=db)
+        template = Welcome(**self.links.greeting(user), url=self.links.verify_email(token) if token else None)
+        await self._send(template, f"Welcome to {self.links.project}", user.email, db=db)
 
-    async def send_verification(self, user_id: int | None, *, db: AsyncSession) -> None:
+    async def send_verification(self, intent: Intent, *, db: AsyncSession) -> None:
         """Send a link that verifies the account's address, if it still has to be."""
-        user = await self._usable(user_id, db=db)
+        user = await self._asker(intent, db=db)
         if user and not user.is_verified:
-            url = await self._verification_url(user, user.email, db=db)
-            await self._send_verification(user, user.email, url, db=db)
+            await self._send_verification(user, user.email, Purpose.VERIFY_EMAIL, intent, db=db)
 
-    async def send_email_change(self, user_id: int, email: str, *, db: AsyncSession) -> None:
+    async def send_email_change(self, intent: Intent, email: str, *, db: AsyncSession) -> None:
         """Send the new address a link that makes it the account's; an address that has an account is told so."""
-        user = await self._usable(user_id, db=db)
+        user = await self._asker(intent, db=db)
         if user is None:
             return
         owner = await self.users.find_by_email(db=db, email=email)
         if owner and owner.id != user.id:
-            template = AddressTaken(
-                project=self.links.project, username=owner.username, url=self.links.forgot_password()
-            )
+            template = AddressTaken(**self.links.greeting(owner), url=self.links.forgot_password())
             await self._send(template, f"Your account at {self.links.project}", owner.email, db=db)
         else:
-            url = await self._verification_url(user, email, db=db, purpose=Purpose.CHANGE_EMAIL)
-            await self._send_verification(user, email, url, db=db)
+            await self._send_verification(user, email, Purpose.CHANGE_EMAIL, intent, db=db)
 
-    async def send_password_reset(self, user_id: int | None, *, db: AsyncSession) -> None:
+    async def send_password_reset(self, intent: Intent, *, db: AsyncSession) -> None:
         """Send a link that sets a new password."""
-        if user := await self._usable(user_id, db=db):
-            minutes = self.config.EMAIL_RESET_TOKEN_EXPIRE_MINUTES
-            token = await self._token(user, user.email, Purpose.RESET_PASSWORD, timedelta(minutes=minutes), db=db)
+        user = await self._asker(intent, db=db)
+        if user and (token := await self._token(user, user.email, Purpose.RESET_PASSWORD, intent, db=db)):
             template = ResetPassword(
-                project=self.links.project,
-                username=user.username,
+                **self.links.greeting(user),
                 url=self.links.reset_password(token),
-                minutes=minutes,
+                minutes=self.config.EMAIL_RESET_TOKEN_EXPIRE_MINUTES,
             )
             await self._send(template, f"Your new password at {self.links.project}", user.email, db=db)
 
     async def _usable(self, user_id: int | None, *, db: AsyncSession) -> User | None:
-        """The account, if there is one and it is not disabled; None is an address that had no account."""
-        user = await self.users.get(db=db, id=user_id or 0)
+        """The account, locked, if there is one and it is not disabled; None is an address that had no account."""
+        user = await self.users.get(db=db, for_update=True, id=user_id or 0)
         return user if user and user.status_id == UserStatus.ACTIVE else None
 
-    async def _verification_url(
-        self, user: User, email: str, *, db: AsyncSession, purpose: Purpose = Purpose.VERIFY_EMAIL
-    ) -> str:
-        lifetime = timedelta(hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS)
-        return self.links.verify_email(await self._token(user, email, purpose, lifetime, db=db))
+    async def _asker(self, intent: Intent, *, db: AsyncSession) -> User | None:
+        """The account, unless its stamp was raised since the link was asked for."""
+        user = await self._usable(intent.user_id, db=db)
+        return user if user and user.security_stamp == intent.stamp else None
 
-    async def _token(self, user: User, email: str, purpose: Purpose, lifetime: timedelta, *, db: AsyncSession) -> str:
+    async def _token(self, user: User, email: str, purpose: Purpose, intent: Intent, *, db: AsyncSession) -> str | None:
+        """The token of a new link, which voids the older ones of its purpose; None where a later one was asked for."""
         token = new_token()
         row = OneTimeToken(
             user_id=user.id,
             purpose=purpose,
             token_hash=token_hash(token),
             email=email,
-            expires_at=utcnow() + lifetime,
+            expires_at=utcnow() + self._lifetime(purpose),
+            security_stamp=intent.stamp,
+            session_id=intent.session_id,
+            created_at=intent.asked_at or utcnow(),
         )
-        await self.tokens.create(db=db, entity=row)
-        return token
+        return token if await self.tokens.replace(db=db, token=row) else None
 
-    async def _send_verification(self, user: User, email: str, url: str, *, db: AsyncSession) -> None:
-        template = VerifyEmail(
-            project=self.links.project,
-            username=user.username,
-            url=url,
-            hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS,
-        )
-        await self._send(template, f"Confirm your address at {self.links.project}", email, db=db)
+    def _lifetime(self, purpose: Purpose) -> timedelta:
+        if purpose is Purpose.RESET_PASSWORD:
+            return timedelta(minutes=self.config.EMAIL_RESET_TOKEN_EXPIRE_MINUTES)
+        return timedelta(hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS)
+
+    async def _send_verification(
+        self, user: User, email: str, purpose: Purpose, intent: Intent, *, db: AsyncSession
+    ) -> None:
+        if token := await self._token(user, email, purpose, intent, db=db):
+            template = VerifyEmail(  # no name: nobody has proven yet whose mailbox this is
+                project=self.links.project,
+                url=self.links.verify_email(token),
+                hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS,
+            )
+            await self._send(template, f"Confirm your address at {self.links.project}", email, db=db)
 
     async def _send(self, template: AuthTemplate, subject: str, recipient: str, *, db: AsyncSession) -> None:
         await self.users.commit(db=db)  # the token is stored, and no transaction waits for the mail server

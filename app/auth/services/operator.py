@@ -1,20 +1,53 @@
-"""What whoever operates the service may do without an account of their own."""
+"""What whoever operates the service may do without an account of their own. Each needs an open runtime."""
 
-from app.auth.config import get_auth_config
-from app.auth.events import SuperuserChanged, UserCreated
+from pydantic import SecretStr
+
+from app.auth.config import AuthConfig, get_auth_config
+from app.auth.events import PasswordResetCompleted, UserCreated
+from app.auth.exceptions import UserNotFound
+from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserCreate, UserDTO
+from app.auth.services.accounts import AccountService
+from app.auth.services.links import Links
+from app.core.configs import get_settings
 from app.core.db import session_scope
 from app.core.runtime import runtime
 
 
 async def create_account(data: UserCreate) -> UserDTO:
-    """A new account, told to listeners; EmailTaken or UsernameTaken. Needs an open runtime."""
-    password_hash = await get_auth_config().password_hasher.hash(data.password.get_secret_value())
-    users = UserRepository()
+    """A new account, told to listeners; EmailTaken or UsernameTaken."""
+    config = get_auth_config()
+    password_hash = await config.password_hasher.hash(data.password.get_secret_value())
     async with session_scope() as db:
-        user = await users.add(db=db, password_hash=password_hash, **data.model_dump(exclude={"password"}))
+        values = data.model_dump(exclude={"password"})
+        user = await UserRepository().add(db=db, password_hash=password_hash, **values)
         runtime().events.dispatch(UserCreated(user_id=user.id))
         if user.is_superuser:
-            runtime().events.dispatch(SuperuserChanged(user_id=user.id, is_superuser=True))
+            await _accounts(config).tell_new_superuser(user)
         return UserDTO.model_validate(user)
+
+
+async def reset_password(login: str, password: SecretStr) -> UserDTO:
+    """Set the password of the account with this address or user name, as a mailed link would; UserNotFound."""
+    config, users = get_auth_config(), UserRepository()
+    password_hash = await config.password_hasher.hash(password.get_secret_value())
+    async with session_scope() as db:
+        found = await users.find_by_login(db=db, login=login)
+        if found is None:
+            raise UserNotFound
+        user = await users.require(db=db, id=found.id, for_update=True)
+        await _accounts(config).set_password(user, password_hash, db=db)
+        runtime().events.dispatch(PasswordResetCompleted(user_id=user.id))
+        return UserDTO.model_validate(user)
+
+
+def _accounts(config: AuthConfig) -> AccountService:
+    return AccountService(
+        users=UserRepository(),
+        sessions=SessionRepository(),
+        events=runtime().events,
+        mail=runtime().mail,
+        links=Links(get_settings()),
+        verification_required=config.verification_required,
+    )

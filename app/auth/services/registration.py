@@ -72,11 +72,11 @@ class RegistrationService:
         owner = await self.users.find_by_email(db=db, email=data.email)
         if owner is None:
             await self.mail.queue(
-                UsernameNotFree(project=self.links.project, username=data.username),
+                UsernameNotFree(project=self.links.project),
                 EmailData(subject=f"Your registration at {self.links.project}", recipients=[data.email]),
             )
         else:
             await self.mail.queue(
-                AddressTaken(project=self.links.project, username=owner.username, url=self.links.forgot_password()),
+                AddressTaken(**self.links.greeting(owner), url=self.links.forgot_password()),
                 EmailData(subject=f"Your account at {self.links.project}", recipients=[owner.email]),
             )

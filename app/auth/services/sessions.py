@@ -7,11 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import LoggedOut, LoggedOutEverywhere, LoginSucceeded, Origin, RefreshTokenReused, SessionRevoked
 from app.auth.exceptions import InvalidGrant, SessionNotFound
-from app.auth.models import AuthSession, EndReason, RefreshToken, User, UserStatus
+from app.auth.models import AuthSession, EndReason, RefreshToken, User
 from app.auth.repositories.sessions import Family, RefreshTokenRepository, SessionRepository
+from app.auth.repositories.users import UserRepository
 from app.auth.schemas.auth import SessionRead, TokenAnswer
 from app.auth.security.access_tokens import AccessTokens
 from app.auth.security.opaque_tokens import new_salt, new_token, successor, token_hash
+from app.auth.services.accounts import is_usable
 from app.core.db import utcnow
 from app.core.deps import logger
 from app.core.services.events import EventsServiceInterface
@@ -26,19 +28,23 @@ class SessionService:
     def __init__(
         self,
         *,
+        users: UserRepository,
         sessions: SessionRepository,
         refresh_tokens: RefreshTokenRepository,
         access_tokens: AccessTokens,
         secret: SecretStr,
         lifetime: timedelta,
+        verification_required: bool,
         events: EventsServiceInterface,
         origin: Origin,
     ) -> None:
+        self.users = users
         self.sessions = sessions
         self.refresh_tokens = refresh_tokens
         self.access_tokens = access_tokens
         self.secret = secret.get_secret_value().encode()
         self.lifetime = lifetime
+        self.verification_required = verification_required
         self.events = events
         self.origin = origin
 
@@ -61,7 +67,7 @@ class SessionService:
     async def refresh(self, token: str, *, db: AsyncSession) -> TokenAnswer:
         """The next tokens of a session. A token that was already followed up ends its whole family."""
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
-        if family is None or not _is_live(family):
+        if family is None or not self._is_live(family):
             raise InvalidGrant("The refresh token is not valid.")
         follower = successor(token, salt=family.token.salt, secret=self.secret)
         if family.token.rotated_at is None:
@@ -89,10 +95,16 @@ class SessionService:
         await self.sessions.commit(db=db)
 
     async def end_all(self, user_id: int, *, db: AsyncSession) -> None:
-        """Log the user out everywhere."""
+        """Log the user out everywhere; links that were asked for before are void."""
+        await self.users.raise_stamp(db=db, user_id=user_id)
         await self.sessions.revoke(db=db, user_id=user_id, reason=EndReason.LOGOUT)
         self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=user_id))
         await self.sessions.commit(db=db)
+
+    def _is_live(self, family: Family) -> bool:
+        session = family.session
+        usable = is_usable(family.user, verification_required=self.verification_required)
+        return usable and session.revoked_at is None and session.expires_at > utcnow()
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
         now = utcnow()
@@ -124,8 +136,3 @@ class SessionService:
             user_id=session.user_id, session_id=session.id, session_ends=session.expires_at
         )
         return TokenAnswer(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)
-
-
-def _is_live(family: Family) -> bool:
-    session = family.session
-    return session.revoked_at is None and session.expires_at > utcnow() and family.user.status_id == UserStatus.ACTIVE

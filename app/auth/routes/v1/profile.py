@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends, status
 
-from app.auth.deps import ActiveUser, CurrentCaller, CurrentUser, Profiles, active_user
+from app.auth.deps import CurrentCaller, CurrentUser, Profiles, active_user
 from app.auth.schemas.profile import AccountDeletion, PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
@@ -20,12 +20,12 @@ async def read_profile(user: CurrentUser) -> Response[UserResponse]:
     return Response(data=user)
 
 
-@router.patch("", dependencies=[guessing_limit])
+@router.patch("", dependencies=[guessing_limit, Depends(active_user)])
 async def update_profile(
-    body: ProfileUpdate, db: DBSession, service: Profiles, user: ActiveUser
+    body: ProfileUpdate, db: DBSession, service: Profiles, caller: CurrentCaller
 ) -> Response[UserResponse]:
     """Change name or address. A new address needs `current_password`, and counts once verified where that is on."""
-    return Response(data=await service.update(user.id, body, db=db))
+    return Response(data=await service.update(caller.user.id, body, db=db, session_id=caller.session_id))
 
 
 @router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=[guessing_limit, Depends(active_user)])
@@ -34,7 +34,8 @@ async def change_password(body: PasswordChange, db: DBSession, service: Profiles
     await service.change_password(caller.user.id, body, db=db, session_id=caller.session_id)
 
 
-@router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=[guessing_limit])
-async def delete_profile(body: AccountDeletion, db: DBSession, service: Profiles, user: ActiveUser) -> None:
+@router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=[guessing_limit, Depends(active_user)])
+async def delete_profile(body: AccountDeletion, db: DBSession, service: Profiles, caller: CurrentCaller) -> None:
     """Delete the caller's account and end its sessions."""
-    await service.delete(user.id, db=db, password=body.current_password.get_secret_value())
+    password = body.current_password.get_secret_value()
+    await service.delete(caller.user.id, db=db, password=password, session_id=caller.session_id)

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
 
-from app.auth.deps import ActiveUser, CurrentUser, Users
+from app.auth.deps import CurrentCaller, CurrentUser, Users
 from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
+from app.auth.services.user import Administrator
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
 from app.core.api.inputs import RowId
 from app.core.deps import DBSession
@@ -15,6 +16,14 @@ from app.core.deps import DBSession
 router = APIRouter(prefix="/users", tags=["users"])
 
 list_params = ListParamsBuilder(UserListParams, UserSortParam, UserFilterParam)
+
+
+async def administrator(caller: CurrentCaller) -> Administrator:
+    """Who administers accounts."""
+    return Administrator(caller.user.id, caller.session_id, can_write_users, can_grant_superuser)
+
+
+ByAdministrator = Annotated[Administrator, Depends(administrator)]
 
 
 @router.get("", dependencies=[Depends(can_list_users)])
@@ -30,9 +39,9 @@ async def list_users(
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(can_write_users)])
-async def create_user(body: UserCreate, db: DBSession, service: Users, actor: ActiveUser) -> Response[UserResponse]:
+async def create_user(body: UserCreate, db: DBSession, service: Users, by: ByAdministrator) -> Response[UserResponse]:
     """Make an account."""
-    return Response(data=await service.create(body, db=db, actor=actor, may_grant=can_grant_superuser))
+    return Response(data=await service.create(body, db=db, by=by))
 
 
 @router.get("/me")
@@ -49,13 +58,13 @@ async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[U
 
 @router.patch("/{user_id}", dependencies=[Depends(can_write_users)])
 async def update_user(
-    user_id: RowId, body: UserUpdate, db: DBSession, service: Users, actor: ActiveUser
+    user_id: RowId, body: UserUpdate, db: DBSession, service: Users, by: ByAdministrator
 ) -> Response[UserResponse]:
-    """Change an account. Disabling it ends its sessions."""
-    return Response(data=await service.update(user_id, body, db=db, actor=actor, may_grant=can_grant_superuser))
+    """Change an account. Disabling it, or giving it another address, ends its sessions."""
+    return Response(data=await service.update(user_id, body, db=db, by=by))
 
 
 @router.delete("/{user_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
-async def delete_user(user_id: RowId, db: DBSession, service: Users, actor: ActiveUser) -> None:
+async def delete_user(user_id: RowId, db: DBSession, service: Users, by: ByAdministrator) -> None:
     """Delete an account and end its sessions."""
-    await service.delete(user_id, db=db, actor=actor)
+    await service.delete(user_id, db=db, by=by)
