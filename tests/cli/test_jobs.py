@@ -136,7 +136,7 @@ class TestTask:
         described = {task["name"]: task for task in json.loads(ok(run("task", "list", "--json")))}
         assert described["auth.send_email_change"]["data"] == ["user_id: int", "email: str"]
         assert described["jobs.purge"]["schedule"] == "17 * * * * UTC"
-        assert described["mail.send"]["max_attempts"] == 30
+        assert described["core.mail.send"]["max_attempts"] == 30
 
     def test_one_is_run_here_and_now(self, run: Kit, table: Session) -> None:
         assert ok(run("task", "run", "jobs.purge", JOBS_KEEP_DAYS="0")) == "null\n"

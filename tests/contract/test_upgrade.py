@@ -116,6 +116,12 @@ class TestLinks:
 
 
 class TestJobs:
+    async def test_queued_mails_have_the_name_that_no_fork_uses(self, stored: Database) -> None:
+        async with stored.session() as db:
+            names = set(await db.scalars(sa.select(Job.task).where(Job.id <= LAST_JOB)))
+        assert "core.mail.send" in names
+        assert "mail.send" not in names
+
     async def test_every_pending_one_is_run(
         self, browser: httpx.AsyncClient, stored: Database, drain: Drain, captured_mail: CapturedMail
     ) -> None:

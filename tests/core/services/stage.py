@@ -91,6 +91,17 @@ class Say(BaseTask):
 
 
 @queued
+class SendMail(BaseTask):
+    """A fork's own task, called as the core's was before. Enters as `own mail`."""
+
+    __task_name__ = "mail.send"
+
+    async def run(self, recipient: str, text: str) -> None:
+        """Enter."""
+        await stage.enter("own mail", (recipient, text))
+
+
+@queued
 class Tick(BaseTask):
     """Enters as `tick` every second while a schedule runs."""
 

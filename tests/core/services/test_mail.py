@@ -12,12 +12,15 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.mail import CaptureMailService, EmailData, Sender
 from app.core.services.mail.text import html_to_text
+from tests.core.services import stage
 from tests.core.services.conftest import rolled_back
+from tests.core.services.stage import Stage
 from tests.core.services.templates import Both, Faulty, Ticket, Whisper
 from tests.utils import CapturedMail
 
@@ -138,9 +141,42 @@ class TestQueue:
             assert captured_mail.messages() == []
         assert await drain() == 1
         (job,) = await jobs()
-        assert (job.task, job.status) == ("mail.send", JobStatus.COMPLETED)
+        assert (job.task, job.status) == ("core.mail.send", JobStatus.COMPLETED)
         assert [path.name for path in captured_mail.folder.glob("*.eml")] == [f"{job.id}.eml"]
         assert captured_mail.messages()[0]["Message-ID"].startswith(f"<{job.id}.")
+
+    async def test_what_a_process_of_the_version_before_stores_is_sent_beside_a_forks_own_mail_send(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, captured_mail: CapturedMail, scene: Stage
+    ) -> None:
+        old = {
+            "template": Ticket.template_name(),
+            "fields": {"name": "Ada", "seat": 7, "link": LINK},
+            "email_data": {
+                "subject": "Old",
+                "recipients": ["ada@example.com"],
+                "cc": [],
+                "bcc": [],
+                "reply_to": None,
+                "attachments": [],
+                "together": False,
+            },
+        }
+        async with kit.database.session_scope() as session:
+            session.add(Job(task="mail.send", payload=old, max_attempts=30, available_at=utcnow()))
+        await kit.queue.push(stage.SendMail, {"recipient": "bob@example.com", "text": "Hello"})
+        assert await drain() == 2
+        assert scene.values("own mail") == [("bob@example.com", "Hello")]
+        assert [message["Subject"] for message in captured_mail.messages()] == ["Old"]
+
+    async def test_data_that_fits_neither_of_two_tasks_of_a_name_is_told_by_the_first(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs
+    ) -> None:
+        async with kit.database.session_scope() as session:
+            session.add(Job(task="mail.send", payload={"nobody": 1}, max_attempts=30, available_at=utcnow()))
+        await drain()
+        (job,) = await jobs()
+        assert job.last_error is not None
+        assert job.last_error.startswith("ValidationError: recipient: Field required; text: Field required")
 
     async def test_is_not_sent_when_the_unit_rolls_back(
         self, kit: Runtime, db: AsyncSession, drain: Drain, captured_mail: CapturedMail

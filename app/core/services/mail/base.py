@@ -71,7 +71,8 @@ class MailTask(BaseTask):
 class SendMail(MailTask):
     """Sends one queued mail."""
 
-    __task_name__ = "mail.send"
+    __task_name__ = "core.mail.send"
+    __former_names__ = ("mail.send",)  # still written by processes of the version before while a newer one is deployed
 
     async def run(self, template: str, fields: dict[str, Any], email_data: EmailCopy | EmailData) -> None:
         """Send once."""

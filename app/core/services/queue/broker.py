@@ -105,7 +105,6 @@ async def run_once(
     """Run a task that was pushed with `durable=False`: tried once, a failure is logged."""
     with correlation(request_id, conversation_id):
         try:
-            found = tasks.get(task)
-            await run_task(found, found.load(payload))
+            await run_task(*tasks.read(task, payload))
         except (Exception, KeyboardInterrupt, SystemExit):  # the last two would end the worker
             logger.exception("a task that is not durable failed", task=task)

@@ -57,8 +57,7 @@ async def execute(job: Job, write: Write) -> None:
 
 async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
     try:
-        task = tasks.get(job.task)
-        arguments = task.load(job.payload)
+        task, arguments = tasks.read(job.task, job.payload)
     except Exception as exc:
         return _not_understood(job, exc), exc
     running = asyncio.current_task()

@@ -16,10 +16,11 @@ class BaseTask(ABC):
     `app.core.deps` or any other `Annotated[..., Depends(...)]` that needs no request. What it returns, JSON, is the
     result of the job. `max_attempts` counts the first run; `timeout` and `backoff` (the first delay, doubled each
     time) are seconds. `__schedule__`, for tasks that run by the clock, is a cron line in UTC, an interval, or a
-    `Cron` or `Every` that says more.
+    `Cron` or `Every` that says more. `__former_names__` are names under which older versions stored its jobs.
     """
 
     __task_name__: ClassVar[str]
+    __former_names__: ClassVar[tuple[str, ...]] = ()
     __schedule__: ClassVar[str | timedelta | Schedule | None] = None
     max_attempts: ClassVar[int] = 5
     backoff: ClassVar[float] = 1.0

@@ -97,11 +97,30 @@ class TaskRegistry:
         self._tasks[cls.__task_name__] = RegisteredTask(cls)
 
     def get(self, name: str) -> RegisteredTask:
-        """The task called `name`, or UnknownTask."""
+        """The task called `name`, now or formerly, or UnknownTask."""
+        return self._called(name)[0]
+
+    def read(self, name: str, payload: Mapping[str, Any]) -> tuple[RegisteredTask, dict[str, Any]]:
+        """The task of a stored job and the arguments of its `run`; ValidationError where the payload does not fit.
+
+        A name may have been given to another task since: the one that can read the payload is meant.
+        """
+        first, *others = self._called(name)
         try:
-            return self._tasks[name]
-        except KeyError:
-            raise UnknownTask(f"no task is registered as {name!r}: is its module installed here?") from None
+            return first, first.load(payload)
+        except ValidationError:
+            for other in others:
+                with suppress(ValidationError):
+                    return other, other.load(payload)
+            raise
+
+    def _called(self, name: str) -> list[RegisteredTask]:
+        """The task of this name first, then those that had it."""
+        found = [task for task in self._tasks.values() if name in task.cls.__former_names__]
+        found = [self._tasks[name], *found] if name in self._tasks else found
+        if not found:
+            raise UnknownTask(f"no task is registered as {name!r}: is its module installed here?")
+        return found
 
     def of(self, cls: type[BaseTask]) -> RegisteredTask:
         """The registration of `cls`; TypeError where `@queued` is missing."""
