@@ -3,12 +3,14 @@
 A program of its own, as snippets define tables, tasks and listeners that no other test should meet.
 Beside plain Python a snippet may `await` and use `client` (a superuser is logged in), `app`, `db`, `drain`,
 `captured_mail` and `published_events`. Tables it defines are made at once, a `router` it defines is included at once.
-A snippet after `<!-- not run -->` is left out; it must still be valid Python.
+A snippet after `<!-- not run -->` is left out; it must still be valid Python. At the end rule M6 judges the tables;
+the rules about imports are for test_docs_boundaries.py.
 """
 
 import ast
 import asyncio
 import inspect
+import linecache
 import re
 import sys
 import types
@@ -19,7 +21,11 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from app.core.boundaries.tables import table_violations
+from app.core.boundaries.violations import Exceptions
+from app.core.configs import PROJECT_ROOT
 from app.core.db import BaseModel
+from app.core.modules import Module, present_modules
 from app.core.runtime import runtime
 from app.main import create_app
 from tests.factories.async_alchemy_factory import use_session
@@ -27,6 +33,7 @@ from tests.factories.user import UserFactory
 from tests.utils import CapturedMail, PublishedEvents, login_user
 
 _SNIPPET = re.compile(r"(?P<skip><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+_TABLE = re.compile(r'__tablename__ = "([a-z]+)_')
 
 
 def snippets(page: Path) -> Iterator[tuple[int, str, bool]]:
@@ -47,8 +54,7 @@ async def run_page(page: Path) -> int:
     ):
         with use_session(db), PublishedEvents.recorded() as published_events:
             await login_user(client, await UserFactory.create(is_superuser=True))
-            module = types.ModuleType("page")
-            sys.modules["page"] = module  # pydantic and SQLAlchemy look annotations up there
+            module = _module_for(page)
             vars(module).update(
                 app=app,
                 client=client,
@@ -63,7 +69,32 @@ async def run_page(page: Path) -> int:
                 if wanted:
                     await _run(compiled, vars(module), app)
                     count += 1
+            assert (found := crossed_tables(module)) == [], found
             return count
+
+
+def _module_for(page: Path) -> types.ModuleType:
+    """The namespace of `page`: the file `page` of the module that its tables are named after."""
+    table = _TABLE.search(page.read_text(encoding="utf-8"))
+    root = types.ModuleType(f"app.{table[1] if table else f'docs_{page.stem}'}")
+    root.__path__ = []  # it has no other files
+    module = types.ModuleType(f"{root.__name__}.page")
+    file = str(PROJECT_ROOT / "docs" / page.name)
+    for one in (root, module):
+        one.__file__ = file
+        sys.modules.setdefault(one.__name__, one)  # pydantic and SQLAlchemy look annotations up there
+    lines: list[str] = []
+    for line, code, _ in snippets(page):  # where a table is defined is looked up in the source
+        lines += ["\n"] * (line - 1 - len(lines)) + code.splitlines(keepends=True)
+    linecache.cache[file] = (0, None, lines, file)
+    return module
+
+
+def crossed_tables(module: types.ModuleType) -> list[str]:
+    """What M6 says of the tables that the page has defined."""
+    found = [*present_modules(), Module(module.__name__.rpartition(".")[0], PROJECT_ROOT / "docs")]
+    modules = {one.short_name: one for one in reversed(found)}
+    return list(map(str, table_violations("app", PROJECT_ROOT, modules, Exceptions(modules.values()))))
 
 
 async def _run(code: types.CodeType, namespace: dict[str, Any], app: FastAPI) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,27 +15,67 @@ from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
 from tests.contract.docs_page import snippets
 
+CROSSING = """```python
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import BaseModel
+
+
+class Coin(BaseModel):
+    __tablename__ = "stall_coins"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("auth_users.id"))
+
+
+class Order(BaseModel):
+    __tablename__ = "till_orders"
+```
+"""
 PAGES = [page for page in sorted(PROJECT_ROOT.glob("docs/*.md")) if any(wanted for *_, wanted in snippets(page))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_snippets_run(page: Path, template: URL, tmp_path: Path) -> None:
-    url = backend.copy()
-    try:
+@pytest.fixture
+def run(template: URL, tmp_path: Path) -> Callable[[Path], "subprocess.CompletedProcess[str]"]:
+    """Run a page in a process of its own, on a database of its own."""
+
+    def run(page: Path) -> "subprocess.CompletedProcess[str]":
+        url = backend.copy()
         settings = {"DATABASE_URL": url.render_as_string(hide_password=False), "VAR_DIR": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "tests.contract.docs_page", str(page)],
-            cwd=PROJECT_ROOT,
-            env={**os.environ, **settings},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-    finally:
-        backend.drop(url)
+        try:
+            return subprocess.run(
+                [sys.executable, "-W", "error", "-m", "tests.contract.docs_page", str(page)],
+                cwd=PROJECT_ROOT,
+                env={**os.environ, **settings},
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+        finally:
+            backend.drop(url)
+
+    return run
+
+
+Run = Callable[[Path], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run(page: Path, run: Run) -> None:
+    done = run(page)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split()[-1]) > 0
+
+
+@pytest.mark.once
+def test_a_table_that_crosses_a_boundary_is_found(run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(CROSSING)
+    done = run(page)
+    assert done.returncode == 1
+    assert "M6 app.stall.page.Coin.user_id has a foreign key to auth_users, a table of auth" in done.stderr
+    assert "M6 app.stall.page.Order is the table till_orders, whose name does not say that it belongs" in done.stderr
 
 
 SERVICES = ("cache", "events", "log", "mail", "queue")

@@ -1,0 +1,149 @@
+"""The snippets of the docs, as files of a module, cross no boundary."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from app.core.boundaries.circles import asked_policies, circles
+from app.core.boundaries.imports import all_imports
+from app.core.boundaries.rules import crossing_imports
+from app.core.boundaries.violations import Exceptions, Violation
+from app.core.configs import PROJECT_ROOT
+from app.core.modules import present_modules
+from tests.contract.docs_module import PageModule
+from tests.contract.docs_page import snippets
+
+pytestmark = pytest.mark.once
+
+PAGES = [page for page in (PROJECT_ROOT / "README.md", *sorted(PROJECT_ROOT.glob("docs/*.md"))) if [*snippets(page)]]
+Judge = Callable[..., dict[Path, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+    """Put the files of pages among the application's, of which only names matter; what crosses a boundary, by page."""
+    packages: list[str] = []
+
+    def check(*pages: Path) -> dict[Path, list[str]]:
+        folder = tmp_path_factory.mktemp("docs")
+        packages.append(package := folder.name)
+        modules = {page: PageModule(page) for page in pages}
+        _write(folder / package, modules)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(folder)
+            found = _violations(package, folder)
+        return {
+            page: [f"{one.rule} {one.message}".replace(package, "app") for one in found if _is_in(one, module)]
+            for page, module in modules.items()
+        }
+
+    yield check
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
+def _write(package: Path, pages: Mapping[Path, PageModule]) -> None:
+    texts = {str(file.relative_to(PROJECT_ROOT / "app")): "" for file in PROJECT_ROOT.glob("app/**/*.py")}
+    for manifest in PROJECT_ROOT.glob("app/*/module.toml"):
+        texts[f"{manifest.parent.name}/module.toml"] = manifest.read_text(encoding="utf-8")
+    for page, module in pages.items():
+        for path, text in module.sources().items():
+            texts[path] = texts.get(path, "") + text
+            texts.setdefault(f"{Path(path).parts[0]}/module.toml", f"depends_on = {_modules_in(page)}")
+    for path, text in texts.items():
+        file = package / path
+        if not file.parent.exists():
+            file.parent.mkdir(parents=True)
+            (file.parent / "__init__.py").touch()
+        file.write_text(re.sub(r"\bapp\b(?=\.| import)", package.name, text))
+
+
+def _modules_in(page: Path) -> list[str]:
+    """What the manifest of a page's module declares: the modules that its snippets import from."""
+    known = {module.name for module in present_modules()}
+    return sorted(known & set(re.findall(r"from (app\.\w+)", page.read_text(encoding="utf-8"))))
+
+
+def _violations(package: str, root: Path) -> list[Violation]:
+    """M1 to M5; docs_page.py asks M6, which needs the tables themselves."""
+    modules = {module.short_name: module for module in present_modules(root, package)}
+    exceptions = Exceptions(modules.values())
+    _, imports = all_imports(package, root)
+    return sorted(
+        {
+            *crossing_imports(imports, modules, exceptions),
+            *circles(imports, modules, exceptions),
+            *asked_policies(imports, exceptions),
+        }
+    )
+
+
+def _is_in(violation: Violation, module: PageModule) -> bool:
+    return violation.file.partition("/")[2] in module.files
+
+
+@pytest.fixture(scope="module")
+def found(judge: Judge) -> dict[Path, list[str]]:
+    """What the pages cross."""
+    return judge(*PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_stay_within_the_boundaries(page: Path, found: dict[Path, list[str]]) -> None:
+    assert found[page] == []
+
+
+BREACHES = {
+    "M1": (
+        "from app.auth.models import User\n\nasync def can_x(user: User) -> None: ...",
+        "policies imports app.auth.models",
+    ),
+    "M1 in a test's snippet": (
+        "from app.auth.models import User\n\nclass XService:\n    user: User\n\nawait client.get('/')",
+        "services imports app.auth.models",
+    ),
+    "M1 in a file": (
+        "# app/shop/routers.py\nfrom app.auth import services",
+        "app.shop.routers imports app.auth.services",
+    ),
+    "M1 unused": ("from app.auth.models import User", "usage imports app.auth.models"),
+    "M2": ("# app/audit/schemas.py\nfrom app.shop import Order", "app.audit.schemas imports app.shop, which is not in"),
+    "M4": (
+        "class X(ListParams):\n    def f(self): XService\n\nclass XService: ...",
+        "M4 app.docs_page.schemas imports app.docs_page.services: services is a layer above schemas",
+    ),
+    "M4 policy": (
+        "from app.auth import ActiveUser\n"
+        "Shop = Annotated[int, 0]\n"
+        "async def can_x(shop: Shop) -> None: ...\n"
+        "class XService:\n    async def f(self): await can_x(1)",
+        "M4 app.docs_page.policies imports app.docs_page.deps: services ask this policy",
+    ),
+    "M5": ("from app.main import create_app\n\nclass XService: ...", "usage imports app.main, an entry point"),
+}
+
+
+@pytest.mark.parametrize(("code", "message"), BREACHES.values(), ids=BREACHES)
+def test_a_breach_in_a_page_is_found(judge: Judge, tmp_path: Path, code: str, message: str) -> None:
+    page = tmp_path / "page.md"
+    files = "```python\n# app/shop/__init__.py\nclass Order: ...\n```\n"
+    page.write_text(f"{files}```python\n{code}\n```\n")
+    (found,) = judge(page)[page]
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# tests/shop/test_x.py\nfrom app.auth.models import User\nUser()",
+        "from app.auth.models import User\nfrom tests.utils import login_user\nUser()",
+        "from app.auth.models import User\nassert await db.get(User, 1)",
+    ],
+)
+def test_a_test_may_see_the_inside(judge: Judge, tmp_path: Path, code: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"```python\n{code}\n```\n")
+    assert judge(page)[page] == []
