@@ -72,13 +72,15 @@ def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
     """What `work` gives with everything open; its log goes to the standard error."""
     settings = load_settings()
     load_registries()
+    from app.core.db.engines import statements_may_take
     from app.core.runtime import open_runtime
     from app.core.services.log import configure_logging
 
     async def run() -> T:
         configure_logging(settings, sys.stderr.buffer)
         async with open_runtime(settings, run_jobs=False) as opened:
-            return await work(opened)
+            with statements_may_take(None):  # who called it may end it
+                return await work(opened)
 
     with database_errors(settings):
         return asyncio.run(run())

@@ -89,7 +89,13 @@ async def open_runtime(
 async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> Runtime:
     # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
     pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
-    database = Database.connect(settings.database_url, pool_size=pool_size, echo=settings.SQL_ECHO)
+    database = Database.connect(
+        settings.database_url,
+        pool_size=pool_size,
+        pool_timeout=settings.DB_POOL_TIMEOUT_SECONDS,
+        statement_timeout=settings.DB_STATEMENT_TIMEOUT_SECONDS,
+        echo=settings.SQL_ECHO,
+    )
     stack.push_async_callback(database.close)
     redis = connect_redis(settings.redis_url, settings.RATE_LIMITER_TIMEOUT_SECONDS) if settings.redis_url else None
     if redis:

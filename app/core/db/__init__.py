@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, live_unique, utcnow
 from app.core.db.cursors import Cursor, CursorSeal
+from app.core.db.engines import statements_may_take
 from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
 from app.core.db.repository import BaseRepository
@@ -43,6 +44,7 @@ __all__ = [
     "named_violations",
     "on_commit",
     "session_scope",
+    "statements_may_take",
     "store_with",
     "utcnow",
 ]

@@ -6,23 +6,21 @@ unit begins IMMEDIATE: the default loses updates silently, and a deferred transa
 upgrades fails at once with 'database is locked'.
 """
 
-import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Self, TypeAlias
 
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
+from app.core.db.engines import READ_ONLY, create_engine
 from app.core.db.integrity import named_violations
 
 _current: ContextVar[AsyncSession | None] = ContextVar("current_unit", default=None)
 
-_READ_ONLY = "kit_read_only"
 _ON_COMMIT = "kit_on_commit"
 _LATE_WRITES = "kit_late_writes"
 _ENDED = "kit_ended"
@@ -39,7 +37,7 @@ def current_session() -> AsyncSession | None:
 
 def is_read_only(session: AsyncSession) -> bool:
     """Whether the unit of work may only read."""
-    return bool(session.info.get(_READ_ONLY))
+    return bool(session.info.get(READ_ONLY))
 
 
 class UnitSession(Session):
@@ -62,13 +60,13 @@ class Database:
             self._write = self._read = async_sessionmaker(bind, **options)
         else:
             self._write = async_sessionmaker(engine, **options)
-            reading = engine.execution_options(kit_read_only=True, postgresql_readonly=True)
+            reading = engine.execution_options(**{READ_ONLY: True}, postgresql_readonly=True)
             self._read = async_sessionmaker(reading, **options)
 
     @classmethod
-    def connect(cls, url: URL, *, pool_size: int = 10, echo: bool = False) -> Self:
-        """Prepare an engine; the first connection is opened by the first statement."""
-        return cls(create_engine(url, pool_size=pool_size, echo=echo))
+    def connect(cls, url: URL, **options: Any) -> Self:
+        """Prepare an engine, with the options of `create_engine`; the first statement opens a connection."""
+        return cls(create_engine(url, **options))
 
     def bound_to(self, connection: AsyncConnection) -> "Database":
         """The same database through one connection, every commit a savepoint (for tests that roll back)."""
@@ -77,7 +75,7 @@ class Database:
     def session(self, *, read_only: bool = False) -> AsyncSession:
         """A session that is not the current unit of work; whoever takes it commits and closes it."""
         session: AsyncSession = (self._read if read_only else self._write)()
-        session.info[_READ_ONLY] = read_only
+        session.info[READ_ONLY] = read_only
         return session
 
     @asynccontextmanager
@@ -171,45 +169,3 @@ def _is_inside(within: SessionTransaction | None, rolled_back: SessionTransactio
             return True
         within = within.parent
     return False
-
-
-def create_engine(url: URL, *, pool_size: int = 10, echo: bool = False) -> AsyncEngine:
-    """An engine with the rules of each database; nothing is connected yet."""
-    # Overflow connections are opened and closed under load; a fixed pool measured 15 to 25 % faster.
-    options: dict[str, Any] = {"echo": echo, "pool_size": pool_size, "max_overflow": 0, "hide_parameters": True}
-    if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, **options, pool_recycle=1800, connect_args={"connect_timeout": 5})
-    engine = create_async_engine(url, **options)
-    event.listen(engine.sync_engine, "connect", prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", begin_sqlite)
-    event.listen(engine.sync_engine, "invalidate", _release_sqlite)
-    return engine
-
-
-def prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Set up a new connection to SQLite; a listener of the engine's `connect`."""
-    connection.isolation_level = None  # the begin event below owns the transactions
-    cursor = connection.cursor()
-    # The timeout first: two processes that start together both want the file to switch to WAL.
-    for pragma in ("busy_timeout=15000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _release_sqlite(connection: Any, _record: Any, _error: BaseException | None) -> None:
-    """Roll back before a connection is given up, which is what a cancelled statement leads to.
-
-    Closing it does not end its transaction, and with it SQLite's only write lock, while a cursor is still referred to.
-    """
-    with suppress(asyncio.CancelledError, sqlite3.Error, ValueError):  # a second cancellation; closed already
-        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))
-
-
-def begin_sqlite(connection: Connection) -> None:
-    """Begin as the unit needs it; a listener of the engine's `begin`."""
-    read_only = bool(connection.get_execution_options().get(_READ_ONLY))
-    info = connection.connection.info
-    if info.get("query_only", False) != read_only:
-        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
-        info["query_only"] = read_only
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

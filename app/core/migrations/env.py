@@ -21,7 +21,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.core.configs import app_config
 from app.core.db.base import UtcDateTime
-from app.core.db.session import begin_sqlite, prepare_sqlite
+from app.core.db.engines import begin_sqlite, prepare_sqlite, tcp_options
 from app.core.migrations.operations import describe
 from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines
 
@@ -116,7 +116,7 @@ def sync_url(url: URL) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": 5})
+        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=tcp_options(url))
     Path(url.database or ".").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
     event.listen(engine, "connect", prepare_sqlite)

@@ -9,6 +9,7 @@ from typing import Any
 from structlog.contextvars import bound_contextvars
 
 from app.core.db.base import utcnow
+from app.core.db.engines import statements_may_take
 from app.core.db.jobs import Job, JobStatus
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
@@ -36,8 +37,10 @@ def backoff(task: type[BaseTask], attempts: int) -> timedelta:
 async def run_task(task: RegisteredTask, arguments: dict[str, Any]) -> Any:
     """Run `task` once, for at most its `timeout`; what it returned, as JSON."""
     try:
-        async with asyncio.timeout(task.cls.timeout) as timer:
-            return await task.run(arguments)
+        # The timeout of the task bounds its statements too.
+        with statements_may_take(None):
+            async with asyncio.timeout(task.cls.timeout) as timer:
+                return await task.run(arguments)
     except TimeoutError as exc:
         if timer.expired():
             raise TimeoutError(f"{task.name} did not end within {task.cls.timeout:g} s") from exc

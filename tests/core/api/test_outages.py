@@ -1,0 +1,179 @@
+"""PostgreSQL that closes connections, swallows what is sent, or takes too long: bounded, and healed by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from fastapi import APIRouter
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+
+from app.core.db import Database, statements_may_take
+from app.core.deps import DBSession
+from app.core.runtime import runtime
+from app.core.services.queue import BaseTask
+from app.core.services.queue.execution import run_task
+from app.core.services.queue.registry import RegisteredTask
+from tests.conftest import backend
+from tests.core.api.conftest import Serve
+from tests.core.api.test_errors import check
+
+pytestmark = pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="SQLite has no server")
+
+SHORT = 0.3
+HANGS = 60
+
+OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
+CLOSE = text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
+RUNNING = text(f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS} AND state = 'active' AND query LIKE '%pg_sleep%'")
+
+router = APIRouter()
+
+
+@router.get("/read")
+async def read(db: DBSession, seconds: float = 0) -> int:
+    return int((await db.execute(text("SELECT pg_backend_pid(), pg_sleep(:seconds)"), {"seconds": seconds})).one()[0])
+
+
+@router.get("/patient")
+async def patient(db: DBSession) -> None:
+    with statements_may_take(30):
+        await db.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": 3 * SHORT})
+
+
+class Proxy:
+    """Forwards to PostgreSQL; `swallow` makes it keep the connections of by then open and forward nothing more."""
+
+    def __init__(self, target: URL) -> None:
+        self.target = target
+        self.port = 0
+        self.connections = 0
+        self._dead: set[int] = set()
+
+    @property
+    def url(self) -> URL:
+        return self.target.set(host="127.0.0.1", port=self.port)
+
+    def swallow(self) -> None:
+        self._dead = set(range(1, self.connections + 1))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        there = await asyncio.open_connection(self.target.host, self.target.port or 5432)
+        try:
+            await asyncio.gather(self._pump(number, reader, there[1]), self._pump(number, there[0], writer))
+        finally:
+            writer.close()
+            there[1].close()
+
+    async def _pump(self, number: int, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            if number not in self._dead:
+                sink.write(data)
+        sink.close()
+
+
+@pytest.fixture
+async def proxy(committed: Database) -> AsyncIterator[Proxy]:
+    proxy = Proxy(committed.engine.url)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    yield proxy
+    server.close()
+
+
+@contextmanager
+def used(database: Database) -> Iterator[None]:
+    usual = runtime().database
+    runtime().database = database
+    try:
+        yield
+    finally:
+        runtime().database = usual
+
+
+@pytest.fixture
+async def through(proxy: Proxy) -> AsyncIterator[Database]:
+    """A database behind the proxy, whose statements may take a moment only."""
+    database = Database.connect(proxy.url, statement_timeout=SHORT)
+    with used(database):
+        yield database
+    await database.close()
+
+
+@pytest.fixture
+async def http(serve: Serve) -> httpx.AsyncClient:
+    return await serve(router)
+
+
+async def test_what_was_sent_is_swallowed(http: httpx.AsyncClient, through: Database, proxy: Proxy) -> None:
+    assert (await http.get("/read")).status_code == 200
+    proxy.swallow()
+    async with asyncio.timeout(HANGS):
+        answer = await http.get("/read")
+    check(answer, 503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert (await http.get("/read")).status_code == 200  # the connections of before are not used again
+
+
+async def test_an_idle_connection_that_vanished_costs_no_request(http: httpx.AsyncClient, proxy: Proxy) -> None:
+    database = Database.connect(proxy.url, idle_seconds=0)
+    with used(database):
+        assert (await http.get("/read")).status_code == 200
+        proxy.swallow()
+        async with asyncio.timeout(HANGS):
+            assert (await http.get("/read")).status_code == 200
+    await database.close()
+
+
+async def test_idle_connections_that_the_server_closed_cost_no_request(
+    http: httpx.AsyncClient, committed: Database
+) -> None:
+    busy = await asyncio.gather(*(http.get("/read", params={"seconds": 0.2}) for _ in range(5)))
+    assert len({answer.json() for answer in busy}) == 5
+    async with runtime().database.engine.connect() as connection:
+        await connection.execute(CLOSE)
+    answers = await asyncio.gather(*(http.get("/read") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_slow_statement_is_stopped_at_the_server(http: httpx.AsyncClient, through: Database) -> None:
+    before = (await http.get("/read")).json()
+    async with asyncio.timeout(HANGS):
+        check(await http.get("/read", params={"seconds": 2 * HANGS}), 503, "unavailable")
+    async with through.engine.connect() as connection:
+        running = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active'"
+            " AND pid <> pg_backend_pid() AND datname = current_database()"
+        )
+        assert await connection.scalar(running) == 0
+    assert (await http.get("/read")).json() == before  # the connection is as good as before
+
+
+async def test_a_block_may_ask_for_more_time(http: httpx.AsyncClient, through: Database) -> None:
+    assert (await http.get("/patient")).status_code == 200
+
+
+async def test_the_wait_for_a_connection_is_bounded(http: httpx.AsyncClient, committed: Database) -> None:
+    database = Database.connect(committed.engine.url, pool_size=1, pool_timeout=SHORT)
+    with used(database):
+        async with database.engine.connect():
+            async with asyncio.timeout(HANGS):
+                check(await http.get("/read"), 503, "unavailable")
+    await database.close()
+
+
+class Slow(BaseTask):
+    """Takes longer than a statement of a request may."""
+
+    __task_name__ = "outages.slow"
+
+    async def run(self, db: DBSession) -> None:
+        await db.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": 3 * SHORT})
+
+
+async def test_a_task_has_its_own_timeout_instead(through: Database) -> None:
+    await run_task(RegisteredTask(Slow), {})
