@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.core.api import health
 from app.core.api.collisions import warn_about_collisions
+from app.core.api.cors import CrossOrigin
 from app.core.api.docs import add_docs
+from app.core.api.error_boundary import ErrorBoundary
 from app.core.api.errors import add_error_handlers
 from app.core.api.input_guard import InputGuard
 from app.core.api.middlewares import (
@@ -18,11 +19,11 @@ from app.core.api.middlewares import (
     REQUEST_ID,
     AccessLog,
     CorrelationIds,
-    ErrorBoundary,
     SecurityHeaders,
 )
 from app.core.api.openapi import DocumentedAPI, operation_id
 from app.core.api.routes import RouteTemplates
+from app.core.api.units import check_units
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
 from app.core.kit import Kit
 from app.core.modules import installed_modules, parts
@@ -56,6 +57,7 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
         redirect_slashes=False,  # a redirect would repeat the Host header of whoever asks
         generate_unique_id_function=operation_id,
     )
+    app.base_path = chosen.ROOT_PATH
     if settings is not None:
         app.dependency_overrides[get_settings] = lambda: settings
     _add_middlewares(app, chosen)
@@ -66,6 +68,7 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
         add_docs(app)
     app.state.kit = Kit(chosen)
     register_packages(app, installed_modules())
+    check_units(app.routes)
     return app
 
 
@@ -83,11 +86,19 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
     app.add_middleware(GZipMiddleware, minimum_size=1024)  # token answers are smaller: no BREACH
     if settings.BACKEND_CORS_ORIGINS:
         app.add_middleware(
-            CORSMiddleware,
+            CrossOrigin,
+            routes_of=app,
             allow_origins=[origin.rstrip("/") for origin in settings.BACKEND_CORS_ORIGINS],
             allow_credentials=settings.CORS_ALLOW_CREDENTIALS,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", REQUEST_ID, CONVERSATION_ID],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "If-None-Match",
+                REQUEST_ID,
+                CONVERSATION_ID,
+                *settings.BACKEND_CORS_HEADERS,
+            ],
             expose_headers=[
                 REQUEST_ID,
                 CONVERSATION_ID,
@@ -99,9 +110,10 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
                 "RateLimit-Policy",
             ],
         )
-    app.add_middleware(SecurityHeaders, hsts=not settings.is_relaxed)
+    app.state.content_policies = {}
+    app.add_middleware(SecurityHeaders, hsts=not settings.is_relaxed, policies=app.state.content_policies)
     app.add_middleware(AccessLog, templates=RouteTemplates(app))
-    app.add_middleware(CorrelationIds)
+    app.add_middleware(CorrelationIds, cookie=settings.CONVERSATION_COOKIE, secure=not settings.is_relaxed)
     if settings.TRUSTED_PROXIES:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.TRUSTED_PROXIES)
 
@@ -109,6 +121,7 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
 def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        check_units(app.routes)
         async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
             warn_about_collisions(app.routes)
             yield

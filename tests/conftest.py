@@ -132,8 +132,13 @@ async def client(request: pytest.FixtureRequest, app: FastAPI) -> AsyncIterator[
 
 @pytest.fixture
 def drain(app: FastAPI) -> Callable[[], Awaitable[int]]:
-    """Run every job that is due, until none is; gives back how many ran."""
-    return runtime().runner.drain
+    """Run every job that is due, until none is; gives back how many ran. Waits for what is still being stored."""
+
+    async def run() -> int:
+        await runtime().background.idle()
+        return await runtime().runner.drain()
+
+    return run
 
 
 @pytest.fixture

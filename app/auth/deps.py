@@ -2,7 +2,8 @@
 
 from typing import Annotated, NamedTuple, TypeAlias
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from fastapi.security import OAuth2PasswordBearer
 from typing_extensions import deprecated
 
@@ -27,7 +28,7 @@ from app.auth.services.sessions import SessionService
 from app.auth.services.user import UserService
 from app.core.api.identity import remember_principal
 from app.core.configs import app_config, get_settings
-from app.core.deps import DBSession, EventsService, MailService, QueueService, configured
+from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
 from app.core.exceptions import AuthenticationError
 from app.core.services.events import EventsServiceInterface
 from app.core.services.log.context import conversation_id, request_id
@@ -36,9 +37,9 @@ from app.core.services.log.context import conversation_id, request_id
 oauth2_scheme = OAuth2PasswordBearer(tokenUrl=f"{app_config.API_V1_STR}/auth/login", auto_error=False)
 
 
-async def auth_config(request: Request) -> AuthConfig:
+async def auth_config(connection: HTTPConnection) -> AuthConfig:
     """The module's settings, or what `app.dependency_overrides[get_auth_config]` says instead."""
-    return configured(request, get_auth_config)
+    return configured(connection, get_auth_config)
 
 
 Config = Annotated[AuthConfig, Depends(auth_config)]
@@ -51,8 +52,9 @@ class Caller(NamedTuple):
     session_id: int
 
 
+@short_unit
 async def optional_caller(
-    request: Request, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]
+    connection: HTTPConnection, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]
 ) -> Caller | None:
     """Whose access token this is, None without one. Session and user are read in one statement: both must be alive."""
     if token is None:
@@ -62,7 +64,7 @@ async def optional_caller(
     user = await UserRepository().principal(db=db, user_id=int(claims.sub), session_id=session_id)
     if user is None:
         raise InvalidAccessToken
-    remember_principal(request, f"user:{user.id}")
+    remember_principal(connection, f"user:{user.id}")
     return Caller(user, session_id)
 
 
@@ -105,11 +107,11 @@ async def active_user(user: CurrentUser, config: Config) -> UserDTO:
 ActiveUser: TypeAlias = Annotated[UserDTO, Depends(active_user)]
 
 
-async def origin_of(request: Request) -> Origin:
+async def origin_of(connection: HTTPConnection) -> Origin:
     """Where the request comes from, trimmed to what a row keeps."""
-    agent = "".join(character for character in request.headers.get("user-agent", "") if character.isprintable())
+    agent = "".join(character for character in connection.headers.get("user-agent", "") if character.isprintable())
     return Origin(
-        address=request.client.host[:64] if request.client else None,
+        address=connection.client.host[:64] if connection.client else None,
         user_agent=agent[:200] or None,
         request_id=request_id(),
         conversation_id=conversation_id(),
@@ -136,7 +138,7 @@ Credentials = Annotated[CredentialService, Depends(credential_service)]
 
 
 async def session_service(
-    request: Request, config: Config, events: AuthEvents, origin: RequestOrigin
+    connection: HTTPConnection, config: Config, events: AuthEvents, origin: RequestOrigin
 ) -> SessionService:
     """Opens, refreshes and ends sessions."""
     return SessionService(
@@ -144,7 +146,7 @@ async def session_service(
         sessions=SessionRepository(),
         refresh_tokens=RefreshTokenRepository(),
         access_tokens=config.access_tokens,
-        secret=configured(request, get_settings).secret_key,
+        secret=configured(connection, get_settings).secret_key,
         lifetime=config.session_lifetime,
         verification_required=config.verification_required,
         events=events,
@@ -169,7 +171,7 @@ async def login_service(
 
 
 async def registration_service(
-    request: Request, config: Config, credentials: Credentials, events: AuthEvents, mail: MailService
+    connection: HTTPConnection, config: Config, credentials: Credentials, events: AuthEvents, mail: MailService
 ) -> RegistrationService:
     """Makes accounts for whoever asks."""
     return RegistrationService(
@@ -177,20 +179,22 @@ async def registration_service(
         credentials=credentials,
         events=events,
         mail=mail,
-        links=Links(configured(request, get_settings)),
+        links=Links(configured(connection, get_settings)),
         allowed=config.USER_REGISTRATION_ALLOWED,
         verification_required=config.verification_required,
     )
 
 
-async def account_service(request: Request, config: Config, events: AuthEvents, mail: MailService) -> AccountService:
+async def account_service(
+    connection: HTTPConnection, config: Config, events: AuthEvents, mail: MailService
+) -> AccountService:
     """The rules for changing an account."""
     return AccountService(
         users=UserRepository(),
         sessions=SessionRepository(),
         events=events,
         mail=mail,
-        links=Links(configured(request, get_settings)),
+        links=Links(configured(connection, get_settings)),
         verification_required=config.verification_required,
     )
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,12 +31,12 @@ def routes(
     load_settings()
     app = built_app()
     from app.core.api.collisions import route_collisions
-    from app.core.api.routes import listed_routes
+    from app.core.api.routes import all_routes, listed_routes
 
     collisions = route_collisions(app.routes)
     rows = [
         row
-        for route in _with_mounted(listed_routes(app.routes))
+        for route in all_routes(listed_routes(app.routes))
         if route.path.startswith(path)
         for row in _rows(route, collisions)
         if method is None or row["method"] in (method.upper(), "*")
@@ -57,15 +57,6 @@ def built_app() -> "FastAPI":
     with settings_errors(), redirect_stdout(sys.stderr):
         from app.main import app
     return app
-
-
-def _with_mounted(routes: "Iterable[ListedRoute]") -> "Iterator[ListedRoute]":
-    from app.core.api.routes import mounted_routes
-
-    for route in routes:
-        yield route
-        if route.is_mount:
-            yield from _with_mounted(mounted_routes(route))
 
 
 def _rows(route: "ListedRoute", collisions: "list[Collision]") -> "Iterator[dict[str, Any]]":

@@ -1,7 +1,8 @@
 """What routes, services, tasks and listeners ask for: sessions, services, decorators."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -27,10 +28,34 @@ def configured(connection: HTTPConnection, getter: Callable[[], T]) -> T:
 
 
 async def db_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-    """The request's unit of work: read-only for GET and HEAD, committed before the answer leaves."""
-    read_only = connection.scope.get("method") in ("GET", "HEAD")
+    """The request's unit of work: read-only for GET and HEAD, committed before the answer leaves.
+
+    A websocket has none, as it would stay open with it: the application refuses to start where one asks for it.
+    """
+    if connection.scope["type"] == "websocket":
+        async with runtime().database.session(read_only=True) as unused:
+            yield unused
+        return
+    read_only = connection.scope["method"] in ("GET", "HEAD")
     async with runtime().database.session_scope(read_only=read_only) as session:
         yield session
+
+
+def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """Let a dependency with the parameters `connection` and `db` be asked for on a websocket or by a stream too.
+
+    There `db` is a read-only unit that ends with the call.
+    """
+
+    @wraps(dependency)
+    async def call(**given: Any) -> T:
+        if given["connection"].scope["type"] != "websocket":
+            return await dependency(**given)
+        async with runtime().database.session_scope(read_only=True) as db:
+            return await dependency(**{**given, "db": db})
+
+    call.__short_unit__ = True  # type: ignore[attr-defined]  # for the check at start
+    return call
 
 
 @outside_requests(db_session)
@@ -84,4 +109,5 @@ __all__ = [
     "mail_service",
     "queue_service",
     "queued",
+    "short_unit",
 ]

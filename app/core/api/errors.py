@@ -1,20 +1,23 @@
 """Every error as an answer. The only place where our errors meet HTTP status codes."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from http import HTTPStatus
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.requests import HTTPConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.status import WS_1008_POLICY_VIOLATION, WS_1013_TRY_AGAIN_LATER
+from starlette.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1013_TRY_AGAIN_LATER
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketState
 
 from app.core import exceptions as kinds
-from app.core.api.problems import input_problem, problem, title_of
+from app.core.api.problems import PROBLEM_CODE, input_problem, problem, title_of
 from app.core.api.routes import allowed_methods
 
 STATUS_OF: Mapping[type[kinds.AppError], HTTPStatus] = {
@@ -57,22 +60,52 @@ class RefusedBody(HTTPException):
 
 def add_error_handlers(app: FastAPI) -> None:
     """Render every error of `app` as a problem."""
-    app.exception_handlers |= {
-        kinds.AppError: _app_error,  # type: ignore[dict-item]  # called for websockets too, and may answer nothing
+    handlers: dict[type[Exception], Callable[[Any, Any], Awaitable[Response]]] = {
+        kinds.AppError: _app_error,
         RequestValidationError: _validation_error,
+        WebSocketRequestValidationError: _validation_error,
         HTTPException: _http_error,
         RefusedBody: _refused_body,
-        DBAPIError: _database_error,
-        PoolTimeout: _database_error,
+        DBAPIError: _unexpected_error,
+        PoolTimeout: _unexpected_error,
         # For what fails outside the error boundary; that answer carries no ids.
         Exception: _unexpected_error,
     }
+    app.exception_handlers |= {kind: _on_any_connection(handler) for kind, handler in handlers.items()}
 
 
-def internal_error(scope: Scope, exc: Exception) -> Response:
-    """The 500: says nothing of the cause, which goes to the log."""
+def failure(scope: Scope, exc: Exception) -> Response:
+    """The 503 while the database is away, the 500 otherwise. Says nothing of the cause, which goes to the log."""
     remember(scope, exc)
+    if _is_outage(exc):
+        outage = kinds.UnavailableError
+        return problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, outage.code, outage.default_detail)
     return problem(scope, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.")
+
+
+async def close(websocket: WebSocket, answer: Response) -> None:
+    """Close an accepted websocket with the code that comes nearest to `answer`."""
+    again = answer.status_code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    failed = answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    code = WS_1013_TRY_AGAIN_LATER if again else WS_1011_INTERNAL_ERROR if failed else WS_1008_POLICY_VIOLATION
+    await websocket.close(code, websocket.scope.get(PROBLEM_CODE))
+
+
+def _on_any_connection(
+    render: Callable[[HTTPConnection, Any], Awaitable[Response]],
+) -> Callable[[HTTPConnection, Any], Awaitable[Any]]:
+    """Have an accepted websocket closed, which is too late for an answer; before that it gets one as any request."""
+
+    @wraps(render)
+    async def handle(connection: HTTPConnection, exc: Exception) -> Response | None:
+        answer = await render(connection, exc)
+        if not isinstance(connection, WebSocket) or connection.application_state is WebSocketState.CONNECTING:
+            return answer
+        if connection.application_state is WebSocketState.CONNECTED:
+            await close(connection, answer)
+        return None
+
+    return handle
 
 
 def remember(scope: Scope, exc: Exception) -> None:
@@ -80,54 +113,42 @@ def remember(scope: Scope, exc: Exception) -> None:
     scope[EXC_INFO] = (type(exc), exc, exc.__traceback__)
 
 
-async def _app_error(request: Request | WebSocket, exc: kinds.AppError) -> Response | None:
-    if isinstance(request, WebSocket) and request.application_state is not WebSocketState.CONNECTING:
-        # Too late for an answer; before it was accepted, a websocket gets the problem as any request does.
-        if request.application_state is WebSocketState.CONNECTED:
-            again = isinstance(exc, kinds.RateLimitedError | kinds.UnavailableError)
-            await request.close(WS_1013_TRY_AGAIN_LATER if again else WS_1008_POLICY_VIOLATION, exc.code)
-        return None
+async def _app_error(connection: HTTPConnection, exc: kinds.AppError) -> Response:
     status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
     if isinstance(exc, kinds.InvalidInputError):
-        return input_problem(request.scope, exc.errors, code=exc.code, detail=exc.detail)
+        return input_problem(connection.scope, exc.errors, code=exc.code, detail=exc.detail)
     headers = {}
     if isinstance(exc, kinds.RateLimitedError | kinds.UnavailableError):
         headers["Retry-After"] = str(exc.retry_after)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc.__cause__:
-        remember(request.scope, exc)
-    return problem(request.scope, status, exc.code, exc.detail, headers=headers, extra=exc.extra)
+        remember(connection.scope, exc)
+    return problem(connection.scope, status, exc.code, exc.detail, headers=headers, extra=exc.extra)
 
 
-async def _validation_error(request: Request, exc: RequestValidationError) -> Response:
-    return input_problem(request.scope, exc.errors())
+async def _validation_error(
+    connection: HTTPConnection, exc: RequestValidationError | WebSocketRequestValidationError
+) -> Response:
+    return input_problem(connection.scope, exc.errors())
 
 
-async def _refused_body(request: Request, exc: RefusedBody) -> Response:
-    return input_problem(request.scope, exc.faults)
+async def _refused_body(connection: HTTPConnection, exc: RefusedBody) -> Response:
+    return input_problem(connection.scope, exc.faults)
 
 
-async def _http_error(request: Request, exc: HTTPException) -> Response:
+async def _http_error(connection: HTTPConnection, exc: HTTPException) -> Response:
     headers = dict(exc.headers or {})
     if exc.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return Response(status_code=exc.status_code, headers=headers)
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # The router names the methods of the first route that fits the path only.
-        headers["Allow"] = ", ".join(allowed_methods(request.app, request.scope))
+        headers["Allow"] = ", ".join(allowed_methods(connection.app, connection.scope))
     detail = exc.detail if isinstance(exc.detail, str) else ""
     title = title_of(exc.status_code)
-    return problem(request.scope, exc.status_code, _code_of(exc.status_code), detail or title, headers=headers)
+    return problem(connection.scope, exc.status_code, _code_of(exc.status_code), detail or title, headers=headers)
 
 
-async def _database_error(request: Request, exc: Exception) -> Response:
-    if not _is_outage(exc):
-        return internal_error(request.scope, exc)
-    remember(request.scope, exc)
-    outage = kinds.UnavailableError
-    return problem(request.scope, HTTPStatus.SERVICE_UNAVAILABLE, outage.code, outage.default_detail)
-
-
-async def _unexpected_error(request: Request, exc: Exception) -> Response:
-    return internal_error(request.scope, exc)
+async def _unexpected_error(connection: HTTPConnection, exc: Exception) -> Response:
+    return failure(connection.scope, exc)
 
 
 def _is_outage(exc: Exception) -> bool:

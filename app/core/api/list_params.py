@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
-from fastapi import Query, Request
+from fastapi import Query
+from fastapi.requests import HTTPConnection
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
@@ -59,7 +60,14 @@ class ListParamsBuilder(Generic[P]):
         self.__signature__ = self._signature()
 
     async def __call__(
-        self, request: Request, *, sort: str | None, filters: str | None, page: int, per_page: int, cursor: str | None
+        self,
+        request: HTTPConnection,
+        *,
+        sort: str | None,
+        filters: str | None,
+        page: int,
+        per_page: int,
+        cursor: str | None,
     ) -> P:
         """Read the query of `request`."""
         _check_characters(request)
@@ -73,7 +81,7 @@ class ListParamsBuilder(Generic[P]):
             cursor=None if cursor is None else self._read_cursor(request, cursor, sorts, filters),
         )
 
-    def _read_cursor(self, request: Request, text: str, sorts: list[Sort], filters: str | None) -> Cursor:
+    def _read_cursor(self, request: HTTPConnection, text: str, sorts: list[Sort], filters: str | None) -> Cursor:
         if "page" in request.query_params:
             raise fault("page", "page_with_cursor", "a cursor stands for the page: give one of the two")
         field, order = self._key_of(sorts)
@@ -111,7 +119,7 @@ class ListParamsBuilder(Generic[P]):
         sort, filters = list_docs.of_sort(self._sorts), list_docs.of_filters(self._values)
         cursor = list_docs.of_cursor([name for name in self._sorts if name in self._keys])
         declared: dict[str, tuple[Any, Any]] = {
-            "request": (Request, inspect.Parameter.empty),
+            "request": (HTTPConnection, inspect.Parameter.empty),
             "sort": (Annotated[str | None, Query(description=sort.text, examples=sort.examples)], None),
             "filters": (Annotated[str | None, Query(description=filters.text, examples=filters.examples)], None),
             "page": (Annotated[int, Query(ge=1, le=MAX_PAGE, description=list_docs.PAGE), number], 1),
@@ -135,7 +143,7 @@ def _fields(param: type[SortParam] | type[FilterParam], known: Iterable[str]) ->
     return names
 
 
-def _check_characters(request: Request) -> None:
+def _check_characters(request: HTTPConnection) -> None:
     """Refuse a parameter given twice, and text no database takes: NUL, and what is not UTF-8.
 
     The raw query tells; in `request.query_params` a wrong byte has become a replacement character already.

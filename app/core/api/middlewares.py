@@ -2,11 +2,12 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.api.errors import EXC_INFO, internal_error, remember
+from app.core.api.errors import EXC_INFO, remember
 from app.core.api.limit_fields import limit_fields
 from app.core.api.problems import PROBLEM_CODE
 from app.core.api.routes import RouteTemplates
@@ -24,26 +25,39 @@ CLIENT_GONE = 499
 """What the access log says where the client left before it had its answer (nginx's number)."""
 
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_COOKIE = re.compile(rb"(?:^|;) *conversation_id=([A-Za-z0-9._-]{1,64}) *(?:;|$)")
+
+_STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
 
 
 class CorrelationIds:
-    """Gives every request an id and a conversation: the caller's where well formed, new ones otherwise."""
+    """Gives every request an id and a conversation: the caller's where well formed, new ones otherwise.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A conversation comes from its header or, as browsers send it by themselves, from a cookie. Who brings neither is
+    given the cookie, unless the answer is one that caches share; it ends with the browser.
+    """
+
+    def __init__(self, app: ASGIApp, *, cookie: bool, secure: bool) -> None:
         self.app = app
+        self.cookie = cookie
+        self.attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         request = _header(scope, _REQUEST_ID) or new_id()
-        conversation = _header(scope, _CONVERSATION_ID) or new_id()
+        given = _header(scope, _CONVERSATION_ID) or (_cookie(scope) if self.cookie else None)
+        conversation = given or new_id()
+        cookie = f"conversation_id={conversation}{self.attributes}" if self.cookie and not given else None
 
         ids = [(_REQUEST_ID, request.encode()), (_CONVERSATION_ID, conversation.encode())]
 
         async def send_with_ids(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *ids]
+            if message["type"] in _STARTS:
+                headers = message["headers"] = [*message.get("headers", ()), *ids]
+                if cookie and not any(name == b"cache-control" and b"public" in value for name, value in headers):
+                    headers.append((b"set-cookie", cookie.encode()))
             await send(message)
 
         with correlation(request, conversation):
@@ -57,8 +71,18 @@ def _header(scope: Scope, wanted: bytes) -> str | None:
     return None
 
 
+def _cookie(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"cookie" and (found := _COOKIE.search(value)):
+            return bytes(found[1]).decode("ascii")
+    return None
+
+
 class AccessLog:
-    """Writes exactly one line a request, whatever becomes of it; never the raw URL, which may hold secrets."""
+    """Writes exactly one line a request, whatever becomes of it; never the raw URL, which may hold secrets.
+
+    Behind it a HEAD request is a GET (RFC 9110 9.3.2), unless a route takes HEAD itself; no body goes out.
+    """
 
     def __init__(self, app: ASGIApp, templates: RouteTemplates) -> None:
         self.app = app
@@ -68,21 +92,29 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send)
+        method, exchange = scope["method"], _Exchange(receive, send)
+        if method == "HEAD":
+            exchange.bodiless = True
+            # A copy: the server looks into its own to know that there is no body.
+            scope = {**scope, "method": "HEAD" if self.templates.answers_head(scope) else "GET"}
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]  # RFC 9110 14.2
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            try:
+                await self.app(scope, exchange.receive, exchange.send)
+            except* _Complete:
+                pass
         except Exception as exc:
             remember(scope, exc)
             mark_logged(exc)
             raise
         finally:
-            self._write(scope, exchange)
+            self._write(method, scope, exchange)
 
-    def _write(self, scope: Scope, exchange: "_Exchange") -> None:
+    def _write(self, method: str, scope: Scope, exchange: "_Exchange") -> None:
         exc_info = scope.get(EXC_INFO)
         status = exchange.final_status(failed=exc_info is not None)
         values: dict[str, Any] = {
-            "method": scope["method"],
+            "method": method,
             "route": self.templates.of(scope),
             "status": int(status),  # an HTTPStatus is shown with its name
             "duration_ms": exchange.milliseconds(),
@@ -96,8 +128,14 @@ class AccessLog:
             logger.info("request", **values)
 
 
+class _Complete(Exception):
+    """Ends an application that goes on streaming the body of an answer to HEAD."""
+
+
 class _Exchange:
     """Watches one request and its answer."""
+
+    bodiless = False
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -116,9 +154,14 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+        more = message.get("more_body", False)
+        if self.bodiless and message["type"] in ("http.response.body", "http.response.pathsend"):
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._ended = time.perf_counter()
+            if more:
+                raise _Complete
 
     def final_status(self, *, failed: bool) -> int:
         """The status the client got, 499 where it got none or not all."""
@@ -131,28 +174,39 @@ class _Exchange:
         return round(((self._ended or time.perf_counter()) - self._begun) * 1000, 2)
 
 
-class SecurityHeaders:
-    """Adds the headers that keep browsers careful, where the answer has not set its own, and what limits are left."""
+_NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
+_OWN_FILES = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
+    "object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
+)
 
-    def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
+
+class SecurityHeaders:
+    """Adds the headers that keep browsers careful, where the answer has not set its own, and what limits are left.
+
+    `policies` maps the beginning of a path, as `/admin`, to its Content-Security-Policy. Without one an answer of
+    ours may load nothing, and a page of a mounted application files of this service and inline styles.
+    """
+
+    def __init__(self, app: ASGIApp, *, hsts: bool, policies: Mapping[str, str]) -> None:
         self.app = app
+        self.policies = policies
         self.headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"x-frame-options", b"DENY"),
             (b"referrer-policy", b"no-referrer"),
-            (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
             (b"cache-control", b"no-store"),
         ]
         if hsts:
             self.headers.append((b"strict-transport-security", b"max-age=31536000"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 given = list(message.get("headers", ()))
                 names = {name for name, _ in given}
                 message["headers"] = [
@@ -160,31 +214,17 @@ class SecurityHeaders:
                     *(header for header in self.headers if header[0] not in names),
                     *limit_fields(scope),
                 ]
+                if b"content-security-policy" not in names:
+                    message["headers"].append((b"content-security-policy", self._policy(scope).encode()))
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
 
-
-class ErrorBoundary:
-    """Answers what nothing else handled, inside the layers that add ids and headers; the access log shows it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begun = False
-
-        async def watch(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watch)
-        except Exception as exc:
-            if begun:
-                raise  # half an answer is out: only closing the connection tells the client
-            await internal_error(scope, exc)(scope, receive, send)
+    def _policy(self, scope: Scope) -> str:
+        root = scope.get("app_root_path")  # set by a mount alone
+        default = _NO_PAGE if root is None else _OWN_FILES
+        if not self.policies:
+            return default
+        path = scope["path"].removeprefix(scope.get("root_path", "") if root is None else root)
+        fitting = [start for start in self.policies if path == start or path.startswith(f"{start.rstrip('/')}/")]
+        return self.policies[max(fitting, key=len)] if fitting else default

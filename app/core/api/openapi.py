@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.json_schema import models_json_schema
+from starlette.types import Receive, Scope, Send
 
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
@@ -25,7 +26,15 @@ def operation_id(route: APIRoute) -> str:
 class DocumentedAPI(FastAPI):
     """FastAPI whose document shows the error answers this service really gives."""
 
+    base_path = ""
+    """Where the service stands, as `/svc`, whether the proxy in front strips that from the path or not."""
+
     _finished: dict[str, Any] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.base_path and scope["type"] in ("http", "websocket"):
+            _put_below(self.base_path, scope)
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The document; FastAPI makes it anew when routes were added."""
@@ -35,6 +44,15 @@ class DocumentedAPI(FastAPI):
             _document_errors(document, set(_operations(self, _is_limited)))
             _document_unchanged(document, _operations(self, _is_cached))
         return document
+
+
+def _put_below(root_path: str, scope: Scope) -> None:
+    """Complete the path: ASGI has it with the root path."""
+    path, scope["root_path"] = scope["path"], root_path
+    if path != root_path and not path.startswith(f"{root_path}/"):
+        scope["path"] = root_path + path
+        if raw_path := scope.get("raw_path"):
+            scope["raw_path"] = root_path.encode() + raw_path
 
 
 def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]]) -> None:

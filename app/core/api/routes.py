@@ -4,7 +4,7 @@ FastAPI keeps included routers as objects: a route's own path lacks the prefix i
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from re import Pattern
 from typing import Any
@@ -83,10 +83,19 @@ def mounted_routes(mount: ListedRoute) -> Iterator[ListedRoute]:
     yield from listed_routes(mount.context.routes or [], prefix=mount.path.rstrip("/"))
 
 
+def all_routes(routes: Iterable[ListedRoute]) -> Iterator[ListedRoute]:
+    """The routes, and after each mount those of its application."""
+    for route in routes:
+        yield route
+        if route.is_mount:
+            yield from all_routes(mounted_routes(route))
+
+
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
-    """The methods that some route has for the path of this request."""
+    """The methods that some route has for the path of this request; where it can be read, HEAD is one."""
     contexts = [context for context in iter_route_contexts(app.routes) if context.methods]
-    return sorted({method for context in contexts if _fits(context, scope) for method in context.methods or ()})
+    methods = {method for context in contexts if _fits(context, scope) for method in context.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 class RouteTemplates:
@@ -108,7 +117,13 @@ class RouteTemplates:
             contexts = [context for context in contexts if _fits(context, scope)]
         if contexts:
             return contexts[0].path_format
-        return getattr(scope.get("route"), "path", None)  # of a mounted application
+        mounts = (route for route in listed_routes(self._app.routes) if route.is_mount)
+        return _mounted_template(mounts, _path(scope))
+
+    def answers_head(self, scope: Scope) -> bool:
+        """Whether a route takes HEAD itself."""
+        contexts = iter_route_contexts(self._app.routes)
+        return any("HEAD" in (context.methods or ()) and _fits(context, scope) for context in contexts)
 
     def _read(self, missing: Any) -> None:
         contexts: dict[Any, list[RouteContext]] = defaultdict(list)
@@ -118,6 +133,22 @@ class RouteTemplates:
         self._contexts = {**self._contexts, **contexts}
 
 
+def _mounted_template(routes: Iterable[ListedRoute], path: str) -> str | None:
+    """The template below the first mount that takes `path`, and below the mounts in that."""
+    for route in routes:
+        if not (match := route.pattern.match(path)):
+            continue
+        if not route.is_mount:
+            return route.path
+        return _mounted_template(mounted_routes(route), f"/{match['path']}") or f"{route.path.rstrip('/')}/{{path}}"
+    return None
+
+
 def _fits(context: RouteContext, scope: Scope) -> bool:
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return bool(context.path_regex.match(path))
+    return bool(context.path_regex.match(_path(scope)))
+
+
+def _path(scope: Scope) -> str:
+    """The path below the one at which the service stands; a mount adds its own to that."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("app_root_path", scope.get("root_path", "")))

@@ -49,9 +49,13 @@ class AppConfig(BaseConfig):
     PORT: int = Field(default=8000, ge=0, le=65535)
     WEB_CONCURRENCY: int = Field(default=1, ge=1)
     API_V1_STR: str = "/api/v1"
+    API_V2_STR: str = "/api/v2"
+    ROOT_PATH: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
     FRONTEND_URL: AnyHttpUrl = AnyHttpUrl("http://localhost:3000")
     BACKEND_CORS_ORIGINS: StrList = Field(default=[])
+    BACKEND_CORS_HEADERS: StrList = Field(default=[])
     CORS_ALLOW_CREDENTIALS: bool = False
+    CONVERSATION_COOKIE: bool = True
     TRUSTED_PROXIES: StrList = Field(default=[])
     MAX_BODY_SIZE: int = Field(default=1024 * 1024, ge=0)
     RATE_LIMITER_ENABLED: bool = True

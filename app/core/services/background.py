@@ -1,12 +1,51 @@
 """Work this process does beside the request that caused it."""
 
 import asyncio
-from collections.abc import Coroutine
-from contextvars import Context
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context, ContextVar
 from typing import Any
 
 from app.core.services.log import logger
 from app.core.services.log.context import conversation_id, correlation, request_id
+
+_pending: ContextVar["PendingWork | None"] = ContextVar("pending_work", default=None)
+
+
+class PendingWork:
+    """What must be done before the answer to a request leaves, or before a job ends; in the order it was asked for."""
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], Awaitable[None]]] = []
+        self.finished = False
+
+    def add(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have `work` called in time."""
+        self._work.append(work)
+
+    async def finish(self) -> None:
+        """Do everything; raises what fails. What comes up later is not this request's any more."""
+        self.finished = True
+        for work in self._work:
+            await work()
+
+
+@contextmanager
+def pending_work() -> Iterator[PendingWork]:
+    """Collect the pending work of the block; whoever opens it calls `finish`."""
+    pending = PendingWork()
+    token = _pending.set(pending)
+    try:
+        yield pending
+    finally:
+        pending.finished = True
+        _pending.reset(token)
+
+
+def current_pending() -> PendingWork | None:
+    """The pending work of the request or job this code runs in, while something can be added to it."""
+    pending = _pending.get()
+    return None if pending is None or pending.finished else pending
 
 
 class Background:
@@ -28,6 +67,11 @@ class Background:
             self._loop.call_soon_threadsafe(self._start, guarded)
         else:
             self._start(guarded)
+
+    async def idle(self) -> None:
+        """Wait until nothing is running."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def close(self, grace: float) -> None:
         """Wait up to `grace` seconds for what is running, then cancel it."""

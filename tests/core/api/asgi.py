@@ -47,6 +47,12 @@ class Exchange:
         return next((m["status"] for m in self.received if m["type"] == "http.response.start"), None)
 
     @property
+    def headers(self) -> dict[str, str]:
+        """Those of the answer; of several of one name, the last."""
+        start = next(m for m in self.received if m["type"] == "http.response.start")
+        return {name.decode().lower(): value.decode() for name, value in start["headers"]}
+
+    @property
     def complete(self) -> bool:
         """Whether the last piece came."""
         return any(m["type"] == "http.response.body" and not m.get("more_body") for m in self.received)

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, EmailStr, Field, field_validator
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.api import Response
@@ -314,6 +315,59 @@ class TestOurFaults:
         assert check(answer, 500, "internal_error")["request_id"] == "mine"
         assert answer.headers["access-control-allow-origin"] == "http://a.test"
         assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+streaming = APIRouter(prefix="/s")
+
+
+async def fails_at(position: int) -> AsyncIterator[str]:
+    for number in range(3):
+        if number == position:
+            raise raised["stream"]
+        yield "" if number == 0 else "x" * 50
+
+
+@streaming.get("/{position}")
+async def stream(position: int) -> StreamingResponse:
+    return StreamingResponse(fails_at(position), media_type="text/csv", headers={"X-Rows": "3"})
+
+
+@streaming.get("/items/late")
+async def late_items() -> AsyncIterator[int]:
+    raise raised["stream"]
+    yield 1
+
+
+class TestFirstBytes:
+    @pytest.mark.parametrize("path", ["/s/0", "/s/1", "/s/items/late"])
+    @pytest.mark.parametrize("encoding", ["gzip", "identity"])
+    @pytest.mark.parametrize(
+        ("error", "status", "code"),
+        [
+            (RuntimeError(SECRET), 500, "internal_error"),
+            (PoolTimeout(SECRET), 503, "unavailable"),
+            (NotFoundError(), 404, "not_found"),
+            (HTTPException(409, "taken"), 409, "conflict"),
+        ],
+    )
+    async def test_what_fails_before_the_first_byte_is_a_problem(
+        self, serve: Serve, path: str, encoding: str, error: Exception, status: int, code: str
+    ) -> None:
+        raised["stream"] = error
+        http = await serve(streaming, BACKEND_CORS_ORIGINS=["http://a.test"])
+        headers = {"Origin": "http://a.test", "X-Request-ID": "mine", "Accept-Encoding": encoding}
+        with captured_log() as lines:
+            answer = await http.get(path, headers=headers)
+        assert check(answer, status, code)["request_id"] == answer.headers["x-request-id"] == "mine"
+        assert answer.headers["access-control-allow-origin"] == "http://a.test"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "x-rows" not in answer.headers
+        assert SECRET not in answer.text
+        assert lines.one("request")["status"] == status
+
+    async def test_what_ends_well_is_as_it_was(self, serve: Serve) -> None:
+        answer = await (await serve(streaming)).get("/s/9")
+        assert (answer.status_code, answer.text, answer.headers["x-rows"]) == (200, "x" * 100, "3")
 
 
 class TestOutages:

@@ -2,11 +2,12 @@
 
 import asyncio
 import gzip
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
+from fastapi.security import APIKeyHeader
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -14,6 +15,7 @@ from starlette.routing import Mount, Route
 from app.core.services.log import conversation_id, logger, request_id
 from tests.core.api.asgi import Exchange
 from tests.core.api.conftest import Serve, make_app
+from tests.core.api.test_errors import check
 from tests.core.log.capture import captured_log
 
 GOOD_SECRET = "5f2c8e1b7d3a496083bfae2d61c7905e"
@@ -60,7 +62,10 @@ async def http(serve: Serve) -> httpx.AsyncClient:
 
 class TestIds:
     async def test_made_where_none_is_given(self, http: httpx.AsyncClient) -> None:
-        answers = [await http.get("/t/items/1") for _ in range(2)]
+        answers = []
+        for _ in range(2):
+            answers.append(await http.get("/t/items/1"))
+            http.cookies.clear()
         ids = {answer.headers[name] for answer in answers for name in ("x-request-id", "x-conversation-id")}
         assert len(ids) == 4
         for answer in answers:
@@ -90,6 +95,43 @@ class TestIds:
         await http.get("/t/items/1", headers={"X-Request-ID": "mine"})
         assert request_id() is None
         assert conversation_id() is None
+
+
+class TestConversationCookie:
+    async def test_given_to_who_brings_no_conversation(self, http: httpx.AsyncClient) -> None:
+        first = await http.get("/t/items/1")
+        cookie = first.headers["set-cookie"]
+        assert cookie == f"conversation_id={first.json()['conversation_id']}; Path=/; HttpOnly; SameSite=Lax"
+        second = await http.get("/t/items/1")  # the client keeps cookies as a browser does
+        assert second.json()["conversation_id"] == first.json()["conversation_id"]
+        assert second.json()["request_id"] != first.json()["request_id"]
+        assert "set-cookie" not in second.headers
+
+    async def test_the_header_wins_and_sets_none(self, http: httpx.AsyncClient) -> None:
+        headers = {"Cookie": "a=b; conversation_id=from-cookie; c=d", "X-Conversation-ID": "from-header"}
+        answer = await http.get("/t/items/1", headers=headers)
+        assert answer.json()["conversation_id"] == "from-header"
+        del headers["X-Conversation-ID"]
+        answer = await http.get("/t/items/1", headers=headers)
+        assert answer.headers["x-conversation-id"] == "from-cookie"
+        assert "set-cookie" not in answer.headers
+
+    @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "<script>", "a%0d%0ab", "ok, no"])
+    async def test_an_ill_formed_one_is_replaced(self, http: httpx.AsyncClient, given: str) -> None:
+        answer = await http.get("/t/items/1", headers={"Cookie": f"conversation_id={given}"})
+        assert len(answer.json()["conversation_id"]) == 32
+        assert "set-cookie" in answer.headers
+
+    async def test_none_on_what_caches_share(self, http: httpx.AsyncClient) -> None:
+        assert "set-cookie" not in (await http.get("/docs/swagger-ui.css")).headers
+
+    async def test_secure_outside_development_and_off_by_a_setting(self, serve: Serve) -> None:
+        strict = await serve(router, ENVIRONMENT="production", SECRET_KEY=GOOD_SECRET)
+        assert (await strict.get("/t/items/1")).headers["set-cookie"].endswith("; Secure")
+        without = await serve(router, CONVERSATION_COOKIE=False)
+        answer = await without.get("/t/items/1", headers={"Cookie": "conversation_id=mine"})
+        assert "set-cookie" not in answer.headers
+        assert answer.json()["conversation_id"] != "mine"
 
 
 class TestAccessLog:
@@ -148,9 +190,21 @@ class TestAccessLog:
         application.router.routes.append(Mount("/other", Starlette(routes=[Route("/hello/{name}", hello)])))
         with captured_log() as lines:
             await Exchange("/other/hello/ann").run(application)
+            await Exchange("/other/nowhere/at/all").run(application)
+        assert [(line["route"], line["status"]) for line in lines.all("request")] == [
+            ("/other/hello/{name}", 200),
+            ("/other/{path}", 404),
+        ]
+
+    async def test_mounts_in_mounts_below_a_root_path(self, app: FastAPI) -> None:
+        inner = FastAPI()
+        inner.add_api_route("/items/{item_id}", item)
+        application = make_app(ROOT_PATH="/svc")
+        application.mount("/tenants/{tenant}", Starlette(routes=[Mount("/shop", inner)]))
+        with captured_log() as lines:
+            await Exchange("/svc/tenants/acme/shop/items/7").run(application)
         line = lines.one("request")
-        assert line["status"] == 200
-        assert "ann" not in str(line["route"])
+        assert (line["route"], line["status"]) == ("/tenants/{tenant}/shop/items/{item_id}", 200)
 
     async def test_a_client_that_leaves_while_it_waits(self, app: FastAPI) -> None:
         application = make_app(router)
@@ -193,6 +247,26 @@ class TestSecurityHeaders:
         answer = await http.get("/docs/swagger-ui.css")
         assert answer.headers.get_list("cache-control") == ["public, max-age=86400"]
 
+    async def test_a_mount_may_load_its_own_files_and_have_its_own_policy(self, app: FastAPI) -> None:
+        async def page(request: Request) -> PlainTextResponse:
+            own = {"Content-Security-Policy": "default-src *"} if request.url.path.endswith("/own") else None
+            return PlainTextResponse("page", headers=own)
+
+        application = make_app(router)
+        panel = Starlette(routes=[Route("/{name}", page)])
+        application.mount("/admin", panel)
+        application.mount("/admin2", panel)
+        application.state.content_policies["/admin"] = "default-src 'self' 'unsafe-inline'"
+        policies = {}
+        for path in ("/admin/a", "/admin2/a", "/admin/own", "/t/items/1", "/admin/a/b"):
+            exchange = Exchange(path)
+            await exchange.run(application)
+            policies[path] = exchange.headers["content-security-policy"]
+        assert policies["/admin/a"] == policies["/admin/a/b"] == "default-src 'self' 'unsafe-inline'"
+        assert policies["/admin2/a"].startswith("default-src 'self'; style-src 'self' 'unsafe-inline';")
+        assert policies["/admin/own"] == "default-src *"
+        assert policies["/t/items/1"] == "default-src 'none'; frame-ancestors 'none'"
+
     async def test_https_is_demanded_outside_development_only(self, serve: Serve, http: httpx.AsyncClient) -> None:
         strict = await serve(ENVIRONMENT="production", SECRET_KEY=GOOD_SECRET)
         assert "strict-transport-security" not in (await http.get("/health/live")).headers
@@ -212,6 +286,41 @@ class TestCors:
         answer = await http.options("/t/items/1", headers={"Origin": "http://a.test", **asked})
         assert answer.status_code == 200
         assert "Authorization" in answer.headers["access-control-allow-headers"]
+
+    @pytest.mark.parametrize(
+        "header", ["if-none-match", "x-tenant", "x-api-key", "x-request-id", "x-other", "content-type, X-Inner"]
+    )
+    async def test_declared_headers_may_be_sent(self, app: FastAPI, header: str) -> None:
+        key = APIKeyHeader(name="X-API-Key")
+        declaring, inner = APIRouter(), FastAPI()
+
+        @declaring.get("/t/declared", dependencies=[Depends(key)])
+        async def declared(x_tenant: Annotated[str, Header()]) -> None: ...
+
+        @inner.get("/x")
+        async def inside(x_inner: Annotated[str, Header()]) -> None: ...
+
+        origins = {"BACKEND_CORS_ORIGINS": ["http://a.test"]}
+        application = make_app(declaring, **origins, BACKEND_CORS_HEADERS=["X-Other"])
+        application.mount("/inner", inner)
+        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": header}
+        exchange = Exchange("/t/declared", method="OPTIONS", headers={"Origin": "http://a.test", **asked})
+        await exchange.run(application)
+        assert exchange.status == 200
+        allowed = exchange.headers["access-control-allow-headers"].lower()
+        assert set(header.lower().split(", ")) <= set(allowed.split(", "))
+
+    async def test_a_refused_preflight_is_a_problem(self, serve: Serve) -> None:
+        http = await serve(BACKEND_CORS_ORIGINS=["http://a.test"])
+        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "x-secret"}
+        answer = await http.options("/api/v1/users", headers={"Origin": "http://a.test", **asked})
+        problem = check(answer, 400, "cors_refused")
+        assert problem["detail"] == "Disallowed CORS headers."
+        assert answer.headers["access-control-allow-origin"] == "http://a.test"
+        assert "x-secret" not in answer.text
+        answer = await http.options("/api/v1/users", headers={"Origin": "http://b.test", **asked})
+        assert check(answer, 400, "cors_refused")["detail"] == "Disallowed CORS origin, headers."
+        assert "access-control-allow-origin" not in answer.headers
 
     async def test_others_may_not(self, serve: Serve) -> None:
         for settings in ({"BACKEND_CORS_ORIGINS": ["http://a.test"]}, {}):

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import Depends, Request, Response, params
+from fastapi import Depends, Response, params
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
+from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
@@ -35,14 +36,14 @@ class Answer(BaseModel):
 class Exchange:
     """The request that is answered, and the headers of its answer."""
 
-    def __init__(self, request: Request, response: Response) -> None:
+    def __init__(self, request: HTTPConnection, response: Response) -> None:
         self.request = request
         self.response = response
 
     @property
     def is_safe(self) -> bool:
         """Whether asking has no effect: the answer may be one that was given before."""
-        return self.request.method in ("GET", "HEAD")
+        return self.request.scope.get("method") in ("GET", "HEAD")
 
     @property
     def caller(self) -> str | None:
@@ -122,7 +123,7 @@ def _declared_by(route: Any) -> _Declared:
         dependant = getattr(route, "dependant", None) or Dependant()
         fields = [field for field in get_flat_params(dependant) if isinstance(field.field_info, params.Header)]
         declared = _Declared(
-            credentials=["Authorization", "Cookie", *_key_headers(dependant)],
+            credentials=["Authorization", "Cookie", *key_headers(dependant)],
             headers=[field.alias for field in fields if field.alias != "authorization"],
             constants=frozenset(each.name for each in dependant.dependencies if each.name and _is_constant(each)),
         )
@@ -147,14 +148,15 @@ def _is_constant(dependant: Dependant) -> bool:
     return not any(read) and all(map(_is_constant, dependant.dependencies))
 
 
-def _key_headers(dependant: Dependant) -> Iterator[str]:
+def key_headers(dependant: Dependant) -> Iterator[str]:
+    """The headers in which a route takes API keys."""
     if isinstance(dependant.call, APIKeyHeader):
         yield dependant.call.model.name
     for dependency in dependant.dependencies:
-        yield from _key_headers(dependency)
+        yield from key_headers(dependency)
 
 
-async def _exchange(request: Request, response: Response) -> Exchange:
+async def _exchange(request: HTTPConnection, response: Response) -> Exchange:
     return Exchange(request, response)
 
 

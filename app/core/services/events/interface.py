@@ -68,8 +68,9 @@ class EventsServiceInterface(ABC):
     def dispatch(self, event: BaseEvent) -> None:
         """Store `event` for every listener with the current unit of work: it is delivered if and only if that commits.
 
-        Outside a unit of work the event gets a transaction of its own, in the background: it is lost where the
-        process is killed first. An event that JSON cannot hold raises EventDataError.
+        Outside a unit of work the event gets a transaction of its own: before the answer to the request leaves or
+        the job ends, which fails where that fails; elsewhere in the background, tried until the process ends. An
+        event that JSON cannot hold raises EventDataError.
         """
 
     async def close(self) -> None:  # noqa: B027  most hold nothing

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.session import Database, current_session, on_commit, store_with
-from app.core.services.background import Background
+from app.core.services.background import Background, current_pending
 from app.core.services.events.in_process import deliver
 from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
 from app.core.services.events.registry import Listener, listeners, path_of
@@ -45,8 +45,10 @@ class EventsService(EventsServiceInterface):
         session = current_session()
         if session is not None:
             self._add(session, runs)
+        elif runs and (pending := current_pending()):
+            pending.add(partial(self._store, runs))
         elif runs:
-            self._background.spawn(self._store(listened, runs), f"event {listened.name} {listened.id} is lost")
+            self._background.spawn(self._store_in_time(listened, runs), f"event {listened.name} {listened.id} is lost")
         for found in heard_by:
             if found.durable:
                 continue
@@ -61,14 +63,17 @@ class EventsService(EventsServiceInterface):
             row = new_job(tasks.of(Listen), data)
             store_with(session, row, partial(self._waker, row))
 
-    async def _store(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
-        """Store what no unit of work carries; tried for as long as the process lives."""
+    async def _store(self, runs: Sequence[dict[str, Any]]) -> None:
+        async with self._database().session_scope() as session:
+            self._add(session, runs)
+
+    async def _store_in_time(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
+        """Store what neither a unit of work nor a request carries; tried for as long as the process lives."""
         pause = 0.0
         try:
             while True:
                 try:
-                    async with self._database().session_scope() as session:
-                        self._add(session, runs)
+                    await self._store(runs)
                     return
                 except (SQLAlchemyError, OSError) as exc:
                     if not pause:  # once, not at every try

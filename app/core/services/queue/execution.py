@@ -11,6 +11,7 @@ from structlog.contextvars import bound_contextvars
 from app.core.db.base import utcnow
 from app.core.db.engines import statements_may_take
 from app.core.db.jobs import Job, JobStatus
+from app.core.services.background import pending_work
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
 from app.core.services.queue.context import PermanentFailure, RunningJob, enter_job
@@ -66,7 +67,14 @@ async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
     running = asyncio.current_task()
     assert running is not None  # noqa: S101  a coroutine always runs in one
     try:
-        return completed(job, await run_task(task, arguments)), None
+        with pending_work() as pending:
+            try:
+                result = await run_task(task, arguments)
+            except Exception:
+                await pending.finish()
+                raise
+            await pending.finish()
+        return completed(job, result), None
     except asyncio.CancelledError as exc:
         if running.cancelling():
             raise

@@ -1,0 +1,70 @@
+"""CORS: which pages of other origins may call the API, and with which headers."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Header
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.core.api.problems import problem
+from app.core.api.routes import all_routes, listed_routes
+from app.core.services.cache.answers import key_headers
+
+
+class CrossOrigin(CORSMiddleware):
+    """CORS that allows, beside `allow_headers`, every header that a route of `routes_of` declares."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes_of: Starlette,
+        allow_origins: Collection[str],
+        allow_methods: Collection[str],
+        allow_headers: Collection[str],
+        expose_headers: Collection[str],
+        allow_credentials: bool,
+    ) -> None:
+        # Made with the first request, when every route is known.
+        super().__init__(
+            app,
+            allow_origins=allow_origins,
+            allow_methods=allow_methods,
+            allow_headers=_each_once([*allow_headers, *declared_headers(routes_of.routes)]),
+            expose_headers=expose_headers,
+            allow_credentials=allow_credentials,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        return answer if answer.status_code == 200 else _Refusal(answer.body, answer.status_code, answer.headers)
+
+
+class _Refusal(PlainTextResponse):
+    """The refusal of a preflight, as a problem."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name: value for name, value in self.headers.items() if not name.startswith("content-")}
+        detail = f"{bytes(self.body).decode()}."
+        await problem(scope, self.status_code, "cors_refused", detail, headers=headers)(scope, receive, send)
+
+
+def declared_headers(routes: Sequence[BaseRoute]) -> list[str]:
+    """The header parameters and key headers of all routes, those of mounted applications too."""
+    dependants = (route.dependant for route in all_routes(listed_routes(routes)))
+    return _each_once(name for dependant in dependants if dependant for name in _headers(dependant))
+
+
+def _headers(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in get_flat_params(dependant) if isinstance(field.field_info, Header))
+    yield from key_headers(dependant)
+
+
+def _each_once(names: Iterable[str]) -> list[str]:
+    return list({name.lower(): name for name in names}.values())
