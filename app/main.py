@@ -57,7 +57,7 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
         redirect_slashes=False,  # a redirect would repeat the Host header of whoever asks
         generate_unique_id_function=operation_id,
     )
-    app.base_path = chosen.ROOT_PATH
+    app.base_path = chosen.ROOT_PATH or ""
     if settings is not None:
         app.dependency_overrides[get_settings] = lambda: settings
     _add_middlewares(app, chosen)

@@ -50,7 +50,7 @@ class AppConfig(BaseConfig):
     WEB_CONCURRENCY: int = Field(default=1, ge=1)
     API_V1_STR: str = "/api/v1"
     API_V2_STR: str = "/api/v2"
-    ROOT_PATH: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    ROOT_PATH: str | None = Field(default=None, pattern=r"^(/[A-Za-z0-9._~-]+)+$")
     FRONTEND_URL: AnyHttpUrl = AnyHttpUrl("http://localhost:3000")
     BACKEND_CORS_ORIGINS: StrList = Field(default=[])
     BACKEND_CORS_HEADERS: StrList = Field(default=[])

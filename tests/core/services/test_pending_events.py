@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -155,7 +156,7 @@ class TestPendingWork:
         assert current_pending() is None
         with pending_work() as pending:
             for number in range(3):
-                pending.add(lambda number=number: work(number))
+                pending.add(partial(work, number))
             assert current_pending() is pending
             await pending.finish()
             assert current_pending() is None
