@@ -91,7 +91,7 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
     from app.core.services.queue.registry import describe_faults
 
     given = _read(data)
-    fields = [field.alias or key for key, field in kind.model_fields.items()]
+    fields = [field.alias or key for key, field in kind._parameters().model_fields.items()]
     if unknown := sorted(set(given) - set(fields)):
         fail(f"{name} has no field {', '.join(unknown)}: it has {', '.join(fields) or 'none'}.")
     try:
@@ -100,7 +100,8 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
         reason = describe_faults(exc) if isinstance(exc, ValidationError) else str(exc).partition("\n")[0]
         fail(f"{name} has no sample ({reason}): give its fields examples, Field(examples=[...]), or write sample().")
     try:
-        return kind.model_validate({**sample.model_dump(by_alias=True), **given})
+        shown = {name: value for name, value in vars(sample).items() if name in fields}
+        return kind._made_of({**shown, **sample.model_dump(by_alias=True), **given})
     except ValidationError as exc:
         fail(f"--data does not fit {name}: {describe_faults(exc)}")
 

@@ -63,6 +63,13 @@ class TestPreview:
     def test_values_can_be_given(self) -> None:
         assert preview("Both", "--text", "--data", '{"name": "Zoë <x>"}').stdout == "Hello Zoë <x>, in plain words\n"
 
+    def test_one_with_an_init_of_its_own_is_made_of_its_parameters(self) -> None:
+        shown = preview("Plain", "--text", "--data", '{"user_name": "Zoë", "price": "2"}').stdout
+        assert shown == "Dear Zoë: 12:00, 2030, 4\n"
+        assert "Plain has no field nmae: it has user_name, at, price, token." in refused(
+            "Plain", "--data", '{"nmae": 1}'
+        )
+
     def test_files_can_be_written(self, tmp_path: Path) -> None:
         done = preview("Both", "--output", str(tmp_path / "made"))
         paths = [Path(line) for line in done.stdout.splitlines()]

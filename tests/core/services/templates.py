@@ -1,5 +1,7 @@
 """Mail templates of these tests."""
 
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,6 +26,28 @@ class Ticket(View):
     name: str
     seat: int
     link: str = "https://theatre.test/tickets#token=abc-DEF_1"
+
+
+class Plain(BaseTemplate):
+    """A class with its own `__init__`; its folder is a text."""
+
+    due: date
+
+    def __init__(self, user_name: str, at: datetime, price: Decimal = Decimal("1.50"), token: Any = None) -> None:
+        self.user_name = user_name
+        self.at = at
+        self.price = price
+        self.due = at.date()
+        self.greeting = f"Dear {user_name}"
+        self._language = "en"
+        if token is not None:
+            self.token = token
+
+    def _get_dir(self) -> str:
+        return str(Path(__file__).parent / "views")
+
+    def _get_name(self) -> str:
+        return f"plain_{self._language}.html"
 
 
 class Both(View):

@@ -1,6 +1,7 @@
 """Who sees whom, what goes with a mail, and what no header may hold."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -69,6 +70,29 @@ class TestHeaders:
     def test_a_media_type_is_only_that(self, kind: str) -> None:
         with pytest.raises(ValidationError):
             Attachment(name="a.txt", content=b"", media_type=kind)
+
+
+class TestNames:
+    def test_recipient_is_a_list_of_one(self) -> None:
+        data = EmailData(subject="Hi", recipient="Ada <ada@example.com>")
+        assert data.recipients == [data.recipient] == ["Ada <ada@example.com>"]
+        assert "recipient" not in data.model_dump()  # rows stay as they were
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {},
+            {"recipients": []},
+            {"recipient": "ada@example.com", "recipients": ["bob@example.com"]},
+            {"recipient": "ada"},
+            {"recipient": "ada@example.com", "to": "bob@example.com"},
+            {"recipient": "ada@example.com", "sender": "Eve\r\nBcc: x@example.com <eve@example.com>"},
+            {"recipient": "ada@example.com", "from_email": "eve@example.com"},
+        ],
+    )
+    def test_others_are_refused(self, given: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            EmailData(subject="Hi", **given)
 
 
 class TestPeople:

@@ -4,6 +4,8 @@ import asyncio
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.message import EmailMessage
 
 import pytest
@@ -21,7 +23,7 @@ from app.core.services.mail.text import html_to_text
 from tests.core.services import stage
 from tests.core.services.conftest import rolled_back
 from tests.core.services.stage import Stage
-from tests.core.services.templates import Both, Faulty, Ticket, Whisper
+from tests.core.services.templates import Both, Faulty, Plain, Ticket, Whisper
 from tests.utils import CapturedMail
 
 Drain = Callable[[], Awaitable[int]]
@@ -101,7 +103,70 @@ class TestSend:
         assert path.exists()
 
 
+class TestOwnInit:
+    AT = datetime(2030, 1, 31, 9, 30, tzinfo=UTC)
+
+    async def test_attributes_are_the_context(self, kit: Runtime, captured_mail: CapturedMail) -> None:
+        await kit.mail.send(template=Plain("<Ada>", self.AT), email_data=to("ada@example.com"))
+        (message,) = captured_mail.messages()
+        assert part(message, "html") == "<p>Dear &lt;Ada&gt;: 09:30, 2030, 3.00</p>\n"
+
+    async def test_a_queued_one_is_as_it_was(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, jobs: Jobs, captured_mail: CapturedMail
+    ) -> None:
+        await kit.mail.queue(template=Plain("Ada", self.AT, Decimal(7)), email_data=to("ada@example.com"))
+        (job,) = await jobs()
+        assert job.payload["fields"] == {
+            "user_name": "Ada",
+            "at": "2030-01-31T09:30:00Z",
+            "price": "7",
+            "due": "2030-01-31",
+            "greeting": "Dear Ada",
+            "_language": "en",
+        }
+        assert await drain() == 1
+        (message,) = captured_mail.messages()
+        assert part(message, "html") == "<p>Dear Ada: 09:30, 2030, 14</p>\n"
+        assert Plain._from_row(job.payload["fields"]) == Plain("Ada", self.AT, Decimal(7))
+
+    @pytest.mark.parametrize(
+        ("token", "said"),
+        [
+            (SecretStr("hidden"), "token is a secret, which no row may hold"),
+            ([{"a": SecretStr("hidden")}], "token is a secret, which no row may hold"),
+            (Whisper(token=SecretStr("hidden")), "token is a secret, which no row may hold"),
+        ],
+    )
+    async def test_a_secret_is_refused(
+        self, kit: Runtime, db: AsyncSession, jobs: Jobs, token: object, said: str
+    ) -> None:
+        with pytest.raises(TypeError, match=said) as refused:
+            await kit.mail.queue(Plain("Ada", self.AT, token=token), to("ada@example.com"))
+        assert "hidden" not in str(refused.value)
+        assert await jobs() == []
+
+    async def test_what_json_cannot_hold_is_refused_and_sent_directly(
+        self, kit: Runtime, db: AsyncSession, jobs: Jobs, captured_mail: CapturedMail
+    ) -> None:
+        template = Plain("Ada", self.AT)
+        template.later = self.AT + timedelta(days=1)  # type: ignore[attr-defined]  # of no declared type
+        with pytest.raises(TypeError, match=r"Plain\.later cannot be stored: declare its type"):
+            await kit.mail.queue(template, to("ada@example.com"))
+        assert await jobs() == []
+        await kit.mail.send(template, to("ada@example.com"))
+        assert len(captured_mail.messages()) == 1
+
+
 class TestHeaders:
+    async def test_a_mail_may_have_a_sender_of_its_own(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        data = EmailData(subject="Bill", recipient="ada@example.com", sender="Billing <billing@example.com>")
+        await kit.mail.queue(Ticket(name="Ada", seat=7), data)
+        await drain()
+        (message,) = captured_mail.to("ada@example.com")
+        assert message["From"] == "Billing <billing@example.com>"
+
     @pytest.mark.parametrize("subject", ["a\r\nBcc: eve@example.com", "a\nb", "a\rb", "a\x00", "", ENCODED])
     def test_a_subject_that_would_end_its_line_is_refused(self, subject: str) -> None:
         with pytest.raises(ValidationError):

@@ -78,6 +78,12 @@ class TestDelivery:
         assert body is not None
         assert "Dear Zoë" in body.get_content()
 
+    async def test_a_sender_of_its_own_is_that_of_the_envelope_too(self, through: SMTPMailService, post: Post) -> None:
+        data = EmailData(subject="Bill", recipient="ada@example.com", sender="Till <till@theatre.test>")
+        await through.send(TICKET, data)
+        assert post.envelopes[0].mail_from == "till@theatre.test"
+        assert post.message()["From"] == "Till <till@theatre.test>"
+
     async def test_bcc_and_attachments_arrive(
         self, through: SMTPMailService, db: AsyncSession, drain: Drain, post: Post
     ) -> None:

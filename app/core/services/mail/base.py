@@ -11,7 +11,6 @@ from app.core.services.mail.message import OutgoingMail, Sender, compose
 from app.core.services.queue.context import PermanentFailure
 from app.core.services.queue.interface import BaseTask, QueueServiceInterface
 from app.core.services.queue.registry import queued
-from app.core.services.secret_types import is_secret
 
 MAX_STORED_BYTES = 50 * 1024 * 1024
 """How much the attachments of one queued mail may take up in the table of jobs."""
@@ -35,7 +34,7 @@ class MailServiceBase(MailServiceInterface):
             raise next((exc for exc in failures if not isinstance(exc, PermanentFailure)), failures[0])
 
     async def queue(self, template: BaseTemplate, email_data: EmailData) -> None:
-        fields = _storable(template)
+        fields = template._to_row()
         for part in self._parts(email_data):  # a job each: one that fails repeats no other
             data = {"template": template.template_name(), "fields": fields, "email_data": part}
             await self._queue.push(SendMail, data)
@@ -82,13 +81,4 @@ class SendMail(MailTask):
         kind = BaseTemplate.known.get(template)
         if kind is None:
             raise LookupError(f"no mail template is called {template!r}: was it renamed or removed?")
-        await runtime().mail.send(kind.model_validate(fields), email_data)
-
-
-def _storable(template: BaseTemplate) -> dict[str, Any]:
-    for name, value in template.model_dump().items():
-        if is_secret(value):
-            raise TypeError(
-                f"{template.template_name()}.{name} is a secret, which no row may hold: push a task that makes it"
-            )
-    return template.model_dump(mode="json")
+        await runtime().mail.send(kind._from_row(fields), email_data)

@@ -76,7 +76,7 @@ Mailbox = Annotated[str, Field(max_length=320), AfterValidator(_mailbox)]
 class Attachment(PydanticModel):
     """A file that goes with a mail. Its media type follows from its name where none is given."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(max_length=200), AfterValidator(one_line), AfterValidator(_file_name)]
     content: Annotated[
@@ -103,18 +103,30 @@ class EmailData(PydanticModel):
 
     Each of `recipients` gets a mail of its own and sees no other. `together=True` makes it one mail that names
     them all; `cc` and `bcc` do so too, and must say it where there are several recipients. Who is in `bcc` gets
-    the mail without being named in it.
+    the mail without being named in it. `recipient=` is a list of one. `sender` is who it is from, where that is not
+    `EMAIL_SENDER_ADDRESS`.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(one_line)]
-    recipients: list[Mailbox] = Field(min_length=1)
+    recipient: Mailbox | None = Field(default=None, exclude=True)
+    recipients: list[Mailbox] = Field(default=[], min_length=1, validate_default=True)
+    sender: Mailbox | None = None
     cc: list[Mailbox] = []
     bcc: list[Mailbox] = []
     reply_to: Mailbox | None = None
     attachments: list[Attachment] = []
     together: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipient_is_a_list_of_one(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or (one := data.get("recipient")) is None:
+            return data
+        if data.get("recipients") not in (None, [one]):
+            raise ValueError("give either recipient or recipients")
+        return {**data, "recipients": [one]}
 
     @model_validator(mode="after")
     def _nobody_is_shown_by_accident(self) -> Self:

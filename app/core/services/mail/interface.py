@@ -1,23 +1,34 @@
 """The mail contract."""
 
+import inspect
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict
+from pydantic import TypeAdapter, create_model
+from pydantic.errors import PydanticUserError
 
 from app.core.services.mail.envelope import EmailData
 from app.core.services.mail.samples import sample_values
+from app.core.services.secret_types import is_secret
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class BaseTemplate(PydanticModel, ABC):
-    """A mail body: a Jinja2 view and the values it shows (the fields of the subclass).
+    """A mail body: a Jinja2 view and the values it shows.
+
+    The values are the fields of the subclass, or the attributes that its own `__init__` sets:
+
+        class Welcome(BaseTemplate):
+            def __init__(self, user_name: str) -> None:
+                self.user_name = user_name
 
     The view is HTML; its text part is a `.txt` view of the same name where there is one, else made from the HTML.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     known: ClassVar[dict[str, type["BaseTemplate"]]] = {}
 
@@ -26,13 +37,28 @@ class BaseTemplate(PydanticModel, ABC):
         super().__pydantic_init_subclass__(**kwargs)
         BaseTemplate.known[cls.template_name()] = cls
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """An instance that an `__init__` of the subclass may fill without calling pydantic's."""
+        made = super().__new__(cls)
+        for name, empty in (("fields_set", set()), ("extra", None), ("private", None)):
+            object.__setattr__(made, f"__pydantic_{name}__", empty)
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if self.__pydantic_custom_init__:
+                object.__setattr__(self, name, value)
+            else:
+                super().__setattr__(name, value)
+
     @classmethod
     def template_name(cls) -> str:
         """What a queued mail calls its template: `module:qualname`."""
         return f"{cls.__module__}:{cls.__qualname__}"
 
     @abstractmethod
-    def _get_dir(self) -> Path:
+    def _get_dir(self) -> Path | str:
         """The folder of the view, from the template's own `__file__`."""
 
     @abstractmethod
@@ -45,11 +71,68 @@ class BaseTemplate(PydanticModel, ABC):
 
         Override it where that is not enough.
         """
-        return cls.model_validate(sample_values(cls.model_json_schema()))
+        return cls._made_of(sample_values(cls._parameters().model_json_schema()))
 
     def context(self) -> dict[str, Any]:
         """What the view sees."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    @classmethod
+    def _parameters(cls) -> type[PydanticModel]:
+        """What it takes to make one: the class itself, or a model of the parameters of its own `__init__`."""
+        if not cls.__pydantic_custom_init__:
+            return cls
+        hints = get_type_hints(cls.__init__, include_extras=True)
+        fields: dict[str, Any] = {
+            each.name: (hints.get(each.name, str), ... if each.default is each.empty else each.default)
+            for each in list(inspect.signature(cls.__init__).parameters.values())[1:]
+            if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        }
+        return create_model(cls.__name__, **fields)
+
+    @classmethod
+    def _made_of(cls, values: Mapping[str, Any]) -> Self:
+        """One made of these values; ValidationError where they do not fit."""
+        made = cls._parameters().model_validate(values)
+        return made if isinstance(made, cls) else cls(**dict(made))
+
+    def _to_row(self) -> dict[str, Any]:
+        """Fields or attributes as JSON, for the job of a queued mail; TypeError where one cannot or must not be."""
+        has_own_init = self.__pydantic_custom_init__
+        for name, value in _ANYTHING.dump_python(vars(self) if has_own_init else self.model_dump()).items():
+            if is_secret(value):
+                where = f"{self.template_name()}.{name}"
+                raise TypeError(f"{where} is a secret, which no row may hold: push a task that makes it")
+        if has_own_init:
+            return {name: self._dump(name, value) for name, value in vars(self).items()}
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def _from_row(cls, values: Mapping[str, Any]) -> Self:
+        """The template that was stored. An `__init__` of its own is not called again."""
+        if not cls.__pydantic_custom_init__:
+            return cls.model_validate(values, by_alias=False, by_name=True)
+        made = cls.__new__(cls)
+        for name, value in values.items():
+            object.__setattr__(made, name, cls._adapter(name).validate_python(value))
+        return made
+
+    def _dump(self, name: str, value: Any) -> Any:
+        try:
+            adapter = self._adapter(name)
+            data = value if adapter is _ANYTHING else adapter.dump_python(adapter.validate_python(value), mode="json")
+            json.dumps(data, allow_nan=False)
+            return data
+        except (TypeError, ValueError, PydanticUserError) as exc:
+            where = f"{self.template_name()}.{name}"
+            raise TypeError(f"{where} cannot be stored: declare its type in the class, one that JSON can hold") from exc
+
+    @classmethod
+    def _adapter(cls, name: str) -> TypeAdapter[Any]:
+        """Of an attribute: its type as the class declares it, or the parameter of that name."""
+        field = cls.model_fields.get(name)
+        hint = field.annotation if field else get_type_hints(cls.__init__, include_extras=True).get(name)
+        return _ANYTHING if hint in (None, Any) else TypeAdapter(hint)
 
 
 class MailServiceInterface(ABC):

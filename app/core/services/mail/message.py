@@ -39,10 +39,12 @@ class Sender:
 class OutgoingMail:
     """A message on its way to one person; `key` names it, the same on every attempt of a job.
 
-    `utf8`: an address in it is beyond ASCII, which not every server takes.
+    `sender` and `recipient` are the addresses of the envelope. `utf8`: an address in it is beyond ASCII, which not
+    every server takes.
     """
 
     key: str
+    sender: str
     recipient: str
     message: EmailMessage
     utf8: bool = False
@@ -59,6 +61,7 @@ def compose(template: BaseTemplate, data: EmailData, sender: Sender) -> Iterator
             shared_id = message_id
         recipient = parse_mailbox(person)
         mailboxes = _mailboxes(data, sender, recipient)
+        (author,) = mailboxes["From"]
         utf8 = not all(box.addr_spec.isascii() for boxes in (*mailboxes.values(), [recipient]) for box in boxes)
         message = EmailMessage(policy=POLICY.clone(utf8=utf8))
         for name, boxes in mailboxes.items():
@@ -72,13 +75,13 @@ def compose(template: BaseTemplate, data: EmailData, sender: Sender) -> Iterator
         for attachment in data.attachments:
             main, sub = attachment.type_and_subtype()
             message.add_attachment(attachment.content, main, sub, filename=attachment.name)
-        yield OutgoingMail(key, recipient.addr_spec, message, utf8)
+        yield OutgoingMail(key, author.addr_spec, recipient.addr_spec, message, utf8)
 
 
 def _mailboxes(data: EmailData, sender: Sender, recipient: Address) -> dict[str, list[Address]]:
     """Whom the headers name. Bcc is not among them."""
     found = {
-        "From": [Address(display_name=sender.name, addr_spec=sender.address)],
+        "From": [parse_mailbox(data.sender) if data.sender else Address(sender.name, addr_spec=sender.address)],
         "To": [*map(parse_mailbox, data.recipients)] if data.is_shared else [recipient],
         "Cc": [*map(parse_mailbox, data.cc)],
         "Reply-To": [parse_mailbox(data.reply_to)] if data.reply_to else [],
@@ -106,7 +109,7 @@ def _identity() -> tuple[str, datetime]:
 
 
 @lru_cache
-def _environment(folder: Path) -> Environment:
+def _environment(folder: Path | str) -> Environment:
     return Environment(
         loader=FileSystemLoader(folder),
         autoescape=select_autoescape(disabled_extensions=("txt",), default=True),

@@ -47,7 +47,7 @@ class SMTPMailService(MailServiceBase):
                 raise PermanentFailure("the mail server takes no address beyond ASCII (SMTPUTF8)")
             options.append("SMTPUTF8")
         content = await asyncio.to_thread(mail.message.as_bytes, policy=policy)  # a third of a second for 10 MiB
-        await client.sendmail(self._sender.address, [mail.recipient], content, mail_options=options)
+        await client.sendmail(mail.sender, [mail.recipient], content, mail_options=options)
 
 
 def _judge(error: aiosmtplib.SMTPException) -> None:
