@@ -15,6 +15,9 @@ from app.core.services.events import ListenedEvent
 
 PURGE_BATCH = 1000
 
+# Columns of their own, and what names a person: that is asked of the gateway, which forgets who is deleted.
+_NOT_DETAILS = {*SecurityEvent.model_fields, "id", "email", "username"}
+
 
 class AuditService:
     """Keeps security events, shows them, and forgets them when their time is up."""
@@ -33,7 +36,7 @@ class AuditService:
             actor_id=data.actor_id,
             subject_id=data.user_id,
             occurred_at=event.occurred_at,
-            details=data.model_dump(mode="json", exclude=set(SecurityEvent.model_fields)),
+            details=data.model_dump(mode="json", exclude=_NOT_DETAILS),
             **data.origin.model_dump(),
         )
         await self.events.add_once(db=db, entity=row)

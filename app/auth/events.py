@@ -1,8 +1,10 @@
-"""What this module tells others. No event holds a secret, an address or a name: ids lead to those who may know."""
+"""What this module tells others. No event holds a secret; only those of an account's birth and end name its owner."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from app.core.services.events import BaseEvent
 
@@ -28,6 +30,9 @@ class SecurityEvent(BaseEvent):
     actor_id: int | None = None
     origin: Origin = Origin()
 
+    def _get_principal(self) -> str | None:
+        return None if self.user_id is None else f"user:{self.user_id}"
+
 
 class AccountEvent(SecurityEvent):
     """Base of what happened to an account that exists, or did."""
@@ -35,7 +40,30 @@ class AccountEvent(SecurityEvent):
     user_id: int
 
 
-class UserCreated(AccountEvent):
+class NamedAccountEvent(AccountEvent):
+    """Base of events that name the owner: `UserCreated(**user.to_dict())`, of which only the fields below are kept.
+
+    `id` and `user_id` are the same, one of them must be given. Address and name are empty in events that the version
+    before has stored.
+    """
+
+    id: int = 0
+    user_id: int = 0
+    email: str = ""
+    username: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_id(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        given = [values[name] for name in ("id", "user_id") if name in values]
+        if not given or given[0] != given[-1]:
+            raise ValueError("id or user_id is needed, and both are the same")
+        return {**values, "id": given[0], "user_id": given[0]}
+
+
+class UserCreated(NamedAccountEvent):
     """An account exists: registered, or made by an administrator."""
 
 
@@ -57,7 +85,7 @@ class SuperuserChanged(AccountEvent):
     is_superuser: bool
 
 
-class UserDeleted(AccountEvent):
+class UserDeleted(NamedAccountEvent):
     """An account was deleted, by its owner or by an administrator."""
 
 

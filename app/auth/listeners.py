@@ -1,8 +1,8 @@
 """What this module does about events."""
 
-from app.auth.events import UserCreated
-from app.auth.tasks import AccountMails
-from app.core.deps import DBSession, listener
+from app.auth.events import UserCreated, UserDeleted
+from app.auth.tasks import AccountMails, EraseJobs
+from app.core.deps import DBSession, QueueService, listener
 from app.core.services.events import ListenedEvent
 
 
@@ -10,3 +10,9 @@ from app.core.services.events import ListenedEvent
 async def send_welcome(event: ListenedEvent[UserCreated], db: DBSession, mails: AccountMails) -> None:
     """Greet the new user by mail."""
     await mails.send_welcome(event.data.user_id, db=db)
+
+
+@listener(UserDeleted)
+async def erase_jobs_of_deleted_user(event: ListenedEvent[UserDeleted], queue: QueueService) -> None:
+    """Have the jobs removed that hold the user's data."""
+    await queue.push(task=EraseJobs, data={"user_id": event.data.id})

@@ -1,7 +1,8 @@
 """Work of this module that runs after a commit, or by the clock."""
 
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
 from fastapi import Depends
 
@@ -12,9 +13,9 @@ from app.auth.repositories.users import UserRepository
 from app.auth.services.links import Links
 from app.auth.services.mails import AccountMailService, Intent
 from app.core.configs import get_settings
-from app.core.deps import DBSession, MailService, queued
-from app.core.services.mail import MailTask
-from app.core.services.queue import BaseTask
+from app.core.deps import DBSession, MailService, QueueService, queued
+from app.core.services.mail import MailTask, mail_principal
+from app.core.services.queue import BaseTask, erase_jobs
 
 
 async def account_mails(mail: MailService) -> AccountMailService:
@@ -85,6 +86,22 @@ class SendEmailChange(MailTask):
         session_id: int | None = None,
     ) -> None:
         await mails.send_email_change(Intent(user_id, stamp, asked_at, session_id), email, db=db)
+
+    @classmethod
+    def _get_principal(cls, payload: Mapping[str, Any]) -> str:
+        return f"user:{payload['user_id']}"
+
+
+@queued
+class EraseJobs(BaseTask):
+    """Remove the jobs that hold personal data of a deleted user; again a day later while some have yet to run."""
+
+    __task_name__ = "auth.erase_jobs"
+
+    async def run(self, user_id: int, db: DBSession, queue: QueueService) -> None:
+        user = await UserRepository().require(db=db, id=user_id, with_deleted=True)
+        if await erase_jobs(db=db, principals=[f"user:{user_id}", mail_principal(user.email)]):
+            await queue.push(task=EraseJobs, data={"user_id": user_id}, delay=timedelta(days=1))
 
 
 @queued

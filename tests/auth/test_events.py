@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth import LoginFailed, SecurityEvent
+from app.auth import LoginFailed, SecurityEvent, UserCreated, UserDeleted
 from app.auth.config import AuthConfig
 from app.auth.models import AuthSession, User, UserStatus
-from app.core.db import Database
+from app.core.db import Database, utcnow
+from app.core.db.jobs import Job
 from app.core.deps import events_service, listener
 from app.core.services.events import BaseEvent, EventsServiceInterface, ListenedEvent
 from tests.factories.user import UserFactory
@@ -43,8 +44,9 @@ class RecordedEvents(EventsServiceInterface):
         self.events.append(event)
 
     def told(self) -> Told:
-        """Name and facts of each since the last time, without where it came from."""
-        found = [(event.__event_name__, event.model_dump(mode="json", exclude={"origin"})) for event in self.events]
+        """Name and facts of each since the last time, without where it came from and how the owner is called."""
+        others = {"origin", "id", "email", "username"}
+        found = [(event.__event_name__, event.model_dump(mode="json", exclude=others)) for event in self.events]
         self.events.clear()
         return found
 
@@ -79,6 +81,64 @@ def by(actor_id: int, user_id: int | None = None, **facts: Any) -> dict[str, Any
 async def session_id(db: AsyncSession) -> int:
     """The latest session."""
     return (await db.scalars(select(AuthSession.id).order_by(AuthSession.id.desc()))).all()[0]
+
+
+class TestNamedEvents:
+    @pytest.mark.parametrize("kind", [UserCreated, UserDeleted])
+    def test_they_are_made_of_an_id_and_names(self, kind: type[UserCreated] | type[UserDeleted]) -> None:
+        event = kind(id=7, email="ann@example.com", username="ann")
+
+        assert (event.id, event.user_id, event.actor_id) == (7, 7, None)
+        assert (event.email, event.username) == ("ann@example.com", "ann")
+        assert kind(user_id=7, email="ann@example.com", username="ann") == event
+
+    @pytest.mark.parametrize("kind", [UserCreated, UserDeleted])
+    async def test_of_a_whole_row_they_keep_no_more_than_that(
+        self, db: AsyncSession, kind: type[UserCreated] | type[UserDeleted]
+    ) -> None:
+        user = await UserFactory.create()
+
+        stored = kind(**user.to_dict()).model_dump(mode="json")
+
+        assert list(stored) == ["user_id", "actor_id", "origin", "id", "email", "username"]
+        assert (stored["user_id"], stored["id"], stored["email"]) == (user.id, user.id, user.email)
+
+    @pytest.mark.parametrize("values", [{}, {"email": "ann@example.com"}, {"id": 7, "user_id": 8}, {"id": None}])
+    def test_they_need_one_id(self, values: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match="id"):
+            UserCreated(**values)
+
+    async def test_a_registration_names_its_owner_and_stores_no_hash(
+        self, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        account = {"email": "ann@example.com", "username": "ann", "password": PASSWORD}
+
+        user_id = (await client.post("/api/v1/auth/register", json=account)).json()["data"]["id"]
+
+        jobs = (await db.scalars(select(Job).where(Job.task == "events.listen"))).all()
+        assert {job.principal for job in jobs} == {f"user:{user_id}"}
+        for job in jobs:
+            named = {name: job.payload["data"][name] for name in ("id", "user_id", "email", "username")}
+            assert named == {"id": user_id, "user_id": user_id, "email": "ann@example.com", "username": "ann"}
+            assert "argon2" not in str(job.payload)
+
+    async def test_one_that_the_version_before_has_stored_is_heard(
+        self, db: AsyncSession, drain: Drain, captured_mail: CapturedMail
+    ) -> None:
+        user = await UserFactory.create(email="ann@example.com")
+        old = {
+            "listener": "app.auth.listeners:send_welcome",
+            "event": "user_created",
+            "event_id": "6f0f8a53-5d4c-4a6c-9d2e-0a4c39f1b0aa",
+            "occurred_at": "2026-11-01T00:00:00Z",
+            "data": {"user_id": user.id, "actor_id": None, "origin": {"address": "192.0.2.1"}},
+        }
+        db.add(Job(task="events.listen", payload=old, max_attempts=30, available_at=utcnow()))
+        await db.commit()
+
+        await drain()
+
+        assert captured_mail.to("ann@example.com")
 
 
 class TestLogin:

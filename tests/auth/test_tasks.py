@@ -8,11 +8,14 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.templates import Welcome
 from app.auth.models import AuthSession, OneTimeToken, RefreshToken, User, UserStatus
 from app.auth.tasks import PurgeExpired, SendEmailChange, SendPasswordReset, SendVerification
-from app.core.db import session_scope
-from app.core.deps import queue_service
+from app.core.db import session_scope, utcnow
+from app.core.db.jobs import Job, JobStatus
+from app.core.deps import mail_service, queue_service
 from app.core.services.events import Listen
+from app.core.services.mail import EmailData
 from app.core.services.queue import BaseTask, call_with_dependencies
 from app.core.services.queue.execution import backoff
 from tests.factories.user import UserFactory
@@ -25,6 +28,51 @@ async def counts(db: AsyncSession) -> list[int | None]:
     return [
         await db.scalar(select(func.count()).select_from(model)) for model in (AuthSession, RefreshToken, OneTimeToken)
     ]
+
+
+class TestErasure:
+    async def holders(self, db: AsyncSession, text: str) -> list[tuple[str, str]]:
+        """Task and status of the jobs whose payload holds `text`."""
+        db.expire_all()
+        rows = (await db.scalars(select(Job).order_by(Job.id))).all()
+        return [(row.task, row.status.value) for row in rows if text in str(row.payload)]
+
+    async def test_jobs_that_hold_data_of_a_deleted_user_go(
+        self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain
+    ) -> None:
+        people = {}
+        for name in ("ann", "bob"):
+            account = {"email": f"{name}@example.com", "username": name, "password": PASSWORD}
+            people[name] = (await client.post("/api/v1/auth/register", json=account)).json()["data"]
+            await (await mail_service()).queue(
+                Welcome(project="Example", username=name, url=None),
+                EmailData(subject="Hello", recipients=[f"{name.title()} <{name}@EXAMPLE.com>"]),
+            )
+        await drain()
+        gone = f"user:{people['ann']['id']}"
+        later = {"max_attempts": 3, "available_at": utcnow() + timedelta(hours=1), "task": "auth.send_email_change"}
+        data = {"user_id": people["ann"]["id"], "email": "ann.new@example.com"}
+        db.add(Job(**later, payload=data, principal=gone, status=JobStatus.DEAD, finished_at=utcnow()))
+        db.add(Job(**later, payload=data, principal=gone, status=JobStatus.FAILED))
+        await db.commit()
+        kept = await self.holders(db, "bob@")
+        assert len(await self.holders(db, "ann@")) == len(kept) > 1
+
+        tokens = await client.post("/api/v1/auth/login", json={"username": "ann", "password": PASSWORD})
+        client.headers["Authorization"] = f"Bearer {tokens.json()['access_token']}"
+        answer = await client.request("DELETE", "/api/v1/profile", json={"current_password": PASSWORD})
+        assert answer.status_code == 204
+        await drain()
+
+        assert await self.holders(db, "ann.new@") == [("auth.send_email_change", "failed")]  # it still has to run
+        with freeze(timedelta(days=1, minutes=1)):
+            await drain()  # what was left has run
+        with freeze(timedelta(days=2, minutes=2)):
+            await drain()
+        assert await self.holders(db, "ann") == []
+        assert await db.scalar(select(func.count()).where(Job.principal == gone)) == 0
+        assert await db.scalar(select(func.count()).where(Job.finished_at.is_(None), Job.task.like("auth.%"))) == 0
+        assert await self.holders(db, "bob@") == kept
 
 
 class TestPurge:

@@ -65,7 +65,7 @@ class AccountService:
         await self.keep_a_superuser(user, db=db)
         await self.users.delete(db=db, entity=user)
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
-        self.events.dispatch(UserDeleted(user_id=user.id, actor_id=actor_id))
+        self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 
     async def tell_changes(self, user: User, before: Mapping[str, Any], *, actor_id: int) -> None:
         """Tell the listeners which of the columns in `before` are different now."""

@@ -22,7 +22,7 @@ async def create_account(data: UserCreate) -> UserDTO:
     async with session_scope() as db:
         values = data.model_dump(exclude={"password"})
         user = await UserRepository().add(db=db, password_hash=password_hash, **values)
-        runtime().events.dispatch(UserCreated(user_id=user.id))
+        runtime().events.dispatch(UserCreated(**user.to_dict()))
         if user.is_superuser:
             await _accounts(config).tell_new_superuser(user)
         return UserDTO.model_validate(user)

@@ -57,7 +57,7 @@ class RegistrationService:
             await self._tell_mailbox(data, db=db)
             await self.users.commit(db=db)
             return None
-        self.events.dispatch(UserCreated(user_id=user.id))
+        self.events.dispatch(UserCreated(**user.to_dict()))
         await self.users.commit(db=db)
         return None if self.verification_required else UserDTO.model_validate(user)
 

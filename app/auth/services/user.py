@@ -71,7 +71,7 @@ class UserService:
         await self._authorise(by, db=db, superuser=data.is_superuser)
         values = data.model_dump(exclude={"password"})
         user = await self.users.add(db=db, password_hash=password_hash, **values)
-        self.events.dispatch(UserCreated(user_id=user.id, actor_id=by.user_id))
+        self.events.dispatch(UserCreated(**user.to_dict(), actor_id=by.user_id))
         if user.is_superuser:
             await self.accounts.tell_new_superuser(user, actor_id=by.user_id)
         await self.users.commit(db=db)

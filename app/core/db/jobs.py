@@ -33,6 +33,7 @@ class Job(BaseModel):
     the lease while it is processed. So one query finds what is due and what a lost runner left behind.
     `attempts` counts claims. It and `started_at` name one claim: the writes of a runner whose lease another took over
     no longer match the row.
+    `principal` is whose personal data the payload holds, as `user:7`: the row goes when that is erased.
     A `dedup_key` is taken while its job is unfinished; setting `finished_at` back to NULL may find it taken again.
     """
 
@@ -53,6 +54,12 @@ class Job(BaseModel):
             sqlite_where=DEDUP_KEY_TAKEN,
             postgresql_where=DEDUP_KEY_TAKEN,
         ),
+        Index(
+            "ix_core_jobs_principal",
+            "principal",
+            sqlite_where=text("principal IS NOT NULL"),
+            postgresql_where=text("principal IS NOT NULL"),
+        ),
     )
 
     task: Mapped[str] = mapped_column(String(200))
@@ -72,6 +79,7 @@ class Job(BaseModel):
     request_id: Mapped[str | None] = mapped_column(String(128))
     conversation_id: Mapped[str | None] = mapped_column(String(128))
     dedup_key: Mapped[str | None] = mapped_column(String(255))
+    principal: Mapped[str | None] = mapped_column(String(340))
 
 
 class Schedule(BaseModel):

@@ -4,13 +4,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db import Database
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.runtime import Runtime
 from app.core.services.queue import PermanentFailure, make_broker
 from app.core.services.queue.administration import (
+    erase_jobs,
     find_jobs,
     purge_jobs,
     retry_dead_jobs,
@@ -24,7 +27,14 @@ Drain = Callable[[], Awaitable[int]]
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
 
 
-async def store(db: AsyncSession, status: JobStatus, *, key: str | None = None, task: str = "test.play") -> int:
+async def store(
+    db: AsyncSession,
+    status: JobStatus,
+    *,
+    key: str | None = None,
+    task: str = "test.play",
+    principal: str | None = None,
+) -> int:
     """A job of this status, with half its attempts used."""
     finished = None if status in ("pending", "processing", "failed") else utcnow()
     job = Job(
@@ -36,6 +46,7 @@ async def store(db: AsyncSession, status: JobStatus, *, key: str | None = None, 
         available_at=utcnow() + timedelta(hours=1),
         finished_at=finished,
         dedup_key=key,
+        principal=principal,
     )
     db.add(job)
     await db.commit()
@@ -50,6 +61,29 @@ class TestFind:
         found = await find_jobs(db=db, statuses=[JobStatus.DEAD, JobStatus.FAILED], task="test.play")
         assert [job.status for job in found] == ["dead", "failed", "dead"]
         assert [job.task for job in await find_jobs(db=db, limit=2)] == ["test.say", "test.play"]
+
+
+class TestErase:
+    async def test_what_has_ended_goes_and_what_must_run_is_counted(self, db: AsyncSession) -> None:
+        mine = [await store(db, status, principal="user:1") for status in JobStatus]
+        others = [await store(db, JobStatus.COMPLETED, principal="user:11"), await store(db, JobStatus.DEAD)]
+
+        assert await erase_jobs(db=db, principals=["user:1", "mailto:ann@example.com"]) == 3
+
+        left = await statuses_of(db=db, ids=[*mine, *others])
+        assert set(left) == {mine[0], mine[1], mine[3], *others}
+
+    async def test_they_are_found_by_an_index(self, committed: Database) -> None:
+        async with committed.session_scope() as session:
+            values = {"task": "test.play", "payload": {}, "max_attempts": 3, "available_at": utcnow()}
+            await session.execute(insert(Job), [{**values, "principal": None} for _ in range(5_000)])
+            await session.execute(text("ANALYZE core_jobs"))
+        explain = "EXPLAIN QUERY PLAN" if committed.engine.dialect.name == "sqlite" else "EXPLAIN"
+        for statement in ("DELETE FROM", "SELECT count(*) FROM"):
+            async with committed.engine.connect() as connection:
+                query = f"{explain} {statement} core_jobs WHERE principal IN ('user:1', 'user:2')"
+                plan = "\n".join(str(row) for row in await connection.exec_driver_sql(query))
+            assert "ix_core_jobs_principal" in plan
 
 
 class TestRetry:

@@ -32,6 +32,10 @@ class BaseEvent(PydanticModel):
         if "__event_name__" not in cls.__dict__:
             cls.__event_name__ = to_snake(cls.__name__)
 
+    def _get_principal(self) -> str | None:
+        """Whose personal data this is, as `user:7`, so that `erase_jobs` finds its jobs; None where it is nobody's."""
+        return None
+
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
         for name, declared in cls.model_fields.items():

@@ -44,9 +44,9 @@ class EventsService(EventsServiceInterface):
         runs = _runs([found for found in heard_by if found.durable], listened)
         session = current_session()
         if session is not None:
-            self._add(session, runs)
+            self._add(session, listened, runs)
         elif runs and (pending := current_pending()):
-            pending.add(partial(self._store, runs))
+            pending.add(partial(self._store, listened, runs))
         elif runs:
             self._background.spawn(self._store_in_time(listened, runs), f"event {listened.name} {listened.id} is lost")
         for found in heard_by:
@@ -58,14 +58,14 @@ class EventsService(EventsServiceInterface):
             else:
                 on_commit(session, start)
 
-    def _add(self, session: AsyncSession, runs: Sequence[dict[str, Any]]) -> None:
+    def _add(self, session: AsyncSession, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
         for data in runs:
-            row = new_job(tasks.of(Listen), data)
+            row = new_job(tasks.of(Listen), data, principal=event.data._get_principal())
             store_with(session, row, partial(self._waker, row))
 
-    async def _store(self, runs: Sequence[dict[str, Any]]) -> None:
+    async def _store(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
         async with self._database().session_scope() as session:
-            self._add(session, runs)
+            self._add(session, event, runs)
 
     async def _store_in_time(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
         """Store what neither a unit of work nor a request carries; tried for as long as the process lives."""
@@ -73,7 +73,7 @@ class EventsService(EventsServiceInterface):
         try:
             while True:
                 try:
-                    await self._store(runs)
+                    await self._store(event, runs)
                     return
                 except (SQLAlchemyError, OSError) as exc:
                     if not pause:  # once, not at every try

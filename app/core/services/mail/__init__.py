@@ -1,6 +1,6 @@
 """Mail: templates rendered to HTML and text, captured as files or sent by SMTP."""
 
-from app.core.services.mail.base import MailServiceBase, MailTask, SendMail
+from app.core.services.mail.base import MailServiceBase, MailTask, SendMail, mail_principal
 from app.core.services.mail.capture import CaptureMailService
 from app.core.services.mail.connections import MailServerError, SMTPServer
 from app.core.services.mail.envelope import Attachment, EmailData
@@ -22,4 +22,5 @@ __all__ = [
     "SMTPServer",
     "SendMail",
     "Sender",
+    "mail_principal",
 ]

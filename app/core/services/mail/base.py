@@ -1,11 +1,11 @@
 """What every mail service does alike: queueing, and composing before it hands over."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
-from app.core.services.mail.envelope import EmailCopy, EmailData
+from app.core.services.mail.envelope import EmailCopy, EmailData, parse_mailbox
 from app.core.services.mail.interface import BaseTemplate, MailServiceInterface
 from app.core.services.mail.message import OutgoingMail, Sender, compose
 from app.core.services.queue.context import PermanentFailure
@@ -73,6 +73,11 @@ class SendMail(MailTask):
     __task_name__ = "core.mail.send"
     __former_names__ = ("mail.send",)  # still written by processes of the version before while a newer one is deployed
 
+    @classmethod
+    def _get_principal(cls, payload: Mapping[str, Any]) -> str:
+        data = payload["email_data"]
+        return mail_principal(data.get("copy_for") or data["recipients"][0])
+
     async def run(self, template: str, fields: dict[str, Any], email_data: EmailCopy | EmailData) -> None:
         """Send once."""
         from app.core.runtime import runtime
@@ -82,3 +87,8 @@ class SendMail(MailTask):
         if kind is None:
             raise LookupError(f"no mail template is called {template!r}: was it renamed or removed?")
         await runtime().mail.send(kind._from_row(fields), email_data)
+
+
+def mail_principal(mailbox: str) -> str:
+    """Whose data a queued mail to this mailbox is: what `erase_jobs` takes."""
+    return f"mailto:{parse_mailbox(mailbox).addr_spec.casefold()}"

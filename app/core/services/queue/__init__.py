@@ -1,5 +1,6 @@
 """Queue: tasks stored with the transaction that pushes them, run after it has committed."""
 
+from app.core.services.queue.administration import erase_jobs
 from app.core.services.queue.broker import make_broker
 from app.core.services.queue.context import PermanentFailure, RunningJob, current_job
 from app.core.services.queue.injection import call_with_dependencies, outside_requests
@@ -40,6 +41,7 @@ __all__ = [
     "TaskResultError",
     "call_with_dependencies",
     "current_job",
+    "erase_jobs",
     "make_broker",
     "outside_requests",
     "queued",

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, CursorResult, delete, exists, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from taskiq import AsyncBroker
@@ -57,6 +57,13 @@ async def purge_jobs(*, db: AsyncSession, before: datetime, dead: bool = False) 
         assert isinstance(result, CursorResult)  # noqa: S101  what a DELETE gives
         removed[status] = result.rowcount
     return removed
+
+
+async def erase_jobs(*, db: AsyncSession, principals: Collection[str]) -> int:
+    """Remove the finished jobs that hold data of these principals; how many are left, as they still have to run."""
+    theirs = Job.principal.in_(principals)
+    await db.execute(delete(Job).where(theirs, Job.finished_at.is_not(None)))
+    return await db.scalar(select(func.count()).where(theirs)) or 0
 
 
 async def wake_workers(broker: AsyncBroker, ids: list[int]) -> bool:

@@ -54,16 +54,20 @@ _running = (
 _write = update(_table).where(_table.c.id == bindparam("job_id"))
 
 
-def new_job(task: RegisteredTask, data: Mapping[str, Any], *, dedup_key: str | None = None) -> Job:
+def new_job(
+    task: RegisteredTask, data: Mapping[str, Any], *, dedup_key: str | None = None, principal: str | None = None
+) -> Job:
     """A row for one run of `task`, due now, with the correlation ids of the code that asks for it."""
+    payload = task.dump(data)
     return Job(
         task=task.name,
-        payload=task.dump(data),
+        payload=payload,
         max_attempts=task.cls.max_attempts,
         available_at=utcnow(),
         request_id=request_id(),
         conversation_id=conversation_id(),
         dedup_key=dedup_key,
+        principal=principal or task.cls._get_principal(payload),
     )
 
 
