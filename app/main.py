@@ -8,12 +8,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.core.api import health
+from app.core.api.bodies import MAX_FORM_FIELDS
 from app.core.api.collisions import warn_about_collisions
 from app.core.api.cors import CrossOrigin
 from app.core.api.docs import add_docs
 from app.core.api.error_boundary import ErrorBoundary
 from app.core.api.errors import add_error_handlers
 from app.core.api.input_guard import InputGuard
+from app.core.api.limit_order import warn_about_misplaced_limits
 from app.core.api.middlewares import (
     CONVERSATION_ID,
     REQUEST_ID,
@@ -56,6 +58,7 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the Host header of whoever asks
         generate_unique_id_function=operation_id,
+        form_limits={"max_fields": MAX_FORM_FIELDS},
     )
     app.base_path = chosen.ROOT_PATH or ""
     if settings is not None:
@@ -124,6 +127,7 @@ def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], Abstra
         check_units(app.routes)
         async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
             warn_about_collisions(app.routes)
+            warn_about_misplaced_limits(app.routes)
             yield
 
     return lifespan

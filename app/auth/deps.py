@@ -26,7 +26,7 @@ from app.auth.services.registration import RegistrationService
 from app.auth.services.security_events import SecurityEvents
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import UserService
-from app.core.api.identity import remember_principal
+from app.core.api.identity import identifies_caller, remember_principal
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
 from app.core.exceptions import AuthenticationError
@@ -52,6 +52,7 @@ class Caller(NamedTuple):
     session_id: int
 
 
+@identifies_caller
 @short_unit
 async def optional_caller(
     connection: HTTPConnection, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]

@@ -24,13 +24,14 @@ _IMPLIED = "HEAD"
 def routes(
     path: Annotated[str, typer.Option("--path", help="Only paths that begin so.")] = "/",
     method: Annotated[str | None, typer.Option("--method", help="Only this method.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a route is never reached.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where anything is wrong with them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """List every route, who may call it and how often, and those that no request can reach."""
     load_settings()
     app = built_app()
     from app.core.api.collisions import route_collisions
+    from app.core.api.limit_order import misplaced_limits
     from app.core.api.routes import all_routes, listed_routes
 
     collisions = route_collisions(app.routes)
@@ -41,14 +42,15 @@ def routes(
         for row in _rows(route, collisions)
         if method is None or row["method"] in (method.upper(), "*")
     ]
-    shown = [one for one in collisions if one.hidden.path.startswith(path)]
+    faults = [str(one) for one in collisions if one.hidden.path.startswith(path)]
+    faults += [str(one) for one in misplaced_limits(app.routes) if one.route.path.startswith(path)]
     if as_json:
         show_json(rows)
     elif not rows:
         typer.echo("No route fits.")
     else:
-        _print(rows, shown)
-    if check and shown:
+        _print(rows, faults)
+    if check and faults:
         raise typer.Exit(1)
 
 
@@ -108,11 +110,11 @@ def _module_of(name: str) -> str | None:
     return next((module for module in names if f"{name.partition(':')[0]}.".startswith(f"{module}.")), None)
 
 
-def _print(rows: list[dict[str, Any]], collisions: "list[Collision]") -> None:
+def _print(rows: list[dict[str, Any]], faults: list[str]) -> None:
     headings = ("METHOD", "PATH", "ACCESS", "LIMITS", "MODULE", "ENDPOINT", "")
     show_table(headings, [_cells(row) for row in rows])
-    for collision in collisions:
-        typer.secho(f"\n{collision}.", fg=typer.colors.YELLOW)
+    for fault in faults:
+        typer.secho(f"\n{fault}.", fg=typer.colors.YELLOW)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -190,7 +190,7 @@ class TestJSON:
     @pytest.mark.parametrize(
         ("changes", "loc"),
         [
-            ({"scope": "all"}, ["body", "scope"]),
+            ({"scope": "all"}, ["body", "?"]),
             ({"grant_type": "password"}, ["body", "grant_type"]),
             ({"email": "ann@example.com"}, ["body"]),
             ({"username": None}, ["body", "username"]),

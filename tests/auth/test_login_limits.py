@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from app.auth import CurrentUser, current_user
 from app.core.api import ConfigurableRateLimiter
 from app.core.db.session import Database
+from tests.core.api.asgi import Exchange
 from tests.core.api.conftest import make_app
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, login_user
@@ -116,3 +118,52 @@ class TestVerifiedCallers:
     async def test_a_token_nobody_verified_is_no_identity(self, application: FastAPI) -> None:
         forged = "eyJhbGciOiJub25lIn0.eyJzdWIiOiI3In0."
         assert await self.statuses(application, "198.51.100.22", forged, 3) == [401] * 3
+
+
+class TestGuessesOfACurrentPassword:
+    """A stolen access token is no way to guess the password, and harms nobody else at its address."""
+
+    @pytest.fixture
+    def application(self, committed: Database) -> FastAPI:
+        return make_app(RATE_LIMITER_ENABLED=True)
+
+    async def guess(self, application: FastAPI, token: str, number: int, address: str) -> int:
+        changes = {
+            "PATCH": {"email": "new@example.com"},
+            "POST": {"new_password": "correct horse battery"},
+            "DELETE": {},
+        }
+        method = list(changes)[number % 3]
+        path = "/api/v1/profile/password" if method == "POST" else "/api/v1/profile"
+        body = {**changes[method], "current_password": f"wrong-{number}"}
+        async with connect(application, address) as http:
+            headers = {"Authorization": f"Bearer {token}"}
+            return (await http.request(method, path, json=body, headers=headers)).status_code
+
+    async def test_they_count_for_the_user_on_every_route_and_from_every_address(
+        self, application: FastAPI, client: httpx.AsyncClient
+    ) -> None:
+        users = [
+            await UserFactory.create(id=uuid4().int % 2**31 + number) for number in (1, 2)
+        ]  # no other test's count
+        stolen, colleague = [(await login_user(client, user))["access_token"] for user in users]
+        codes = [await self.guess(application, stolen, number, f"198.51.100.{number}") for number in range(16)]
+        assert 429 not in codes[:10]
+        assert codes[10:] == [429] * 6
+        assert await self.guess(application, stolen, 0, "203.0.113.1") == 429
+        assert await self.guess(application, colleague, 0, "203.0.113.1") != 429
+
+
+class TestBeforeTheBody:
+    @pytest.mark.parametrize(("path", "times"), [("login", 5), ("refresh-token", 30)])
+    async def test_a_refused_request_costs_no_reading(self, committed: Database, path: str, times: int) -> None:
+        application = make_app(RATE_LIMITER_ENABLED=True)
+        url, kind = f"/api/v1/auth/{path}", {"content-type": "application/json"}
+        for expected in [422] * times + [429]:
+            exchange = Exchange(url, method="POST", headers=kind)
+            exchange.scope["client"] = ("198.51.100.30", 50000)
+            await exchange.run(application)
+            assert exchange.status == expected
+        assert exchange.unsent, "the body was read"
+        names = [name for message in exchange.received for name, _ in message.get("headers", ())]
+        assert {b"retry-after", b"ratelimit"} <= set(names)

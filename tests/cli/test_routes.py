@@ -10,9 +10,17 @@ from app.cli import app
 from tests.planted import PlantedProject
 
 ROUTERS = """
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+
+from app.auth import ActiveUser
+from app.core.api import ConfigurableRateLimiter
 
 router_v1 = APIRouter(prefix="/shop")
+
+
+@router_v1.post("/orders", dependencies=[Depends(ConfigurableRateLimiter(times=7, seconds=60))])
+async def order(user: ActiveUser) -> str:
+    return user.username
 
 
 @router_v1.get("/{item}")
@@ -24,6 +32,10 @@ async def read(item: str) -> str:
 async def everything() -> str:
     return "all"
 """
+MISPLACED = (
+    "/api/v1/shop/orders (app.shop.routers:order): the limit of 7 in 60 s counts addresses instead of callers; "
+    "put the dependency that identifies the caller before it, or give it key=client_address"
+)
 LINE = (
     "GET /api/v1/shop/all (app.shop.routers:everything) is never reached: "
     "/api/v1/shop/{item} (app.shop.routers:read) comes first and takes its requests; "
@@ -55,6 +67,7 @@ class TestRoutes:
         rows = listed("--path", "/api/v1/users", "--method", "get")
         assert [(row["method"], row["path"]) for row in rows] == [
             ("GET", "/api/v1/users"),
+            ("GET", "/api/v1/users/me"),
             ("GET", "/api/v1/users/{user_id}"),
         ]
 
@@ -67,15 +80,16 @@ class TestRoutes:
         assert CliRunner().invoke(app, ["routes", "--path", "/nowhere"]).stdout == "No route fits.\n"
 
 
-class TestCollision:
-    def test_it_is_marked_and_fails_the_check(self, tmp_path: Path) -> None:
+class TestFaults:
+    def test_they_are_shown_and_fail_the_check(self, tmp_path: Path) -> None:
         project = PlantedProject(tmp_path)
         (project.add_module("shop") / "routers.py").write_text(ROUTERS)
         done = project.kit("routes", "--path", "/api/v1/shop")
         assert (done.returncode, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
-        assert [line.rstrip().endswith("never reached") for line in lines[1:3]] == [False, True]
-        assert lines[-1] == f"{LINE}."
+        assert [line.rstrip().endswith("never reached") for line in lines[1:4]] == [False, False, True]
+        assert [line for line in lines[4:] if line] == [f"{LINE}.", f"{MISPLACED}."]
+        assert project.kit("routes", "--check", "--path", "/api/v1/shop/orders").returncode == 1
         done = project.kit("routes", "--json", "--check")
         assert done.returncode == 1
         assert [row["collision"] for row in json.loads(done.stdout) if row["collision"]] == [LINE]

@@ -21,12 +21,11 @@ def application() -> list[Finding]:
     except Exception as exc:
         fix = "kit module validate, or python -c 'import app.main' for the whole story"
         return [fault("application", f"cannot be built: {type(exc).__name__}: {reason(exc)}", fix)]
-    from app.core.api.collisions import route_collisions
+    from app.core.api.collisions import Collision, route_collisions
+    from app.core.api.limit_order import MisplacedLimit, misplaced_limits
 
-    found = [
-        warning("application", str(collision).removesuffix(f"; {collision.fix}"), collision.fix)
-        for collision in route_collisions(app.routes)
-    ]
+    faults: list[Collision | MisplacedLimit] = [*route_collisions(app.routes), *misplaced_limits(app.routes)]
+    found = [warning("application", str(one).removesuffix(f"; {one.fix}"), one.fix) for one in faults]
     return or_ok("application", [*_dead_token_urls(app), *found], "every route can be reached")
 
 

@@ -17,6 +17,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketState
 
 from app.core import exceptions as kinds
+from app.core.api.known_names import with_known_names
 from app.core.api.problems import PROBLEM_CODE, input_problem, problem, title_of
 from app.core.api.routes import allowed_methods
 
@@ -51,11 +52,11 @@ _SQLITE_OUTAGES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IO
 
 
 class RefusedBody(HTTPException):
-    """Text in a body that cannot be stored. An HTTPException: FastAPI makes a 400 of others while it reads."""
+    """Why a body is not read any further. An HTTPException: FastAPI makes a 400 of others while it reads."""
 
-    def __init__(self, faults: list[dict[str, object]]) -> None:
+    def __init__(self, error: kinds.AppError) -> None:
         super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY)
-        self.faults = faults
+        self.error = error
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -128,11 +129,11 @@ async def _app_error(connection: HTTPConnection, exc: kinds.AppError) -> Respons
 async def _validation_error(
     connection: HTTPConnection, exc: RequestValidationError | WebSocketRequestValidationError
 ) -> Response:
-    return input_problem(connection.scope, exc.errors())
+    return input_problem(connection.scope, (with_known_names(connection.scope, fault) for fault in exc.errors()))
 
 
 async def _refused_body(connection: HTTPConnection, exc: RefusedBody) -> Response:
-    return input_problem(connection.scope, exc.faults)
+    return await _app_error(connection, exc.error)
 
 
 async def _http_error(connection: HTTPConnection, exc: HTTPException) -> Response:

@@ -1,10 +1,26 @@
 """Who a request counts for: the verified caller where there is one, the client's address otherwise."""
 
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any, TypeVar
 
 from fastapi.requests import HTTPConnection
 
 _PRINCIPAL = "kit.principal"
+_IDENTIFIES = "__kit_identifies_caller__"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def identifies_caller(dependency: F) -> F:
+    """Mark a dependency that calls `remember_principal`: limits after it count callers, limits before it addresses."""
+    setattr(dependency, _IDENTIFIES, True)
+    return dependency
+
+
+def is_identifying(dependency: Any) -> bool:
+    """Whether a dependency is marked by `identifies_caller`."""
+    return getattr(dependency, _IDENTIFIES, False) is True
 
 
 def remember_principal(connection: HTTPConnection, principal: str) -> None:

@@ -1,4 +1,4 @@
-"""What is refused in JSON that is well formed: text no column can hold, depth, names given twice, numbers.
+"""What is refused in JSON that is well formed: too much of it, text no column can hold, depth, repeated names, numbers.
 
 JSON that is not well formed is left to FastAPI, which tells the place.
 """
@@ -7,36 +7,48 @@ import json
 import re
 from collections.abc import Iterable
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested; Python's parser gives up at a thousand or so."""
+MAX_NODES = 10_000
+"""How many values a body may hold: decoding, checking and reporting cost time for each."""
+MAX_NAMES = 200
+"""How many names an object may have."""
 
-# Consumes every escape from left to right, so that `\\u0000` (an escaped backslash) is not taken for NUL; a pair of
-# surrogates is fine.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<unfit>u0000|u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
+Fault: TypeAlias = tuple[str, str]
+"""Type and message."""
+
+# NUL, or half of a surrogate pair. Only in text without escaped backslashes: `\\u0000` is none.
+_UNFIT_ESCAPE = re.compile(
+    rb"\\u(?:0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F])"
 )
 
-_TEXT = ("string_unicode", "Text must be UTF-8 without NUL characters")
-_DEPTH = ("json_depth", f"Arrays and objects may be nested {MAX_DEPTH} levels deep at most")
-_NAMES = ("json_duplicate_name", "An object may have each name once")
-_NUMBERS = ("json_number", "Numbers must be finite, whole ones of 4300 digits at most")
+_TEXT: Fault = ("string_unicode", "Text must be UTF-8 without NUL characters")
+_DEPTH: Fault = ("json_depth", f"Arrays and objects may be nested {MAX_DEPTH} levels deep at most")
+_DUPLICATE: Fault = ("json_duplicate_name", "An object may have each name once")
+_NAMES: Fault = ("json_names", f"An object may have {MAX_NAMES} names at most")
+_NUMBERS: Fault = ("json_number", "Numbers must be finite, whole ones of 4300 digits at most")
 
 
 class _Refused(Exception):
     """A rule of ours is broken."""
 
-    def __init__(self, fault: tuple[str, str]) -> None:
+    def __init__(self, fault: Fault) -> None:
         super().__init__(*fault)
         self.fault = fault
 
 
-def json_fault(body: bytes) -> tuple[str, str] | None:
-    """Type and message of what is wrong with a body, or None where nothing is or it is no JSON at all."""
+def json_fault(body: bytes, max_nodes: int = MAX_NODES) -> Fault | None:
+    """What is wrong with a body, or None where nothing is or it is no JSON at all. Counts before it decodes."""
+    if _has_more_nodes(body, max_nodes):
+        return ("json_nodes", f"A body may hold {max_nodes} values at most")
     if not is_text(body) or _has_unfit_escape(body):
         return _TEXT
+    return _decoding_fault(body)
+
+
+def _decoding_fault(body: bytes) -> Fault | None:
     try:
         _check(body)
     except json.JSONDecodeError:
@@ -59,8 +71,23 @@ def is_text(data: bytes) -> bool:
     return b"\0" not in data
 
 
+def _has_more_nodes(body: bytes, limit: int) -> bool:
+    """Whether a body holds more than `limit` values: each but the first follows a comma or an opening bracket."""
+    if _separators(body) < limit:
+        return False
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if bare.count(b'"') > 4 * limit:  # each value has at most a name and a text
+        return True
+    outside_texts = b"0".join(bare.split(b'"')[::2]).translate(None, b" \t\r\n")
+    return _separators(outside_texts) - outside_texts.count(b"[]") - outside_texts.count(b"{}") >= limit
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
 def _has_unfit_escape(body: bytes) -> bool:
-    return b"\\u" in body and any(escape["unfit"] for escape in _ESCAPE.finditer(body))
+    return b"\\u" in body and _UNFIT_ESCAPE.search(body.replace(rb"\\", b"  ")) is not None
 
 
 def _check(body: bytes) -> None:
@@ -81,9 +108,11 @@ def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(members) > MAX_NAMES:
+        raise _Refused(_NAMES)
     found = dict(members)
     if len(found) != len(members):
-        raise _Refused(_NAMES)
+        raise _Refused(_DUPLICATE)
     return found
 
 

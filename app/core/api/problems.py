@@ -1,8 +1,9 @@
 """Error answers: RFC 9457 problem details, `application/problem+json`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -14,8 +15,15 @@ from starlette.types import Scope
 from app.core.services.log import request_id
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FAULTS = 50
+
+# Whatever was sent, an error has at most 4 KiB with its headers.
+MAX_FAULTS = 20
+MAX_FAULTS_SIZE = 2048
+MAX_TEXT = 500
+MAX_PATH = 256
+MAX_DEPTH = 12
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_CUT_ESCAPE = re.compile(r"%[0-9A-F]?$")
 
 PROBLEM_CODE = "kit.problem_code"
 """Where the scope keeps the code of the answer, for the access log."""
@@ -28,7 +36,7 @@ class Problem(BaseModel):
     title: str = Field(examples=["Not Found"])
     status: int = Field(examples=[404])
     detail: str = Field(description="A sentence for people.")
-    instance: str = Field(description="The path of the request.")
+    instance: str = Field(description="The path of the request, its first 256 characters.")
     code: str = Field(description="A stable word for programs.", examples=["not_found"])
     request_id: str | None = Field(description="The request's line in the log has the same id.")
 
@@ -74,8 +82,8 @@ def problem(
         "type": f"urn:problem-type:{code}",
         "title": title_of(status),
         "status": status,
-        "detail": detail,
-        "instance": quote(scope["path"], errors="replace"),
+        "detail": detail[:MAX_TEXT],
+        "instance": _CUT_ESCAPE.sub("", quote(scope["path"][:MAX_PATH], errors="replace")[:MAX_PATH]),
         "code": code,
         "request_id": request_id(),
     }
@@ -90,23 +98,31 @@ def problem(
 
 def input_problem(
     scope: Scope,
-    faults: Sequence[Mapping[str, Any]],
+    faults: Iterable[Mapping[str, Any]],
     *,
     code: str = "invalid_input",
     detail: str = "The input is not valid.",
 ) -> Response:
-    """A 422; of every fault only place, message and type are shown, never the input."""
-    errors = [_shown(fault) for fault in faults[:MAX_FAULTS]]
-    return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra={"errors": errors})
+    """A 422; of every fault only place, message and type are shown, never the input. The first faults must do."""
+    return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra={"errors": list(_fitting(faults))})
+
+
+def _fitting(faults: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    room = MAX_FAULTS_SIZE
+    for fault in islice(faults, MAX_FAULTS):
+        shown = _shown(fault)
+        room -= len(orjson.dumps(shown))
+        if room < 0:
+            return
+        yield shown
 
 
 def _shown(fault: Mapping[str, Any]) -> dict[str, Any]:
-    loc = [part if isinstance(part, int) else _name(str(part)) for part in fault["loc"]]
-    return {"loc": loc, "msg": _message(fault), "type": fault["type"]}
+    loc = [part if isinstance(part, int) else _name(str(part)) for part in fault["loc"][:MAX_DEPTH]]
+    return {"loc": loc, "msg": _message(fault)[:MAX_TEXT], "type": fault["type"]}
 
 
 def _name(part: str) -> str:
-    """The names of unknown fields are the caller's input: shown only where they could be names."""
     return part if _NAME.fullmatch(part) else "?"
 
 

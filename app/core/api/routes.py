@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from re import Pattern
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -107,18 +108,25 @@ class RouteTemplates:
 
     def of(self, scope: Scope) -> str | None:
         """The template, or None where no route fits the path."""
-        endpoint = scope.get("endpoint")
-        if endpoint is None:
+        if scope.get("endpoint") is None:
             return None
-        if endpoint not in self._contexts:
-            self._read(endpoint)
-        contexts = self._contexts[endpoint]
-        if len(contexts) > 1:
-            contexts = [context for context in contexts if _fits(context, scope)]
-        if contexts:
-            return contexts[0].path_format
+        if context := self.context(scope):
+            return context.path_format
         mounts = (route for route in listed_routes(self._app.routes) if route.is_mount)
         return _mounted_template(mounts, _path(scope))
+
+    def context(self, scope: Scope) -> RouteContext | None:
+        """The route that a request took, or the one it is going to take, or None."""
+        endpoint = scope.get("endpoint")
+        if endpoint is None:
+            contexts = [context for context in iter_route_contexts(self._app.routes) if _takes(context, scope)]
+        else:
+            if endpoint not in self._contexts:
+                self._read(endpoint)
+            contexts = self._contexts[endpoint]
+        if len(contexts) > 1:
+            contexts = [context for context in contexts if _fits(context, scope)]
+        return contexts[0] if contexts else None
 
     def answers_head(self, scope: Scope) -> bool:
         """Whether a route takes HEAD itself."""
@@ -148,7 +156,24 @@ def _fits(context: RouteContext, scope: Scope) -> bool:
     return bool(context.path_regex.match(_path(scope)))
 
 
+def _takes(context: RouteContext, scope: Scope) -> bool:
+    return scope.get("method") in (context.methods or ()) and _fits(context, scope)
+
+
 def _path(scope: Scope) -> str:
     """The path below the one at which the service stands; a mount adds its own to that."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("app_root_path", scope.get("root_path", "")))
+
+
+_tables: WeakKeyDictionary[FastAPI, RouteTemplates] = WeakKeyDictionary()
+
+
+def route_of(scope: Scope) -> RouteContext | None:
+    """The route of a request, with what the routers around it add: dependencies and limits."""
+    app = scope.get("app")
+    if app is None:
+        return None
+    if app not in _tables:
+        _tables[app] = RouteTemplates(app)
+    return _tables[app].context(scope)

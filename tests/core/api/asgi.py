@@ -28,7 +28,9 @@ class Exchange:
             "query_string": b"token=hunter2",
             "root_path": "",
             "scheme": "http",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
+            "headers": [
+                (name.lower().encode(), value.encode()) for name, value in {"host": "test", **(headers or {})}.items()
+            ],
             "client": ("192.0.2.1", 50000),
             "server": ("test", 80),
             "state": {},
@@ -86,7 +88,7 @@ class WebSocketExchange:
             "query_string": b"",
             "root_path": "",
             "scheme": "ws",
-            "headers": [],
+            "headers": [(b"host", b"test")],
             "client": (client, 50000),
             "server": ("test", 80),
             "subprotocols": [],

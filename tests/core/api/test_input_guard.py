@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Body, FastAPI, Form, Request
 
-from tests.core.api.asgi import Exchange
+from tests.core.api.asgi import Exchange, WebSocketExchange
 from tests.core.api.conftest import Serve, make_app
 from tests.core.api.test_errors import check
 
@@ -180,6 +180,11 @@ class TestText:
         body = check(await http.get(f"/t/text/x?{query}"), 422, "invalid_input")
         assert body["errors"][0]["loc"] == ["query", "q"]
 
+    async def test_they_name_no_parameter_of_the_callers_own(self, http: httpx.AsyncClient) -> None:
+        for path in ("/t/text/x", "/nowhere"):
+            body = check(await http.get(f"{path}?hunter2=%ff"), 422, "invalid_input")
+            assert body["errors"][0]["loc"] == ["query", "?"]
+
     async def test_names_of_parameters_count_too(self, http: httpx.AsyncClient) -> None:
         check(await http.get("/t/text/x?a%00b=1"), 422, "invalid_input")
 
@@ -194,3 +199,39 @@ class TestText:
 
     async def test_other_languages_pass(self, http: httpx.AsyncClient) -> None:
         assert (await http.get("/t/text/é", params={"q": "日 +&"})).json() == "é日 +&"
+
+
+class TestHead:
+    """RFC 9112 section 3.2: a request that can be read in two ways is refused."""
+
+    @pytest.mark.parametrize(
+        ("version", "headers", "status"),
+        [
+            ("1.1", [(b"host", b"a.test:8000")], 200),
+            ("1.1", [(b"host", b"[2001:db8::1]:80")], 200),
+            ("1.1", [(b"host", b"")], 200),
+            ("1.0", [], 200),
+            ("1.1", [], 400),
+            ("1.1", [(b"host", b"a.test"), (b"host", b"a.test")], 400),
+            ("1.0", [(b"host", b"a.test"), (b"host", b"b.test")], 400),
+            ("1.1", [(b"host", b"a.test/x")], 400),
+            ("1.1", [(b"host", b"ann@a.test")], 400),
+            ("1.1", [(b"host", b"a.test"), (b"authorization", b"Bearer a")], 200),
+            ("1.1", [(b"host", b"a.test"), (b"authorization", b"Bearer a"), (b"authorization", b"Bearer b")], 400),
+        ],
+    )
+    async def test_hosts_and_credentials(
+        self, app: FastAPI, version: str, headers: list[tuple[bytes, bytes]], status: int
+    ) -> None:
+        exchange = Exchange("/t/text/a")
+        exchange.scope |= {"http_version": version, "headers": headers, "query_string": b""}
+        await exchange.run(make_app(router))
+        assert exchange.status == status
+        if status == 400:
+            assert b'"code":"bad_request"' in exchange.body
+
+    async def test_a_websocket_too(self, app: FastAPI) -> None:
+        exchange = WebSocketExchange("/t/socket", client="192.0.2.1", texts=[])
+        exchange.scope["headers"] *= 2
+        await exchange.run(make_app(router))
+        assert exchange.received[0]["status"] == 400

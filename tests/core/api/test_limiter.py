@@ -4,22 +4,24 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Annotated
 from uuid import uuid4
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from pyrate_limiter import Rate
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.core.api import ConfigurableRateLimiter
-from app.core.api.identity import client_address
+from app.core.api.identity import client_address, identifies_caller
+from app.core.api.limit_order import misplaced_limits, warn_about_misplaced_limits
 from app.core.api.limiter_stores import REDIS_PAUSE, Stores
 from app.core.api.limiter_windows import SlidingWindow, Windows, windows
 from app.core.runtime import connect_redis, runtime
-from tests.core.api.conftest import Serve
+from tests.core.api.conftest import Serve, make_app
 from tests.core.api.test_errors import check
 from tests.core.log.capture import captured_log
 
@@ -304,3 +306,37 @@ class TestRedisAway:
                 assert time.monotonic() < deadline
                 await stores.decide(limit, str(uuid4()), runtime().settings.REDIS_KEY_PREFIX)
                 await asyncio.sleep(0.05)
+
+
+class TestOrder:
+    """A limit that is meant for callers comes after the dependency that identifies them."""
+
+    def test_those_that_come_before_are_named_at_the_start(self) -> None:
+        @identifies_caller
+        async def caller() -> str:
+            return "ann"
+
+        async def of_caller(name: Annotated[str, Depends(caller)]) -> str:
+            return name
+
+        limit = ConfigurableRateLimiter(times=7, seconds=60)
+        by_address = ConfigurableRateLimiter(times=9, seconds=60, key=client_address)
+        router = APIRouter(dependencies=[Depends(by_address)])
+
+        @router.get("/public", dependencies=[Depends(limit)])
+        async def public() -> None: ...
+
+        @router.get("/right", dependencies=[Depends(of_caller), Depends(limit)])
+        async def right() -> None: ...
+
+        @router.get("/wrong", dependencies=[Depends(limit), Depends(of_caller)])
+        async def wrong() -> None: ...
+
+        @router.websocket("/wrong-too", dependencies=[Depends(limit)])
+        async def wrong_too(socket: WebSocket, name: Annotated[str, Depends(of_caller)]) -> None: ...
+
+        application = make_app(router)
+        assert [one.route.path for one in misplaced_limits(application.routes)] == ["/wrong", "/wrong-too"]
+        with captured_log() as lines:
+            warn_about_misplaced_limits(application.routes)
+        assert "the limit of 7 in 60 s counts addresses instead of callers" in lines.text

@@ -64,7 +64,7 @@ class TestWebSockets:
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "path": "/ws",
             "query_string": b"",
-            "headers": [(b"x-request-id", b"mine")],
+            "headers": [(b"host", b"test"), (b"x-request-id", b"mine")],
             "client": ("192.0.2.1", 1),
             "server": ("test", 80),
             "scheme": "ws",

@@ -22,10 +22,10 @@ from app.auth.schemas.auth import (
 )
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
-from app.core.api.media_types import JSON, URLENCODED, is_json, media_type
+from app.core.api.bodies import JSON, URLENCODED, is_json, media_type
 from app.core.deps import DBSession
 
-router = APIRouter(prefix="/auth", tags=["auth"])
+router = APIRouter(prefix="/auth", tags=["auth"], max_body_size=16 * 1024)
 
 ACCEPTED = Accepted(detail="If the address can be used, a mail is on its way.")
 
@@ -84,7 +84,7 @@ async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, 
     return await service.login(form, db=db)
 
 
-@router.post("/refresh-token", dependencies=[Depends(no_store)])
+@router.post("/refresh-token", dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=30, seconds=60))])
 async def refresh_token(body: RefreshRequest, db: DBSession, service: Sessions) -> TokenAnswer:
     """Exchange a refresh token for the next one. Using one twice ends the session."""
     return await service.refresh(body.refresh_token, db=db)
