@@ -10,9 +10,10 @@ from typing import NoReturn
 from taskiq import TaskiqEvents, TaskiqState
 
 from app.core.configs import check_settings, get_settings
+from app.core.db.installation import KeyPrefix
 from app.core.exceptions import ConfigError
 from app.core.modules import parts
-from app.core.runtime import open_runtime
+from app.core.runtime import open_runtime, runtime
 from app.core.services.log import configure_logging
 from app.core.services.providers import check_providers
 from app.core.services.queue import JobScheduler, make_broker
@@ -39,7 +40,7 @@ except ConfigError as exc:
     _refuse(str(exc))
 configure_logging(settings)
 
-broker = make_broker(settings)
+broker = make_broker(settings, KeyPrefix(settings.REDIS_KEY_PREFIX, lambda: runtime().database))
 scheduler = JobScheduler(broker)
 _opened = AsyncExitStack()
 

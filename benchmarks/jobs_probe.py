@@ -201,7 +201,7 @@ async def until_redis_holds(kit: Runtime, messages: int) -> None:
     """Wait for the background to have pushed them."""
     # A client of its own: that of the service gives up after 0.2 s.
     async with Redis.from_url(str(kit.settings.redis_url), socket_timeout=60) as redis, asyncio.timeout(300):
-        while await redis.llen(f"{kit.settings.REDIS_KEY_PREFIX}jobs") < messages:  # noqa: ASYNC110  a server is waited for
+        while await redis.llen(f"{await kit.key_prefix.get()}jobs") < messages:  # noqa: ASYNC110  a server is waited for
             await asyncio.sleep(0.02)
 
 

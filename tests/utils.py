@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import freezegun
 import httpx
 
+from app.core.db.installation import KeyPrefix
 from app.core.db.session import current_session, on_commit
 from app.core.runtime import runtime
 from app.core.services.events import BaseEvent, EventsServiceInterface
@@ -23,6 +24,11 @@ E = TypeVar("E", bound=BaseEvent)
 
 PASSWORD = "correct horse battery staple"
 """The password of every user a factory makes."""
+
+
+def key_prefix(text: str) -> KeyPrefix:
+    """A prefix of Redis keys that asks no database."""
+    return KeyPrefix(text, lambda: runtime().database)
 
 
 class CapturedMail:

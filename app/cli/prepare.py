@@ -8,6 +8,7 @@ from app.cli.console import database_errors, fail, load_registries
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
+    from app.core.runtime import Runtime
 
 
 def migrate_database(settings: "AppConfig") -> None:
@@ -44,5 +45,22 @@ async def _bootstrap(settings: "AppConfig") -> list[str]:
     from app.core.modules import parts
     from app.core.runtime import open_runtime
 
-    async with open_runtime(settings, run_jobs=False):
-        return [line for part in parts("bootstrap") for line in await part.bootstrap()]
+    async with open_runtime(settings, run_jobs=False) as opened:
+        news = [line for part in parts("bootstrap") for line in await part.bootstrap()]
+        return [*news, *await _shared_prefix(opened)]
+
+
+async def _shared_prefix(opened: "Runtime") -> list[str]:
+    """Claim an explicit `REDIS_KEY_PREFIX`; says so where another installation had claimed it."""
+    from redis.exceptions import RedisError
+
+    from app.core.db.installation import other_owner
+
+    prefix = opened.settings.REDIS_KEY_PREFIX
+    if opened.redis is None or prefix is None:
+        return []
+    try:
+        other = await other_owner(opened.redis, prefix, opened.database)
+    except RedisError:
+        return []
+    return [f"Installation {other} used REDIS_KEY_PREFIX={prefix} before: see kit doctor."] if other else []

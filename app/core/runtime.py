@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from taskiq import AsyncBroker
 
 from app.core.configs import AppConfig
+from app.core.db.installation import KeyPrefix
 from app.core.db.session import Database
 from app.core.exceptions import RuntimeNotOpen
 from app.core.services.background import Background
@@ -28,6 +30,9 @@ from app.core.services.queue import (
     make_broker,
 )
 
+DATABASE_SECONDS = 2.0
+"""How long a start waits for the database to say where the keys of Redis lie."""
+
 
 @dataclass
 class Runtime:
@@ -36,6 +41,7 @@ class Runtime:
     settings: AppConfig
     database: Database
     redis: Redis | None
+    key_prefix: KeyPrefix
     cache: CacheServiceInterface
     events: EventsServiceInterface
     queue: QueueServiceInterface
@@ -100,7 +106,11 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
     redis = connect_redis(settings.redis_url, settings.RATE_LIMITER_TIMEOUT_SECONDS) if settings.redis_url else None
     if redis:
         stack.push_async_callback(redis.aclose)
-    broker = make_broker(settings)
+    key_prefix = KeyPrefix(settings.REDIS_KEY_PREFIX, lambda: database)
+    if redis and key_prefix.known is None:
+        with suppress(RedisError, TimeoutError):  # who needs it asks again
+            await asyncio.wait_for(key_prefix.get(), DATABASE_SECONDS)
+    broker = make_broker(settings, key_prefix)
     await broker.startup()
     stack.push_async_callback(broker.shutdown)
     background = Background()
@@ -116,6 +126,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
         "settings": settings,
         "database": _database,
         "redis": redis,
+        "key_prefix": key_prefix,
         "broker": broker,
         "background": background,
         "waker": waker,
@@ -133,7 +144,8 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
         settings=settings,
         database=database,
         redis=redis,
-        cache=service("CACHE_PROVIDER", lambda: _cache(settings, stack)),
+        key_prefix=key_prefix,
+        cache=service("CACHE_PROVIDER", lambda: _cache(settings, key_prefix, stack)),
         events=service("EVENTS_PROVIDER", lambda: EventsService(_database, waker, background)),
         queue=queue,
         mail=service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue)),
@@ -177,7 +189,7 @@ def connect_redis(url: str, timeout: float) -> Redis:
     return Redis.from_pool(pool)
 
 
-def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
+def _cache(settings: AppConfig, prefix: KeyPrefix, stack: AsyncExitStack) -> CacheServiceInterface:
     store: MemoryStore | RedisStore
     max_seconds, max_bytes = settings.CACHE_MAX_SECONDS, settings.CACHE_MAX_VALUE_BYTES
     if settings.redis_url is None:
@@ -186,7 +198,6 @@ def _cache(settings: AppConfig, stack: AsyncExitStack) -> CacheServiceInterface:
         timeout = settings.CACHE_TIMEOUT_SECONDS
         redis = connect_redis(settings.redis_url, max(0.2, 2 * timeout))  # its own: a busy cache keeps no limit waiting
         stack.push_async_callback(redis.aclose)
-        prefix = f"{settings.REDIS_KEY_PREFIX}cache:"
         store = RedisStore(redis, prefix, timeout=timeout, max_seconds=max_seconds, max_bytes=max_bytes)
         stack.push_async_callback(store.close)
     return CacheService(store, max_value_bytes=max_bytes, max_seconds=max_seconds)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 from app.cli.doctor.services import clock_findings
 from app.core.configs import PROJECT_ROOT
 from app.core.db.base import utcnow
+from app.core.db.installation import Installation
 from app.core.db.jobs import Job, JobStatus
 from app.core.migrations.env import connected
 from tests.conftest import backend
@@ -129,8 +130,16 @@ def test_a_dozen_injected_faults_are_all_named(project: PlantedProject, database
         with redis_server(tmp_path, port):
             Redis(port=port).config_set("requirepass", "hidden")
             healthy = Checkup(project)
+            with connected(database) as connection:
+                connection.execute(insert(Installation).values(id=1, identity="ours"))
+                connection.commit()
+            Redis(port=port, password="hidden").set("shop:owner", "theirs")
+            shared = Checkup(project, REDIS_KEY_PREFIX="shop:")
         assert healthy.code == 0, healthy.output
         assert set.union(*healthy.states.values()) == {"ok"}, healthy.output
+
+        (foreign,) = shared.said("redis", "fault")
+        assert foreign.startswith("another installation uses REDIS_KEY_PREFIX=shop: there: ")
 
         # The Redis has stopped: the first fault. The others:
         replace(folder / "requirements.txt", "alembic==", "alembic==0.")

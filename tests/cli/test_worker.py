@@ -22,6 +22,7 @@ from app.core.services.queue import make_broker
 from app.core.services.queue.broker import RUN_ONCE_TASK
 from tests.faults.journal import Journal
 from tests.processes import environment, kit, served_settings, started, wait_for
+from tests.utils import key_prefix
 
 
 class Stage:
@@ -60,7 +61,7 @@ class Stage:
 async def hand_over(task: str, settings: dict[str, str]) -> None:
     """What `push(..., durable=False)` sends."""
     url, prefix = settings["REDIS_URL"], settings["REDIS_KEY_PREFIX"]
-    broker = make_broker(AppConfig(REDIS_URL=SecretStr(url), REDIS_KEY_PREFIX=prefix))
+    broker = make_broker(AppConfig(REDIS_URL=SecretStr(url), REDIS_KEY_PREFIX=prefix), key_prefix(prefix))
     kicker: AsyncKicker[..., None] = AsyncKicker(RUN_ONCE_TASK, broker, labels={})
     await kicker.kiq(task=task, payload={})
     await broker.shutdown()

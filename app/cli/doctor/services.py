@@ -143,6 +143,7 @@ def redis() -> Iterator[Finding]:
     from redis import Redis, RedisError
 
     from app.core.configs import app_config
+    from app.core.db.installation import owner_key
     from app.core.services.log.redaction import clean_text
 
     if app_config.redis_url is None:
@@ -153,14 +154,33 @@ def redis() -> Iterator[Finding]:
         with Redis.from_url(app_config.redis_url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS) as client:
             client.ping()
             info = client.info()
+            owner = client.get(owner_key(app_config.REDIS_KEY_PREFIX)) if app_config.REDIS_KEY_PREFIX else None
     except (RedisError, OSError) as exc:
         yield fault("redis", f"{shown} does not answer: {reason(exc)}", "start it, or correct REDIS_URL")
         return
+    if owner and (ours := _identity()) and ours != owner.decode(errors="replace"):
+        what = f"another installation uses REDIS_KEY_PREFIX={app_config.REDIS_KEY_PREFIX} there: cache, limits and"
+        yield fault("redis", f"{what} wake-ups are shared", "leave REDIS_KEY_PREFIX unset, or give each its own")
     limited, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
     if limited and policy == "noeviction":
         what = f"{shown} refuses to write when its {limited // 2**20} MiB are full"
         yield warning("redis", what, "set maxmemory-policy to allkeys-lru: everything in it can be lost")
     yield ok("redis", f"{shown}, version {info['redis_version']}, {policy if limited else 'without a memory limit'}")
+
+
+def _identity() -> str | None:
+    """Of this installation; None where it has none yet, or the database cannot say."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.core.configs import app_config
+    from app.core.db.installation import IDENTITY
+    from app.core.migrations.env import reading
+
+    try:
+        with reading(app_config.database_url) as connection:
+            return connection.scalar(IDENTITY)
+    except (SQLAlchemyError, OSError):
+        return None
 
 
 def mail() -> list[Finding]:

@@ -53,7 +53,7 @@ class ConfigurableRateLimiter(RateLimiter):
         if key in counted:
             return
         counted[key] = None
-        verdict = await _stores.decide(self._windows, key, settings.REDIS_KEY_PREFIX)
+        verdict = await _stores.decide(self._windows, key)
         counted[key] = self._counted(connection, verdict)
         _refuse_beyond(verdict)
 
@@ -66,7 +66,7 @@ class ConfigurableRateLimiter(RateLimiter):
         settings = configured(connection, get_settings)
         if settings.RATE_LIMITER_ENABLED:
             key = await self._key(connection, "messages")
-            _refuse_beyond(await _stores.decide(self._windows, key, settings.REDIS_KEY_PREFIX))
+            _refuse_beyond(await _stores.decide(self._windows, key))
 
     async def _key(self, connection: HTTPConnection, *kind: str) -> str:
         rate = self._windows.rate

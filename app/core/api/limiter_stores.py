@@ -26,17 +26,17 @@ class Stores:
         self._failed_at = float("-inf")
         self._ask_again = float("-inf")
 
-    async def decide(self, limit: Windows, key: str, prefix: str) -> Verdict:
+    async def decide(self, limit: Windows, key: str) -> Verdict:
         """Whether one more call fits."""
         item = limit.wrap_item(key)
-        shared = await self._ask_redis(limit, item, f"{prefix}limit:")
+        shared = await self._ask_redis(limit, item)
         if shared is not None and not shared.allowed:
             return shared
         own = limit.admit(item)
         # Both may differ at the edge of a window, by the delay of the network: Redis counts, unless it failed lately.
         return own if shared is None or self._failed_within(limit.rate.interval / 1000) else shared
 
-    async def _ask_redis(self, limit: Windows, item: RateItem, prefix: str) -> Verdict | None:
+    async def _ask_redis(self, limit: Windows, item: RateItem) -> Verdict | None:
         redis, settings, now = runtime().redis, runtime().settings, time.monotonic()
         if redis is None or now < self._ask_again:
             return None
@@ -44,7 +44,8 @@ class Stores:
             self._ask_again = now + REDIS_PAUSE  # one call finds out for all
         try:
             async with asyncio.timeout(settings.RATE_LIMITER_TIMEOUT_SECONDS):
-                verdict = await limit.admit_shared(item, redis, prefix)
+                prefix = await runtime().key_prefix.get()
+                verdict = await limit.admit_shared(item, redis, f"{prefix}limit:")
         except (RedisError, OSError) as exc:
             self._failed_at = time.monotonic()
             self._ask_again = self._failed_at + REDIS_PAUSE

@@ -80,7 +80,7 @@ class AppConfig(BaseConfig):
     REDIS_URL: SecretStr | None = None
     REDIS_HOST: str | None = None
     REDIS_PORT: int = 6379
-    REDIS_KEY_PREFIX: str = "kit:"
+    REDIS_KEY_PREFIX: str | None = None
 
     WORKER_IN_APP: bool | None = None
     JOBS_CONCURRENCY: int = Field(default=10, ge=1)

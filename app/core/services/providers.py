@@ -20,7 +20,7 @@ INTERFACES: dict[str, type[Any]] = {
 }
 """What the class that each setting names must implement."""
 
-OFFERED = ("settings", "database", "redis", "broker", "background", "waker", "queue", "sender")
+OFFERED = ("settings", "database", "redis", "key_prefix", "broker", "background", "waker", "queue", "sender")
 """What its `__init__` may ask for, by name; `queue` comes after QUEUE_PROVIDER itself."""
 
 

@@ -188,7 +188,7 @@ class TestRedis:
     async def test_while_it_answers_only_its_clock_counts(self, redis: Redis) -> None:
         limit, key = windows(1, 60_000), str(uuid4())
         assert limit.admit(limit.wrap_item(key)).allowed
-        decisions = [await Stores().decide(limit, key, runtime().settings.REDIS_KEY_PREFIX) for _ in range(2)]
+        decisions = [await Stores().decide(limit, key) for _ in range(2)]
         assert [decision.allowed for decision in decisions] == [True, False]
 
     async def test_two_processes_share_them(self, redis: Redis) -> None:
@@ -198,7 +198,7 @@ class TestRedis:
         settings = runtime().settings
         # patient, unlike the service's own: this is about the window, not about time-outs
         patient = Redis.from_url(str(settings.redis_url), socket_timeout=10)
-        item, prefix = one.wrap_item(name), settings.REDIS_KEY_PREFIX
+        item, prefix = one.wrap_item(name), str(settings.REDIS_KEY_PREFIX)
         decisions = await asyncio.gather(
             *(limit.admit_shared(item, patient, prefix) for limit in (one, other) for _ in range(30))
         )
@@ -229,7 +229,7 @@ class TestRedisAway:
     async def test_it_is_said_once(self, dead_redis: None) -> None:
         stores = Stores()
         with captured_log() as lines:
-            await asyncio.gather(*(stores.decide(windows(1, 60_000), str(uuid4()), "kit-test:") for _ in range(9)))
+            await asyncio.gather(*(stores.decide(windows(1, 60_000), str(uuid4())) for _ in range(9)))
         assert [line["event"] for line in lines.all()] == ["limits are counted per process: Redis does not answer"]
 
     async def test_one_that_accepts_and_never_answers_costs_a_quarter_of_a_second_once(
@@ -248,7 +248,7 @@ class TestRedisAway:
         stores, key = Stores(), str(uuid4())
 
         async def allowed() -> bool:
-            return (await stores.decide(windows(3, 60_000), key, "kit-test:")).allowed
+            return (await stores.decide(windows(3, 60_000), key)).allowed
 
         async with connect_redis(f"redis://{host}:{port}/0", 0.2) as silent:
             runtime().redis = silent
@@ -274,7 +274,7 @@ class TestRedisAway:
         stores = Stores()
 
         async def ask() -> None:
-            await stores.decide(windows(1, 60_000), str(uuid4()), "kit-test:")
+            await stores.decide(windows(1, 60_000), str(uuid4()))
 
         async with connect_redis(f"redis://{host}:{port}/0", 0.2) as broken:
             runtime().redis = broken
@@ -299,12 +299,12 @@ class TestRedisAway:
         limit = windows(1, 60_000)
         with captured_log() as lines:
             runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
-            await stores.decide(limit, str(uuid4()), runtime().settings.REDIS_KEY_PREFIX)
+            await stores.decide(limit, str(uuid4()))
             runtime().redis = redis
             deadline = time.monotonic() + REDIS_PAUSE + 5
             while not lines.all("limits are shared through Redis again"):
                 assert time.monotonic() < deadline
-                await stores.decide(limit, str(uuid4()), runtime().settings.REDIS_KEY_PREFIX)
+                await stores.decide(limit, str(uuid4()))
                 await asyncio.sleep(0.05)
 
 

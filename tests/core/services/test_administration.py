@@ -158,7 +158,7 @@ class TestPurge:
 class TestWake:
     async def test_a_redis_that_is_away_costs_no_error(self, kit: Runtime) -> None:
         update = {"REDIS_URL": "redis://127.0.0.1:1/0"}
-        broker = make_broker(type(kit.settings).model_validate(kit.settings.model_dump() | update))
+        broker = make_broker(type(kit.settings).model_validate(kit.settings.model_dump() | update), kit.key_prefix)
         assert not await wake_workers(broker, [1])
         await broker.shutdown()
 

@@ -26,6 +26,7 @@ from app.core.services.queue.broker import run_once, wake
 from tests.core.services.conftest import make_runner, rolled_back, running, until
 from tests.core.services.stage import CurtainRaised, Play, Stage
 from tests.processes import free_port, redis_server
+from tests.utils import key_prefix
 
 Jobs = Callable[[], Awaitable[Sequence[Job]]]
 
@@ -207,7 +208,7 @@ class TestRedis:
     async def broker(self, port: int) -> AsyncIterator[AsyncBroker]:
         """Of a Redis that the test starts and stops."""
         settings = AppConfig.model_validate({"REDIS_URL": f"redis://127.0.0.1:{port}", "REDIS_KEY_PREFIX": "test:"})
-        broker = make_broker(settings)
+        broker = make_broker(settings, key_prefix("test:"))
         yield broker
         await broker.shutdown()
 

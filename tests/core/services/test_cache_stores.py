@@ -26,7 +26,7 @@ from app.core.services.cache.memory import ENTRY_BYTES, SWEEP_EVERY
 from app.core.services.cache.redis import OWED
 from tests.conftest import backend
 from tests.processes import free_port, kill, redis_server, until
-from tests.utils import freeze
+from tests.utils import freeze, key_prefix
 
 TIMEOUT = 0.5
 """Longer than by default: where tests run, Redis often has to wait for its turn."""
@@ -151,7 +151,7 @@ class TestRedis:
 
     @pytest.fixture
     async def store(self, redis: Redis, patience: float) -> AsyncIterator[RedisStore]:
-        store = RedisStore(redis, "kit:cache:", timeout=patience, max_bytes=10_000)
+        store = RedisStore(redis, key_prefix("kit:"), timeout=patience, max_bytes=10_000)
         yield store
         await store.close()
 

@@ -16,6 +16,7 @@ from app.core.services.cache import CacheService, RedisStore
 from app.core.services.events import BaseEvent
 from tests.core.services.conftest import rolled_back
 from tests.processes import free_port
+from tests.utils import key_prefix
 
 
 class RoleChanged(BaseEvent):
@@ -82,7 +83,7 @@ async def test_at_once_and_at_most_once_where_it_need_not_be_durable(kit: Runtim
 async def test_is_tried_again_while_the_cache_cannot_be_reached(
     kit: Runtime, committed: Database, drain: Drain, jobs: Jobs, due: Callable[[], Awaitable[None]], name: str
 ) -> None:
-    store = RedisStore(Redis(port=free_port(), socket_connect_timeout=0.2), "test:")
+    store = RedisStore(Redis(port=free_port(), socket_connect_timeout=0.2), key_prefix("test:"))
     reached, kit.cache = kit.cache, CacheService(store)
     try:
         async with committed.session_scope():

@@ -3,20 +3,26 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy import make_url, select
 
 from app.core.configs import PROJECT_ROOT, AppConfig
 from app.core.db.base import utcnow
+from app.core.db.installation import KeyPrefix, identity_of, other_owner
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime, open_runtime, runtime
-from app.core.services.cache import CacheService
+from app.core.services.cache import CacheService, RedisStore
 from app.core.services.mail import CaptureMailService, SMTPMailService
+from tests.conftest import backend
 from tests.core.services.conftest import rolled_back, until
 from tests.core.services.stage import CurtainRaised, Play, Stage
 
@@ -108,3 +114,78 @@ def test_before_anything_is_open_the_error_says_what_to_do() -> None:
     code = "from app.core.runtime import runtime; runtime()"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     assert "RuntimeNotOpen: the application is not started: use its lifespan" in done.stderr
+
+
+def url_of(database: Database) -> SecretStr:
+    return SecretStr(database.engine.url.render_as_string(hide_password=False))
+
+
+@pytest.fixture
+async def other(committed: Database) -> AsyncIterator[Database]:
+    """The database of another service."""
+    url = backend.copy()
+    database = Database.connect(url)
+    yield database
+    await database.close()
+    backend.drop(url)
+
+
+@pytest.fixture
+async def redis(kit: Runtime) -> AsyncIterator[Redis]:
+    """A Redis to look into; what the test writes below `kit:` is removed."""
+    if kit.redis is None:
+        pytest.skip("needs Redis")
+    async with Redis.from_url(str(kit.settings.redis_url), socket_timeout=10) as redis:
+        before = {key async for key in redis.scan_iter("kit:*")}
+        yield redis
+        for key in {key async for key in redis.scan_iter("kit:*")} - before:
+            await redis.delete(key)
+
+
+class TestOneRedis:
+    """Services with databases of their own keep apart; processes on one database share."""
+
+    def service(self, database: Database, **settings: Any) -> AppConfig:
+        return AppConfig(DATABASE_URL=url_of(database), **{"REDIS_KEY_PREFIX": None, **settings})
+
+    async def test_two_services_do_not_read_each_other(
+        self, redis: Redis, committed: Database, other: Database
+    ) -> None:
+        async with open_runtime(self.service(committed), run_jobs=False) as one:
+            await one.cache.set("shared", "mine", ttl=60)
+            async with open_runtime(self.service(other), run_jobs=False) as two:
+                assert await two.cache.get("shared") is None
+                assert await two.key_prefix.get() != await one.key_prefix.get()
+            async with open_runtime(self.service(committed), run_jobs=False) as again:
+                assert await again.cache.get("shared") == "mine"
+
+    async def test_processes_that_start_at_once_agree(self, redis: Redis, committed: Database) -> None:
+        prefixes = await asyncio.gather(*(KeyPrefix(None, lambda: committed).get() for _ in range(5)))
+        assert len(set(prefixes)) == 1
+
+    async def test_without_the_database_redis_counts_as_away_until_it_answers(
+        self, redis: Redis, committed: Database, other: Database
+    ) -> None:
+        nowhere = Database.connect(make_url("postgresql+psycopg://nobody@127.0.0.1:1/nothing"))
+        used, prefix = [nowhere], KeyPrefix(None, lambda: used[0])
+        store = RedisStore(redis, prefix, timeout=10)
+        with pytest.raises(RedisConnectionError):
+            await prefix.get()
+        assert not await store.write("key", b"value", 60, ())
+        assert not await store.remove(["key"])
+        used[0] = committed
+        await until(lambda: prefix.known is not None)
+        async with asyncio.timeout(60):
+            while not await store.write("key", b"value", 60, ()):  # noqa: ASYNC110  a server is waited for
+                await asyncio.sleep(0.05)
+        assert await redis.get(f"{prefix.known}cache:k:key") == b"value"
+        await store.close()
+
+    async def test_a_foreign_owner_of_an_explicit_prefix_is_named(
+        self, redis: Redis, committed: Database, other: Database
+    ) -> None:
+        ours = await identity_of(committed)
+        prefix = f"kit:{uuid4()}:"
+        assert await other_owner(redis, prefix, committed) is None
+        assert await other_owner(redis, prefix, committed) is None
+        assert await other_owner(redis, prefix, other) == ours

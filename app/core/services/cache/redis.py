@@ -7,8 +7,10 @@ from secrets import token_urlsafe
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from app.core.db.installation import KeyPrefix
 from app.core.services.cache.link import TIMEOUT, Away, RedisLink
 from app.core.services.cache.names import matcher
 from app.core.services.cache.store import CacheStore, Found, Tokens
@@ -23,15 +25,16 @@ Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
 
 class RedisStore(CacheStore):
-    """Below `prefix`. While Redis is away every read is a miss; what should have been forgotten is forgotten after.
+    """While Redis is away every read is a miss; what should have been forgotten is forgotten after.
 
-    It counts as away where a call gets no answer within `timeout` seconds; timeouts of `redis` must be longer.
+    Keys begin with `<prefix>cache:`. It counts as away where a call gets no answer within `timeout` seconds;
+    timeouts of `redis` must be longer.
     """
 
     def __init__(
         self,
         redis: Redis,
-        prefix: str,
+        prefix: KeyPrefix,
         *,
         timeout: float = TIMEOUT,
         max_seconds: float = 86400,
@@ -46,6 +49,8 @@ class RedisStore(CacheStore):
         self._owed_patterns: set[tuple[str, str]] = set()
         self._owes_everything = False
         self._refused = False
+        if prefix.known is None:
+            self._link.give_up(RedisConnectionError())
 
     async def close(self) -> None:
         """Stop looking for whether Redis is back."""
@@ -124,10 +129,10 @@ class RedisStore(CacheStore):
         return True
 
     def _key(self, name: str) -> bytes:
-        return f"{self._prefix}k:{name}".encode("utf-8", "surrogatepass")
+        return f"{self._prefix.known}cache:k:{name}".encode("utf-8", "surrogatepass")
 
     def _tags(self, names: Collection[str]) -> list[bytes]:
-        return [f"{self._prefix}t:{name}".encode("utf-8", "surrogatepass") for name in names]
+        return [f"{self._prefix.known}cache:t:{name}".encode("utf-8", "surrogatepass") for name in names]
 
     async def _sweep(self, namespace: str, pattern: str, step: Step) -> None:
         """Remove what fits, a batch a step: a Redis with millions of keys goes on answering others."""
@@ -151,7 +156,7 @@ class RedisStore(CacheStore):
 
     def _owe(self, reason: Exception) -> None:
         """See that what could not be deleted now is deleted before Redis is read again."""
-        if len(self._owed) + len(self._owed_patterns) > OWED:
+        if self._prefix.known is None or len(self._owed) + len(self._owed_patterns) > OWED:
             self._owes_everything = True
             self._owed.clear()
             self._owed_patterns.clear()
@@ -160,9 +165,10 @@ class RedisStore(CacheStore):
 
     async def _pay(self) -> None:
         """Forget what is owed, and what comes to be owed meanwhile."""
+        prefix = await self._prefix.get()
         while self._owes_everything or self._owed or self._owed_patterns:
             if self._owes_everything:
-                async for names in self._scan(_glob(self._prefix.encode(), b"") + b"*", _now):
+                async for names in self._scan(_glob(f"{prefix}cache:".encode(), b"") + b"*", _now):
                     await self._unlink(names, _now)
                 self._owes_everything = False
             owed, patterns = list(self._owed), list(self._owed_patterns)

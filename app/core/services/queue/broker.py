@@ -13,6 +13,7 @@ from taskiq import AsyncBroker, BrokerMessage, InMemoryBroker
 from taskiq_redis import ListQueueBroker
 
 from app.core.configs import AppConfig
+from app.core.db.installation import KeyPrefix
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
 from app.core.services.queue.execution import run_task
@@ -32,10 +33,10 @@ class RowIdBroker(ListQueueBroker):
     It does not acknowledge. Nothing is lost by that: the rows are in the database.
     """
 
-    def __init__(self, url: str, queue_name: str) -> None:
+    def __init__(self, url: str, prefix: KeyPrefix) -> None:
+        self._prefix = prefix
         super().__init__(
             url,
-            queue_name=queue_name,
             max_connection_pool_size=2,
             socket_connect_timeout=5,
             socket_timeout=_LISTEN_SECONDS + 5,  # redis-py's default of 5 s would cut every quiet wait
@@ -54,7 +55,10 @@ class RowIdBroker(ListQueueBroker):
     async def kick(self, message: BrokerMessage) -> None:
         """Publish, or fail within seconds."""
         async with Redis(connection_pool=self._publishing) as redis:
-            await redis.lpush(self.queue_name, message.message)
+            await redis.lpush(await self._list(), message.message)
+
+    async def _list(self) -> str:
+        return f"{await self._prefix.get()}jobs"
 
     async def shutdown(self) -> None:
         """Close the connections."""
@@ -67,7 +71,7 @@ class RowIdBroker(ListQueueBroker):
         while True:
             try:
                 async with Redis(connection_pool=self.connection_pool) as redis:
-                    message: Any = await redis.brpop([self.queue_name], timeout=_LISTEN_SECONDS)
+                    message: Any = await redis.brpop([await self._list()], timeout=_LISTEN_SECONDS)
             except (RedisError, OSError) as exc:
                 if not pause:
                     logger.error("Redis cannot be reached: jobs are found by looking", error=type(exc).__name__)
@@ -79,13 +83,13 @@ class RowIdBroker(ListQueueBroker):
                 yield message[1]
 
 
-def make_broker(settings: AppConfig) -> AsyncBroker:
+def make_broker(settings: AppConfig, prefix: KeyPrefix) -> AsyncBroker:
     """The broker the settings ask for; nothing is connected yet."""
     broker: AsyncBroker
     if settings.redis_url is None:
         broker = InMemoryBroker(await_inplace=True)  # so that closing waits for what was handed over
     else:
-        broker = RowIdBroker(settings.redis_url, f"{settings.REDIS_KEY_PREFIX}jobs")
+        broker = RowIdBroker(settings.redis_url, prefix)
     broker.register_task(wake, task_name=WAKE_TASK)
     broker.register_task(run_once, task_name=RUN_ONCE_TASK)
     return broker
