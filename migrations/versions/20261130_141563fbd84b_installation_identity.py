@@ -1,7 +1,7 @@
 """installation identity
 
 Revision ID: 141563fbd84b
-Revises: 3c1f9b70d2ae
+Revises: 1b0c7caea513
 Create Date: 2026-11-30 10:13:17.572416+00:00
 """
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "141563fbd84b"
-down_revision: str | Sequence[str] | None = "3c1f9b70d2ae"
+down_revision: str | Sequence[str] | None = "1b0c7caea513"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
