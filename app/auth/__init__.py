@@ -1,6 +1,6 @@
 """Accounts, sessions and tokens: who is calling, and what they may do."""
 
-from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, auth_gateway, current_user, get_gateway
+from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, current_user
 from app.auth.events import (
     EmailAddressChanged,
     EmailAddressVerified,
@@ -22,7 +22,7 @@ from app.auth.events import (
     UserUpdated,
 )
 from app.auth.exceptions import ActionNotAllowed
-from app.auth.gateway import AuthGatewayInterface
+from app.auth.gateway import AuthGatewayInterface, auth_gateway, get_gateway
 from app.auth.models import UserStatus
 from app.auth.policies.permissions import requires_permission
 from app.auth.routers import router_v1

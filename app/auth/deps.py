@@ -5,13 +5,11 @@ from typing import Annotated, NamedTuple, TypeAlias
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from fastapi.security import OAuth2PasswordBearer
-from typing_extensions import deprecated
 
 from app.auth.config import AuthConfig, get_auth_config
 from app.auth.events import Origin
 from app.auth.exceptions import AccountNotActive, InvalidAccessToken
-from app.auth.gateway import AuthGateway as Gateway
-from app.auth.gateway import AuthGatewayInterface
+from app.auth.gateway import AuthGatewayInterface, get_gateway
 from app.auth.repositories.sessions import RefreshTokenRepository, SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
@@ -243,17 +241,6 @@ async def user_service(
         events=events,
         queue=queue,
     )
-
-
-async def get_gateway() -> AuthGatewayInterface:
-    """What other modules ask this one; plainly callable where there is no request."""
-    return Gateway(users=UserRepository())
-
-
-@deprecated("auth_gateway is called get_gateway now")
-async def auth_gateway() -> AuthGatewayInterface:
-    """The former name of `get_gateway`."""
-    return await get_gateway()
 
 
 Logins = Annotated[LoginService, Depends(login_service)]

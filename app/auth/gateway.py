@@ -62,6 +62,17 @@ class AuthGateway(AuthGatewayInterface):
             return await self.users.get_list(db=db, params=params, into=UserDTO)
 
 
+async def get_gateway() -> AuthGatewayInterface:
+    """The gateway, as a dependency; plainly callable where there is no request."""
+    return AuthGateway(users=UserRepository())
+
+
+@deprecated("auth_gateway is called get_gateway now")
+async def auth_gateway() -> AuthGatewayInterface:
+    """The former name of `get_gateway`."""
+    return await get_gateway()
+
+
 @asynccontextmanager
 async def _unit() -> AsyncIterator[AsyncSession]:
     if session := current_session():

@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.audit.listeners import record_failed_login
+from app.audit.listeners import record_created_user, record_deleted_user, record_failed_login
 from app.audit.models import AuditEvent, Outcome
 from app.audit.repositories import AuditEventRepository
 from app.audit.schemas import AuditEventListParams
 from app.audit.services import AuditService
 from app.audit.tasks import PurgeExpired
-from app.auth import AuthGatewayInterface, LoginFailed, UserDTO, get_gateway
+from app.auth import AuthGatewayInterface, LoginFailed, UserCreated, UserDeleted, UserDTO, get_gateway
 from app.core.db import Database, ListParams, PaginatedResult, utcnow
 from app.core.deps import queue_service
 from app.core.services.events import ListenedEvent
@@ -64,6 +65,16 @@ class TestRecord:
         assert (row.event_id, row.kind, row.outcome) == (heard.id, "login_failed", Outcome.FAILURE)
         assert (row.actor_id, row.subject_id, row.details) == (None, 3, {"reason": "wrong_password"})
         assert row.occurred_at == heard.occurred_at
+
+    @pytest.mark.parametrize(
+        ("kind", "listens"), [(UserCreated, record_created_user), (UserDeleted, record_deleted_user)]
+    )
+    async def test_who_it_was_is_no_detail(self, db: AsyncSession, kind: Any, listens: Any) -> None:
+        """An event is kept for a year; names are asked of the gateway, which forgets who is deleted."""
+        await listens(ListenedEvent(kind.__event_name__, kind(id=3, email="ann@example.com", username="ann")))
+
+        row = (await db.scalars(select(AuditEvent))).one()
+        assert (row.subject_id, row.details) == (3, {})
 
     async def test_five_times_at_once_too(self, committed: Database) -> None:
         heard = failed_login()

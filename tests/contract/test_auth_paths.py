@@ -14,7 +14,7 @@ PUBLISHED = {
     "app.auth.emails.templates": "Welcome",
     "app.auth.events": "UserCreated UserDeleted",
     "app.auth.exceptions": "ActionNotAllowed",
-    "app.auth.gateway": "AuthGateway AuthGatewayInterface",
+    "app.auth.gateway": "AuthGateway AuthGatewayInterface get_gateway",
     "app.auth.models": "User UserStatus",
     "app.auth.policies": "",
     "app.auth.routes.v1.users": "router",
