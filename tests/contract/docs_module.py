@@ -105,7 +105,7 @@ def _imported(code: str) -> dict[str, str]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
-                only = ast.Import([alias])
+                only: ast.stmt = ast.Import([alias])
                 if isinstance(node, ast.ImportFrom):
                     only = ast.ImportFrom(node.module, [alias], node.level)
                 found[(alias.asname or alias.name).partition(".")[0]] = ast.unparse(only)
