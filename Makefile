@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test e2e fuzz faults bench check format migrate coverage clean
+.PHONY: help setup run dev demo test e2e fuzz faults bench check lint format fmt migrate upgrade coverage clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,10 +60,7 @@ faults: $(VENV)/.development ## kill servers, workers, Redis and connections 100
 bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS=jobs measures jobs, --json is for programs
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-check: $(VENV)/.development ## lint, format, types, boundaries, locked dependencies, migrations, routes, generated documents
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+check: lint ## lint, format, types, boundaries, locked dependencies, migrations, routes, generated documents
 	$(BIN)/pytest -q tests/architecture tests/contract/test_locked.py tests/contract/test_settings_sample.py
 	cd examples/shop_reviews && ../../$(BIN)/mypy .
 	$(BIN)/kit openapi --check
@@ -71,11 +68,21 @@ check: $(VENV)/.development ## lint, format, types, boundaries, locked dependenc
 	$(BIN)/kit migrate check --scratch
 	$(BIN)/kit routes --check >/dev/null
 
+lint: $(VENV)/.development ## lint, format and types alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
 format: $(VENV)/.development ## repair what can be repaired, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-migrate: $(VENV)/.runtime ## bring the database up to date
+fmt: format ## the same
+
+migrate: $(VENV)/$(if $(m),.development,.runtime) ## bring the database up to date; m="add orders" writes a revision instead
+	@if [ -n "$$m" ]; then exec $(BIN)/kit migrate revision --message "$$m"; else exec $(BIN)/kit migrate; fi
+
+upgrade: $(VENV)/.runtime ## bring the database up to date
 	@exec $(BIN)/kit migrate
 
 coverage: $(VENV)/.development ## test with branch coverage, and fail below the limit in pyproject.toml

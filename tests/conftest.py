@@ -16,9 +16,11 @@ os.environ.update(backend.environment())
 
 import httpx  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
+from fastapi.testclient import TestClient  # noqa: E402
 from sqlalchemy.engine import URL  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession  # noqa: E402
 
+from app.core.configs import get_settings  # noqa: E402
 from app.core.db.session import Database  # noqa: E402
 from app.core.migrations.migrate import upgrade  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
@@ -128,6 +130,18 @@ async def client(request: pytest.FixtureRequest, app: FastAPI) -> AsyncIterator[
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=("192.0.2.1", 50000))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield http
+
+
+@pytest.fixture
+def sync_client(template: URL) -> Iterator[TestClient]:
+    """FastAPI's client for tests that are no coroutines and for websockets, with a database of its own."""
+    url = backend.copy()
+    settings = get_settings().model_copy(update={"DATABASE_URL": url.render_as_string(hide_password=False)})
+    try:
+        with TestClient(create_app(settings, run_jobs=False), raise_server_exceptions=False) as http:
+            yield http
+    finally:
+        backend.drop(url)
 
 
 @pytest.fixture

@@ -1,8 +1,13 @@
 """The `kit` command. Each command imports what it needs when it runs, so that `kit --help` answers at once."""
 
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from app.cli import demo, doctor, migrate, model, module, openapi, ready, routes, run, secrets, worker
+from app.cli.console import set_log_level
 from app.cli.jobs import jobs
 from app.cli.mail import mail
 from app.cli.module_commands import add_module_groups
@@ -10,7 +15,6 @@ from app.cli.task import task
 
 app = typer.Typer(
     name="kit",
-    help="Run and look after this service.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -33,6 +37,30 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(task, name="task")
 app.add_typer(mail, name="mail")
 add_module_groups(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        typer.echo(f"{project['name']} {project['version']}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log everything: LOG_LEVEL=DEBUG.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Log errors alone, and say nothing but what was asked for.")
+    ] = False,
+) -> None:
+    """Run and look after this service."""
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other")
+    if verbose or quiet:
+        set_log_level("DEBUG" if verbose else "ERROR")
 
 
 def main() -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -19,11 +20,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log_level: str | None = None
+
 
 def fail(message: str) -> NoReturn:
     """End the program: say why in red, exit code 1."""
     typer.secho(message, fg=typer.colors.RED, err=True)
     raise typer.Exit(1)
+
+
+def say(message: str, **style: Any) -> None:
+    """Tell what was done, on the standard output; `kit --quiet` leaves it out."""
+    if not is_quiet():
+        typer.secho(message, **style)
+
+
+def set_log_level(level: Literal["DEBUG", "ERROR"]) -> None:
+    """Log from `level` up, in the processes that this one starts too; at ERROR `say` is silent."""
+    global _log_level  # noqa: PLW0603  an option of the whole program
+    os.environ["LOG_LEVEL"] = _log_level = level
+
+
+def is_quiet() -> bool:
+    """Whether `kit --quiet` was given."""
+    return _log_level == "ERROR"
 
 
 def load_settings() -> "AppConfig":
@@ -36,7 +56,12 @@ def load_settings() -> "AppConfig":
         check_settings()
         for config in BaseConfig.known:
             config()
-        return get_settings()
+        settings = get_settings()
+    if _log_level:
+        from app.core.services.log import configure_logging
+
+        configure_logging(settings, sys.stderr.buffer)
+    return settings
 
 
 @contextmanager
@@ -95,12 +120,12 @@ def write_or_compare(path: Path, text: str, command: str, *, check: bool) -> Non
     """Write a document that is made from the code, or end the program where it is not what the code says."""
     if not check:
         path.write_text(text, encoding="utf-8")
-        typer.echo(f"{path} is written.")
+        say(f"{path} is written.")
         return
     name = f"{path.parent.name}/{path.name}"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         fail(f"{name} is not what the code says. If the change is meant: .venv/bin/{command}")
-    typer.echo(f"{name} is what the code says.")
+    say(f"{name} is what the code says.")
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from app.cli.console import fail, load_settings
+from app.cli.console import fail, load_settings, say
 from app.cli.readme import BASE_URL, bash_blocks
 from app.cli.run import answers, listen
 
@@ -40,7 +40,7 @@ def demo() -> None:
         environment |= {"FIRST_USER_PASSWORD": password, "ADMIN_PASSWORD": password}
         if error := walk(PROJECT_ROOT / "README.md", Path(folder), environment):
             fail(error)
-    typer.secho("Every call of the README works.", fg=typer.colors.GREEN)
+    say("Every call of the README works.", fg=typer.colors.GREEN)
 
 
 def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None:

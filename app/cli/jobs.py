@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import fail, load_settings, show_json, show_table, with_runtime
+from app.cli.console import fail, load_settings, say, show_json, show_table, with_runtime
 
 if TYPE_CHECKING:
     from app.core.db.jobs import Job, JobStatus
@@ -92,9 +92,9 @@ def retry(
         return done, states, woken
 
     done, states, woken = with_runtime(work)
-    typer.echo(f"{_jobs(done)} due now." if done else "Nothing to run again.")
+    say(f"{_jobs(done)} due now." if done else "Nothing to run again.")
     if done:
-        typer.echo("A worker is told." if woken else "Whoever runs jobs finds them at the next look.")
+        say("A worker is told." if woken else "Whoever runs jobs finds them at the next look.")
     _report(ids or [], done, states, "not run again: only what failed, died or was cancelled is, once per key")
 
 
@@ -110,7 +110,7 @@ def cancel(ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=
             return [job_id for job_id in ids if await opened.queue.cancel(job_id)], states
 
     done, states = with_runtime(work)
-    typer.echo(f"{_jobs(done)} cancelled." if done else "Nothing to cancel.")
+    say(f"{_jobs(done)} cancelled." if done else "Nothing to cancel.")
     _report(ids, done, states, "not cancelled")
 
 
@@ -130,7 +130,7 @@ def purge(
             return await purge_jobs(db=db, before=utcnow() - age, dead=dead)
 
     removed = with_runtime(work)
-    typer.echo(f"Removed: {', '.join(f'{count} {status}' for status, count in removed.items())}.")
+    say(f"Removed: {', '.join(f'{count} {status}' for status, count in removed.items())}.")
 
 
 def _statuses(names: Sequence[str]) -> "list[JobStatus]":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import database_errors, fail, load_settings, show_json, show_table
+from app.cli.console import database_errors, fail, load_settings, say, show_json, show_table
 from app.cli.prepare import migrate_database, quiet_alembic
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def migrate(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         settings = load_settings()
         migrate_database(settings)
-        typer.echo(f"{settings.database_url.render_as_string(hide_password=True)} is up to date.")
+        say(f"{settings.database_url.render_as_string(hide_password=True)} is up to date.")
 
 
 @app.command()
@@ -39,7 +39,7 @@ def upgrade(revision: Annotated[str, typer.Argument()] = "head", timeline: OneTi
         ran = migrations.upgrade(revision, timeline)
     for info in ran:
         typer.echo(_line(info))
-    typer.echo("Done." if ran else "Nothing was pending.")
+    say("Done." if ran else "Nothing was pending.")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # `-1` is no option
@@ -52,7 +52,7 @@ def downgrade(
     with _migrations() as migrations:
         undone = migrations.behind(revision, timeline)
         if not undone:
-            typer.echo("There is nothing to undo.")
+            say("There is nothing to undo.")
             return
         for info, losses in undone:
             typer.echo(_line(info))
@@ -61,7 +61,7 @@ def downgrade(
         if not (yes or typer.confirm("Undo these, with what is in their tables and columns?")):
             fail("Nothing was undone.")
         migrations.downgrade(revision, timeline)
-    typer.echo("Undone.")
+    say("Undone.")
 
 
 @app.command()
@@ -76,7 +76,7 @@ def revision(
     for path in written:
         typer.secho(str(path), fg=typer.colors.GREEN)
     if not written:
-        typer.echo("Models and tables agree: nothing is written.")
+        say("Models and tables agree: nothing is written.")
 
 
 @app.command()
@@ -87,7 +87,7 @@ def merge(message: Message = "merge", timeline: OneTimeline = None) -> None:
     for path in written:
         typer.secho(str(path), fg=typer.colors.GREEN)
     if not written:
-        typer.echo("No timeline has several heads.")
+        say("No timeline has several heads.")
 
 
 @app.command()
@@ -150,7 +150,7 @@ def check(
         for fault in faults:
             typer.secho(str(fault), fg=typer.colors.RED, err=True)
         if not faults:
-            typer.echo("The migrations are sound.")
+            say("The migrations are sound.")
     if faults:
         raise typer.Exit(1)
 

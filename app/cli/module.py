@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import load_settings, settings_errors, show_json, write_or_compare
+from app.cli.console import load_settings, say, settings_errors, show_json, write_or_compare
 from app.cli.generators import commands
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def validate(as_json: Json = False) -> None:
     if found or faults:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo("Every boundary holds.")
+        say("Every boundary holds.")
 
 
 def _checked() -> "tuple[list[Violation], list[str]]":

@@ -4,9 +4,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
-from app.cli.console import database_errors, fail, load_settings
+from app.cli.console import database_errors, fail, load_settings, say
 
 if TYPE_CHECKING:
     from app.core.api.health import Components
@@ -28,7 +26,7 @@ def ready() -> None:
     failed = [name for name, component in components.items() if component.status == "failed"]
     if status_of(components) == "unavailable":
         fail(f"Not ready: {', '.join(failed)}.{'' if 'database' in failed else ' Run `kit migrate`.'}")
-    typer.echo(f"Ready, but degraded: {', '.join(failed)}." if failed else "Everything answers.")
+    say(f"Ready, but degraded: {', '.join(failed)}." if failed else "Everything answers.")
 
 
 async def _ask(settings: "AppConfig") -> "Components":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import fail, load_settings, settings_errors
+from app.cli.console import fail, is_quiet, load_settings, settings_errors
 from app.cli.prepare import bootstrap_modules, migrate_database
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(
     configure_logging(settings)
     migrate_database(settings)
     news = bootstrap_modules(settings)
-    threading.Thread(target=_announce, args=(settings, listener, news), daemon=True).start()
+    threading.Thread(target=_announce, args=(settings, listener, news, is_quiet()), daemon=True).start()
     try:
         _serve(settings, listener, reload)
     except KeyboardInterrupt:
@@ -89,8 +89,8 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None
         server.run(sockets=[listener])
 
 
-def _announce(settings: "AppConfig", listener: socket.socket, news: list[str]) -> None:
-    """Say where everything is as soon as the service really answers."""
+def _announce(settings: "AppConfig", listener: socket.socket, news: list[str], quiet: bool) -> None:
+    """Say where everything is as soon as the service really answers; if `quiet`, only what is shown once."""
     host, port = listener.getsockname()[:2]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
     give_up = time.monotonic() + ANNOUNCE_SECONDS
@@ -99,7 +99,8 @@ def _announce(settings: "AppConfig", listener: socket.socket, news: list[str]) -
             return
         time.sleep(0.05)
     # Elsewhere the standard output belongs to the log.
-    typer.echo("\n".join(_welcome(settings, reachable, port, news)), err=not settings.is_relaxed)
+    lines = news if quiet else _welcome(settings, reachable, port, news)
+    typer.echo("\n".join(lines), nl=bool(lines), err=not settings.is_relaxed)
 
 
 def answers(host: str, port: int, path: str = "/health/live") -> bool:

@@ -14,12 +14,14 @@ import linecache
 import re
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from starlette.exceptions import StarletteDeprecationWarning
 
 from app.core.boundaries.tables import table_violations
 from app.core.boundaries.violations import Exceptions
@@ -110,4 +112,5 @@ async def _run(code: types.CodeType, namespace: dict[str, Any], app: FastAPI) ->
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", "Using `httpx` with", StarletteDeprecationWarning)  # as pyproject.toml does
     print(asyncio.run(run_page(Path(sys.argv[1]))))

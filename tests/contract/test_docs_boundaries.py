@@ -113,37 +113,45 @@ BREACHES = {
     "M2": ("# app/audit/schemas.py\nfrom app.shop import Order", "app.audit.schemas imports app.shop, which is not in"),
     "M4": (
         "class X(ListParams):\n    def f(self): XService\n\nclass XService: ...",
-        "M4 app.docs_page.schemas imports app.docs_page.services: services is a layer above schemas",
+        "M4 app.docs_{page}.schemas imports app.docs_{page}.services: services is a layer above schemas",
     ),
     "M4 policy": (
         "from app.auth import ActiveUser\n"
         "Shop = Annotated[int, 0]\n"
         "async def can_x(shop: Shop) -> None: ...\n"
         "class XService:\n    async def f(self): await can_x(1)",
-        "M4 app.docs_page.policies imports app.docs_page.deps: services ask this policy",
+        "M4 app.docs_{page}.policies imports app.docs_{page}.deps: services ask this policy",
     ),
     "M5": ("from app.main import create_app\n\nclass XService: ...", "usage imports app.main, an entry point"),
 }
 
 
-@pytest.mark.parametrize(("code", "message"), BREACHES.values(), ids=BREACHES)
-def test_a_breach_in_a_page_is_found(judge: Judge, tmp_path: Path, code: str, message: str) -> None:
-    page = tmp_path / "page.md"
+TESTS = [
+    "# tests/shop/test_x.py\nfrom app.auth.models import User\nUser()",
+    "from app.auth.models import User\nfrom tests.utils import login_user\nUser()",
+    "from app.auth.models import User\nassert await db.get(User, 1)",
+]
+
+
+@pytest.fixture(scope="module")
+def planted(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What crosses a boundary on a page for each of these snippets, by the snippet."""
+    folder = tmp_path_factory.mktemp("pages")
     files = "```python\n# app/shop/__init__.py\nclass Order: ...\n```\n"
-    page.write_text(f"{files}```python\n{code}\n```\n")
-    (found,) = judge(page)[page]
-    assert message in found
+    pages = {}
+    for code in [*(code for code, _ in BREACHES.values()), *TESTS]:
+        page = folder / f"page{len(pages)}.md"
+        page.write_text(f"{files}```python\n{code}\n```\n")
+        pages[page] = code
+    return {pages[page]: lines for page, lines in judge(*pages).items()}
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "# tests/shop/test_x.py\nfrom app.auth.models import User\nUser()",
-        "from app.auth.models import User\nfrom tests.utils import login_user\nUser()",
-        "from app.auth.models import User\nassert await db.get(User, 1)",
-    ],
-)
-def test_a_test_may_see_the_inside(judge: Judge, tmp_path: Path, code: str) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"```python\n{code}\n```\n")
-    assert judge(page)[page] == []
+@pytest.mark.parametrize(("code", "message"), BREACHES.values(), ids=BREACHES)
+def test_a_breach_in_a_page_is_found(planted: dict[str, list[str]], code: str, message: str) -> None:
+    (found,) = planted[code]
+    assert message in re.sub(r"docs_page\d+", "docs_{page}", found)
+
+
+@pytest.mark.parametrize("code", TESTS)
+def test_a_test_may_see_the_inside(planted: dict[str, list[str]], code: str) -> None:
+    assert planted[code] == []

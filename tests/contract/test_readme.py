@@ -111,7 +111,7 @@ class TestCommands:
         makefile = (PROJECT_ROOT / "Makefile").read_text()
         targets = set(re.findall(r"^([a-z0-9]+):.*## ", makefile, re.MULTILINE)) - {"help"}
         commands = get_command(kit).commands  # type: ignore[attr-defined]
-        assert [name for name in targets if f"| `make {name}` |" not in text] == []
+        assert [name for name in targets if f"`make {name}`" not in text] == []
         assert [name for name in commands if f"| `kit {name}` |" not in text] == []
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

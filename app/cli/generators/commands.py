@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.console import fail, load_settings
+from app.cli.console import fail, load_settings, say
 
 if TYPE_CHECKING:
     from app.cli.generators.changes import Changes
@@ -97,6 +97,6 @@ def show(changes: "Changes", *, dry_run: bool) -> None:
 
 def say_next(*commands: str) -> None:
     """What to type now."""
-    typer.echo("Next:")
+    say("Next:")
     for command in commands:
-        typer.echo(f"    {command}")
+        say(f"    {command}")
