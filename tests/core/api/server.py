@@ -12,7 +12,9 @@ from tests.core.api.conftest import make_app
 
 
 @asynccontextmanager
-async def serving(http: Literal["h11", "httptools"], *routers: APIRouter, **settings: Any) -> AsyncIterator[int]:
+async def serving(
+    http: Literal["h11", "httptools"] | type[asyncio.Protocol], *routers: APIRouter, **settings: Any
+) -> AsyncIterator[int]:
     """The port on which the application is served; the suite's own application keeps the runtime open."""
     config = uvicorn.Config(
         make_app(*routers, **settings),
