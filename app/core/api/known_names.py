@@ -27,7 +27,7 @@ def _names_of(scope: Scope) -> frozenset[str]:
     if route is None or dependant is None:
         return frozenset()
     if dependant.call not in _known:
-        documented = _in_schema(route.openapi_extra)  # what the operation reads for itself
+        documented = _in_schema(getattr(route, "openapi_extra", None))  # what the operation reads for itself
         _known[dependant.call] = frozenset((*_declared(dependant), *documented))
     return _known[dependant.call]
 
