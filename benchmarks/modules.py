@@ -73,7 +73,7 @@ async def get_item(item_id: int, db: DBSession, user: ActiveUser) -> Response[{t
 
 @router_v1.delete("/{{item_id}}", status_code=204)
 async def delete_item(item_id: int, db: DBSession, user: ActiveUser) -> None:
-    await {title}Repository().delete(db=db, id=item_id)
+    await {title}Repository().delete(db=db, model_id=item_id)
 """,
     "tasks.py": """
 from app.core.deps import queued

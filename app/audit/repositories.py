@@ -15,14 +15,13 @@ from app.core.exceptions import UniqueViolation
 class AuditEventRepository(BaseRepository[AuditEvent]):
     """Adds events, shows them, and removes old ones; nothing changes them."""
 
-    model = AuditEvent
     not_found = AuditEventNotFound
 
     async def add_once(self, *, db: AsyncSession, entity: AuditEvent) -> bool:
         """Store an event; False where it was stored before."""
         try:
             async with db.begin_nested():
-                await self.create(db=db, entity=entity)
+                await self.create(db=db, model=entity)
         except UniqueViolation:
             return False
         return True

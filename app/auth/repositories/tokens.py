@@ -59,7 +59,7 @@ class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
         if await db.scalar(select(OneTimeToken.id).where(*same, OneTimeToken.created_at > token.created_at).limit(1)):
             return False
         await db.execute(update(OneTimeToken).where(*same, OneTimeToken.used_at.is_(None)).values(used_at=utcnow()))
-        await self.create(db=db, entity=token)
+        await self.create(db=db, model=token)
         return True
 
     async def delete_expired(self, *, db: AsyncSession) -> None:

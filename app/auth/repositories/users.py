@@ -84,7 +84,7 @@ class UserRepository(BaseRepository[User]):
             values["username_key"] = username_key(username)
         try:
             async with db.begin_nested():
-                await self.update(db=db, entity=user, data=values)
+                await self.update(db=db, model=user, data=values)
         except UniqueViolation as exc:
             raise _taken(exc) from exc
         if raises:

@@ -63,7 +63,7 @@ class AccountService:
     async def delete(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
         """Mark the account as deleted, end its sessions and tell the listeners."""
         await self.keep_a_superuser(user, db=db)
-        await self.users.delete(db=db, entity=user)
+        await self.users.delete(db=db, model=user)
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 

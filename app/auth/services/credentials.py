@@ -39,7 +39,7 @@ class CredentialService:
             if user is None or user.password_hash == stored:
                 break
         if user and verified.new_hash:
-            await self.users.update(db=db, entity=user, data={"password_hash": verified.new_hash})
+            await self.users.update(db=db, model=user, data={"password_hash": verified.new_hash})
         return user
 
     async def confirm(self, user_id: int, *, db: AsyncSession, password: str) -> User:

@@ -67,7 +67,7 @@ class RecoveryService:
         """Mark the address as verified; a new address becomes the account's now (EmailTaken if it found an owner)."""
         consumed, user = await self._consume(token_hash(token), Purpose.VERIFY_EMAIL, Purpose.CHANGE_EMAIL, db=db)
         if consumed.purpose == Purpose.VERIFY_EMAIL:
-            await self.users.update(db=db, entity=user, data={"is_verified": True})
+            await self.users.update(db=db, model=user, data={"is_verified": True})
         else:
             session_id = consumed.session_id
             await self.accounts.move(user, consumed.email, db=db, session_id=session_id, is_verified=True)

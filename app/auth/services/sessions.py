@@ -52,7 +52,7 @@ class SessionService:
         """A new session with its first tokens, in the caller's transaction."""
         session = await self.sessions.create(
             db=db,
-            entity=AuthSession(
+            model=AuthSession(
                 user_id=user.id,
                 device=self.origin.user_agent or "unknown",
                 address=self.origin.address or "unknown",
@@ -108,8 +108,8 @@ class SessionService:
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
         now = utcnow()
-        await self.refresh_tokens.update(db=db, entity=family.token, data={"rotated_at": now})
-        await self.sessions.update(db=db, entity=family.session, data={"last_used_at": now})
+        await self.refresh_tokens.update(db=db, model=family.token, data={"rotated_at": now})
+        await self.sessions.update(db=db, model=family.session, data={"last_used_at": now})
         await self._store(follower, db=db, session=family.session)
 
     async def _is_in_grace(self, rotated_at: datetime, follower: str, *, db: AsyncSession) -> bool:
@@ -129,7 +129,7 @@ class SessionService:
         row = RefreshToken(
             session_id=session.id, token_hash=token_hash(token), salt=new_salt(), expires_at=session.expires_at
         )
-        await self.refresh_tokens.create(db=db, entity=row)
+        await self.refresh_tokens.create(db=db, model=row)
 
     def _answer(self, session: AuthSession, refresh_token: str) -> TokenAnswer:
         access_token, seconds = self.access_tokens.issue(

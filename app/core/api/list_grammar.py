@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from app.core.db import Lookup, SortOrder
 from app.core.db.column_values import ColumnValue
-from app.core.exceptions import InvalidInputError
+from app.core.db.list_params import fault
 
 MAX_SORTS = 5
 MAX_FILTERS = 10
@@ -35,11 +35,6 @@ class Filter(NamedTuple):
     field: str
     lookup: Lookup
     value: Any
-
-
-def fault(parameter: str, kind: str, message: str) -> InvalidInputError:
-    """The refusal of one query parameter; `message` must not repeat what was sent."""
-    return InvalidInputError(errors=[{"loc": ["query", parameter], "msg": message, "type": kind}])
 
 
 def read_sorts(text: str, fields: Iterable[str]) -> Iterable[Sort]:

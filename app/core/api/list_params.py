@@ -3,23 +3,23 @@
 import inspect
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import replace
+from operator import getitem
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import Query
 from fastapi.requests import HTTPConnection
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.core.api import list_docs
-from app.core.api.list_grammar import Sort, fault, read_filters, read_sorts
+from app.core.api.list_grammar import Sort, read_filters, read_sorts
 from app.core.configs import get_settings
-from app.core.db import Cursor, CursorSeal, FilterParam, ListParams, SortOrder, SortParam
-from app.core.db.column_values import type_value
+from app.core.db import BaseModel, Cursor, CursorSeal, FilterParam, ListParams, SortOrder, SortParam
+from app.core.db.column_values import UNTYPED, type_value
 from app.core.db.keyset import can_be_key
-from app.core.db.list_params import DEFAULT_PER_PAGE, MAX_PAGE, MAX_PER_PAGE
+from app.core.db.list_params import fault
 from app.core.deps import configured
 
 P = TypeVar("P", bound=ListParams)
@@ -38,25 +38,20 @@ def _plain_integer(value: Any) -> Any:
 class ListParamsBuilder(Generic[P]):
     """A dependency that reads a list query into `params`, refusing everything `sort` and `filters` do not declare.
 
-    What they declare is checked against the model's columns and the virtual fields here, once, so a mistake stops
-    the start. A query that does not fit is an InvalidInputError that names the parameter.
+    Where `params` has a model, what they declare is checked against its columns and the virtual fields here, once, so
+    a mistake stops the start. A query that does not fit is an InvalidInputError that names the parameter.
     """
 
     def __init__(self, params: type[P], sort: type[SortParam], filters: type[FilterParam]) -> None:
         self._params, self._sort, self._filter = params, sort, filters
-        columns = params.model.__mapper__.columns
-        if clash := params.virtual.keys() & set(columns.keys()):
-            raise TypeError(f"{params.__name__}.virtual names columns: {', '.join(sorted(clash))}")
-        types = {name: column.type for name, column in columns.items()} | dict(params.virtual)
-        self._sorts = _fields(sort, types)
-        self._values = {name: type_value(name, types[name]) for name in _fields(filters, types)}
+        self._sorts = _fields(sort)
+        self._values = dict.fromkeys(_fields(filters), UNTYPED)
+        self._keys = tuple(dict.fromkeys(("id", *self._sorts)))
+        if params.model is not None:
+            self._use_columns(params.model)
         self._narrow_lookups()
-        # The type is part of a cursor's scope: an old cursor must not bring a text to a column that now is a number.
-        self._keys = {
-            name: f"{params.model.__tablename__}.{name} {columns[name].type!r}"
-            for name in ("id", *self._sorts)
-            if name in columns and can_be_key(columns[name])
-        }
+        default = params.model_fields["sort"].get_default(call_default_factory=True)
+        self._default_sorts = [Sort(item.field, item.order) for item in default or ()]
         self.__signature__ = self._signature()
 
     async def __call__(
@@ -71,27 +66,42 @@ class ListParamsBuilder(Generic[P]):
     ) -> P:
         """Read the query of `request`."""
         _check_characters(request)
-        sorts = [] if sort is None else list(read_sorts(sort, self._sorts))
-        conditions = [] if filters is None else read_filters(filters, self._values)
-        return self._params(
-            sort=tuple(self._sort(field=item.field, order=item.order) for item in sorts),
-            filters=tuple(self._filter(field=item.field, value=item.value, lookup=item.lookup) for item in conditions),
-            page=page,
-            per_page=per_page,
-            cursor=None if cursor is None else self._read_cursor(request, cursor, sorts, filters),
-        )
+        given: dict[str, Any] = {"page": page, "per_page": per_page}
+        sorts = self._default_sorts
+        if sort is not None:
+            sorts = list(read_sorts(sort, self._sorts))
+            given["sort"] = tuple(self._sort(field=item.field, order=item.order) for item in sorts)
+        if filters is not None:
+            given["filters"] = tuple(
+                self._filter(field=item.field, value=item.value, lookup=item.lookup)
+                for item in read_filters(filters, self._values)
+            )
+        if cursor is not None:
+            given["cursor"] = self._read_cursor(request, cursor, sorts, filters)
+        try:
+            return self._params(**given)
+        except ValidationError as exc:  # a rule of the subclass
+            first = exc.errors(include_input=False, include_url=False, include_context=False)[0]
+            raise fault(str(next(iter(first["loc"]), "sort")), first["type"], first["msg"]) from exc
+
+    def _use_columns(self, model: type[BaseModel]) -> None:
+        """Check the fields against the columns, and read values as the columns' types."""
+        columns, virtual = model.__mapper__.columns, self._params.virtual
+        if clash := virtual.keys() & set(columns.keys()):
+            raise TypeError(f"{self._params.__name__}.virtual names columns: {', '.join(sorted(clash))}")
+        types = {name: column.type for name, column in columns.items()} | dict(virtual)
+        for param, names in ((self._sort, self._sorts), (self._filter, self._values)):
+            if unknown := set(names) - set(types):
+                raise TypeError(f"{param.__name__}.field names no column: {', '.join(sorted(unknown))}")
+        self._values = {name: type_value(name, types[name]) for name in self._values}
+        self._keys = tuple(name for name in self._keys if name in columns and can_be_key(columns[name]))
 
     def _read_cursor(self, request: HTTPConnection, text: str, sorts: list[Sort], filters: str | None) -> Cursor:
         if "page" in request.query_params:
             raise fault("page", "page_with_cursor", "a cursor stands for the page: give one of the two")
-        field, order = self._key_of(sorts)
         settings = configured(request, get_settings)
-        scope = json.dumps([self._keys[field], order, filters])
-        seal = CursorSeal(settings.secret_key.get_secret_value().encode(), scope)
-        try:
-            return Cursor(seal, seal.read(text) if text else None)
-        except ValueError as exc:
-            raise fault("cursor", "invalid_cursor", "not a cursor of a list with this sort and these filters") from exc
+        scope = json.dumps([*self._key_of(sorts), filters])
+        return Cursor(CursorSeal(settings.secret_key.get_secret_value().encode(), scope), text)
 
     def _key_of(self, sorts: list[Sort]) -> tuple[str, SortOrder]:
         if len(sorts) > 1:
@@ -115,15 +125,14 @@ class ListParamsBuilder(Generic[P]):
 
     def _signature(self) -> inspect.Signature:
         """What FastAPI reads and documents: the parameters of `__call__` with this list's own fields."""
-        number = BeforeValidator(_plain_integer)
         sort, filters = list_docs.of_sort(self._sorts), list_docs.of_filters(self._values)
         cursor = list_docs.of_cursor([name for name in self._sorts if name in self._keys])
         declared: dict[str, tuple[Any, Any]] = {
             "request": (HTTPConnection, inspect.Parameter.empty),
             "sort": (Annotated[str | None, Query(description=sort.text, examples=sort.examples)], None),
             "filters": (Annotated[str | None, Query(description=filters.text, examples=filters.examples)], None),
-            "page": (Annotated[int, Query(ge=1, le=MAX_PAGE, description=list_docs.PAGE), number], 1),
-            "per_page": (Annotated[int, Query(ge=1, le=MAX_PER_PAGE), number], DEFAULT_PER_PAGE),
+            "page": self._number("page", list_docs.PAGE),
+            "per_page": self._number("per_page", None),
             "cursor": (Annotated[str | None, Query(description=cursor)], None),
         }
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -131,16 +140,20 @@ class ListParamsBuilder(Generic[P]):
             [inspect.Parameter(name, kind, annotation=hint, default=value) for name, (hint, value) in declared.items()]
         )
 
+    def _number(self, name: str, description: str | None) -> tuple[Any, Any]:
+        """A page or a size, with the bounds and the default of the class."""
+        field = self._params.model_fields[name]
+        query = Query(description=field.description or description)
+        parts = (field.annotation, *field.metadata, query, BeforeValidator(_plain_integer))
+        return getitem(Annotated, parts), field.get_default(call_default_factory=True)
 
-def _fields(param: type[SortParam] | type[FilterParam], known: Iterable[str]) -> tuple[str, ...]:
-    """The names in the Literal of `param.field`; anything that is neither column nor virtual is a TypeError."""
+
+def _fields(param: type[SortParam] | type[FilterParam]) -> tuple[str, ...]:
+    """The names in the Literal of `param.field`."""
     annotation = param.model_fields["field"].annotation
     if get_origin(annotation) is not Literal:
         raise TypeError(f'{param.__name__}.field must be a Literal of column names, as Literal["id"]')
-    names = get_args(annotation)
-    if unknown := set(names) - set(known):
-        raise TypeError(f"{param.__name__}.field names no column: {', '.join(sorted(unknown))}")
-    return names
+    return get_args(annotation)
 
 
 def _check_characters(request: HTTPConnection) -> None:

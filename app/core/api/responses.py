@@ -1,7 +1,7 @@
 """The envelope of every successful answer: `{"data": ..., "meta": {...}}`."""
 
 from collections.abc import Mapping
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, get_args, get_origin, overload
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from app.core.db import PaginatedResult
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def _is_none(value: Any) -> bool:
@@ -47,13 +48,28 @@ class PageMeta(BaseModel):
 
 
 class PaginatedResponse(BaseModel, Generic[T]):
-    """One page of a list."""
+    """One page of a list of T; `PaginatedResponse[list[T]]` is the same."""
 
     data: list[T]
     meta: PageMeta
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, item: Any) -> Any:
+            return super().__class_getitem__(get_args(item)[0] if get_origin(item) is list else item)
+
+    @overload
     @classmethod
-    def of(cls, result: PaginatedResult[T], request: Request, response: HttpResponse) -> Self:
+    def of(cls, result: PaginatedResult[T], request: Request, response: HttpResponse) -> Self: ...
+
+    @overload
+    @classmethod
+    def of(
+        cls: "type[PaginatedResponse[Any]]", result: PaginatedResult[R], request: Request, response: HttpResponse
+    ) -> "PaginatedResponse[list[R]]": ...
+
+    @classmethod
+    def of(cls, result: PaginatedResult[Any], request: Request, response: HttpResponse) -> Any:
         """The answer for `result`; sets `Link` (RFC 8288) on `response`, and `X-Total-Count` where it was counted."""
         pagination: Pagination | CursorPagination
         if result.cursors is not None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import UtcDateTime
-from app.core.db.list_params import Lookup
+from app.core.db.list_params import FilterParam, Lookup, fault
 
 MAX_PART = 100
 """Characters of the text that `ilike` looks for; SQLite refuses long patterns."""
@@ -72,6 +72,27 @@ def type_value(name: str, type_: TypeEngine[Any]) -> ColumnValue:
         if isinstance(type_, kind):
             return make(type_)
     raise TypeError(f"{name} cannot be filtered by: no text is a single {type(type_).__name__}")
+
+
+def typed(item: FilterParam, type_: TypeEngine[Any]) -> FilterParam:
+    """`item` with the texts of a query as values of `type_`; InvalidInputError where they do not fit."""
+    try:
+        value = type_value(item.field, type_)
+    except TypeError as exc:
+        raise fault("filters", "unknown_field", f"{item.field} cannot be filtered by") from exc
+    if item.lookup not in value.lookups:
+        raise fault("filters", "unknown_lookup", f"{item.field} cannot be compared by {item.lookup}")
+    compared = value.compared_by(item.lookup)
+
+    def convert(given: Any) -> Any:
+        return compared.convert(given) if isinstance(given, str) else given
+
+    try:
+        several = isinstance(item.value, list | tuple)
+        converted = tuple(map(convert, item.value)) if several else convert(item.value)
+    except ValueError as exc:
+        raise fault("filters", "invalid_value", f"{item.field}: {exc}") from exc
+    return item.model_copy(update={"value": converted})
 
 
 def _enum(type_: Enum) -> ColumnValue:
@@ -127,6 +148,9 @@ def _date(type_: Date) -> ColumnValue:
 
 _FLAG = ColumnValue("true or false", TypeAdapter(bool), "true", pattern=re.compile("true|false"))
 _PART = Annotated[str, Field(max_length=MAX_PART)]
+
+UNTYPED = ColumnValue("text", TypeAdapter(str), "1", frozenset(Lookup))
+"""Of a field whose type is known only where the statement is built: `typed` converts it there."""
 
 _OF_LOOKUPS = {
     Lookup.NULL: _FLAG,

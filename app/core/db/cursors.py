@@ -69,10 +69,13 @@ class CursorSeal:
 
 @dataclass(frozen=True)
 class Cursor:
-    """A request for a keyset page: the first one, or the one at `position`; `seal` writes those around it."""
+    """A request for a keyset page: the first one, or the one at the place that `text` stands for.
+
+    `seal` reads it and writes those of the pages around, once the column that the list is sorted by is part of it.
+    """
 
     seal: CursorSeal
-    position: Position | None = None
+    text: str = ""
 
 
 def _encode(data: bytes) -> str:

@@ -56,15 +56,19 @@ class Keyset:
 
     def __init__(self, model: type[BaseModel], params: ListParams, cursor: Cursor) -> None:
         columns = model.__mapper__.columns
-        if len(params.sort) > 1:
+        sorts = params.sort or ()
+        if len(sorts) > 1:
             raise TypeError("a walk by cursor takes one sort")
-        field, order = (params.sort[0].field, params.sort[0].order) if params.sort else ("id", SortOrder.ASC)
+        field, order = (sorts[0].field, sorts[0].order) if sorts else ("id", SortOrder.ASC)
         self._id = columns["id"]
-        self._column = None if field == "id" else columns[field]
-        if self._column is not None and not can_be_key(self._column):
-            raise TypeError(f"a walk by cursor cannot be sorted by {self._column}")
+        self._column = None if field == "id" else columns.get(field)
+        if field != "id" and (self._column is None or not can_be_key(self._column)):
+            raise TypeError(f"a walk by cursor cannot be sorted by {model.__name__}.{field}")
         self._descends = order is SortOrder.DESC
-        self._cursor = cursor
+        # The type too: an old cursor must not bring a text to a column that now is a number.
+        of_column = f"{cursor.seal.scope} {model.__tablename__}.{field} {columns[field].type!r}"
+        self._seal = replace(cursor.seal, scope=of_column)
+        self._at = self._seal.read(cursor.text) if cursor.text else None
         self._per_page = params.per_page
 
     @property
@@ -75,7 +79,7 @@ class Keyset:
 
     def page(self, statement: Select[Any]) -> Select[Any]:
         """`statement` for one page, with one row more where there is more."""
-        at = self._cursor.position
+        at = self._at
         backwards = at is not None and at.backwards
         if at is not None:
             statement = statement.where(self._beyond(at))
@@ -85,28 +89,28 @@ class Keyset:
 
     def cut(self, rows: Sequence[Any]) -> tuple[list[Any], Cursors]:
         """The rows of the page in the order of the list, and the cursors of its neighbours."""
-        at = self._cursor.position
+        at = self._at
         found = list(rows[: self._per_page])
         has_more = len(rows) > self._per_page
         if at is None:
-            return found, Cursors(next=self._seal(found[-1], backwards=False) if has_more else None, prev=None)
+            return found, Cursors(next=self._write(found[-1], backwards=False) if has_more else None, prev=None)
         if at.backwards:
             found.reverse()
         # On the side it came from there was a row, on the other there is one more or none.
-        forth = self._seal(found[-1], backwards=False) if found else self._way_back(at)
-        back = self._seal(found[0], backwards=True) if found else self._way_back(at)
+        forth = self._write(found[-1], backwards=False) if found else self._way_back(at)
+        back = self._write(found[0], backwards=True) if found else self._way_back(at)
         if at.backwards:
             return found, Cursors(next=forth, prev=back if has_more else None)
         return found, Cursors(next=forth if has_more else None, prev=back)
 
-    def _seal(self, row: Any, *, backwards: bool) -> str:
+    def _write(self, row: Any, *, backwards: bool) -> str:
         *_, key, row_id = row
-        return self._cursor.seal.write(Position(None if self._column is None else key, row_id, backwards))
+        return self._seal.write(Position(None if self._column is None else key, row_id, backwards))
 
     def _way_back(self, at: Position) -> str:
         """From a page without rows: what is on the other side of where it began."""
         there = replace(at, backwards=not at.backwards, inclusive=not at.inclusive)
-        return self._cursor.seal.write(there)
+        return self._seal.write(there)
 
     def _beyond(self, at: Position) -> ColumnElement[bool]:
         here: Any = self._id

@@ -12,6 +12,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import BaseModel
 from app.core.db.cursors import Cursor
+from app.core.exceptions import InvalidInputError
 
 MAX_PAGE = 1_000_000
 MAX_PER_PAGE = 100
@@ -64,6 +65,11 @@ class FilterParam(PydanticModel):
     lookup: Lookup = Lookup.EQ
 
 
+def fault(parameter: str, kind: str, message: str) -> InvalidInputError:
+    """The refusal of one query parameter; `message` must not repeat what was sent."""
+    return InvalidInputError(errors=[{"loc": ["query", parameter], "msg": message, "type": kind}])
+
+
 class ListParams(PydanticModel):
     """A list query. A subclass names the model whose columns the fields are:
 
@@ -85,15 +91,20 @@ class ListParams(PydanticModel):
     stands for instead of number `page`, and nothing is counted.
 
     `virtual` gives the types of fields that are no column; the repository's `list_field` says what they stand for.
+
+    Without `model` the fields are those of the repository that reads the list: they are checked, and texts become
+    values, when a query asks for them. With it a field that is no column stops the start, and the API document names
+    the lookups of each. A subclass may declare `sort`, `filters`, `page` and `per_page` anew, with other defaults and
+    bounds: `sort: list[UserSortParam] | None = Field(None, ...)`.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    model: ClassVar[type[BaseModel]]
+    model: ClassVar[type[BaseModel] | None] = None
     virtual: ClassVar[Mapping[str, TypeEngine[Any]]] = MappingProxyType({})
 
-    sort: tuple[SortParam, ...] = ()
-    filters: tuple[FilterParam, ...] = ()
+    sort: Sequence[SortParam] | None = ()
+    filters: Sequence[FilterParam] | None = ()
     page: int = Field(default=1, ge=1, le=MAX_PAGE)
     per_page: int = Field(default=DEFAULT_PER_PAGE, ge=1, le=MAX_PER_PAGE)
     cursor: InstanceOf[Cursor] | None = None

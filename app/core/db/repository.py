@@ -1,34 +1,50 @@
 """The only place of SQL: a repository per model, every query built on one base statement."""
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
+from warnings import warn
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import TypeAdapter
-from sqlalchemy import Column, ColumnElement, CursorResult, Select, delete, func, select, update
+from sqlalchemy import Column, ColumnElement, CursorResult, Select, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import UpdateBase
 
 from app.core.db.base import BaseModel, SoftDeleteMixin, utcnow
-from app.core.db.conditions import condition, ordering
+from app.core.db.conditions import condition
 from app.core.db.integrity import named_violations
-from app.core.db.keyset import Keyset
-from app.core.db.list_params import FilterParam, ListParams, PaginatedResult, SortOrder
+from app.core.db.list_params import FilterParam, ListParams, PaginatedResult
+from app.core.db.pages import count_rows, read_page
 from app.core.exceptions import NotFoundError
 
 M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", bound=PydanticModel)
+F = TypeVar("F", bound=Callable[..., Any])
 
 Data: TypeAlias = Mapping[str, Any] | PydanticModel
 """Column values: a mapping, or a schema of which what was set counts (a None that was set is NULL)."""
 
 
+def _with_former_names(method: F) -> F:
+    """Take `entity` and `id` for `model` and `model_id`, as they were called before this release."""
+
+    @wraps(method)
+    def call(self: Any, **given: Any) -> Any:
+        former = {}
+        for old, new in (("entity", "model"), ("id", "model_id")):
+            if old in given:
+                warn(f"{method.__name__}({old}=...) is deprecated: write {new}=", DeprecationWarning, stacklevel=2)
+                former[new] = given.pop(old)
+        return method(self, **given, **former)
+
+    return cast(F, call)
+
+
 class BaseRepository(Generic[M]):
-    """Reads and writes rows of `model`:
+    """Reads and writes rows of one model, here of User:
 
         class UserRepository(BaseRepository[User]):
-            model = User
+            not_found = UserNotFound
 
     Methods never commit; the service does, with `commit(db=db)`, so that several repositories share one
     transaction. Writes are flushed, so what the database refuses is raised where it was written, as
@@ -39,8 +55,22 @@ class BaseRepository(Generic[M]):
     """
 
     model: type[M]
+    """The type argument, unless a subclass sets it."""
+
     not_found: ClassVar[type[NotFoundError]] = NotFoundError
     """What `require`, `update`, `delete` and `restore` raise for a row that does not exist: name the module's own."""
+
+    if not TYPE_CHECKING:
+
+        @classmethod
+        @cache
+        def __class_getitem__(cls, argument: Any) -> Any:
+            """`BaseRepository[User]` is a class of its own, whose model is User."""
+            if isinstance(argument, type) and issubclass(argument, BaseModel):
+                return type(
+                    f"{cls.__name__}[{argument.__name__}]", (cls,), {"model": argument, "__module__": cls.__module__}
+                )
+            return super().__class_getitem__(argument)
 
     def base_statement(self, *, with_deleted: bool = False) -> Select[M]:
         """The rows that exist; soft-deleted ones only where asked for. Override it to narrow or `selectinload` more."""
@@ -85,15 +115,7 @@ class BaseRepository(Generic[M]):
 
         Rows are entities, or `into` a schema of which only the columns it has are read.
         """
-        found = self._fitting(filters).where(*(self.list_condition(item) for item in params.filters))
-        shown = found if into is None else found.with_only_columns(*self._columns_of(into), maintain_column_froms=True)
-        if params.cursor is not None:
-            walk = Keyset(self.model, params, params.cursor)
-            around, cursors = walk.cut((await db.execute(walk.page(shown.add_columns(*walk.columns)))).all())
-            return PaginatedResult(_items(around, into), None, None, params.per_page, cursors)
-        page = shown.order_by(*self._ordering(params)).limit(params.per_page)
-        rows = (await db.execute(page.offset((params.page - 1) * params.per_page))).all()
-        return PaginatedResult(_items(rows, into), await self._count(db, found), params.page, params.per_page)
+        return await read_page(self, self._fitting(filters), params, db=db, into=into)
 
     def list_field(self, name: str) -> ColumnElement[Any]:
         """What a field of a list stands for: its column. Override it for the `virtual` fields of the params."""
@@ -109,13 +131,14 @@ class BaseRepository(Generic[M]):
 
     async def count(self, *, db: AsyncSession, **filters: Any) -> int:
         """How many rows fit."""
-        return await self._count(db, self._fitting(filters))
+        return await count_rows(self._fitting(filters), self.model, db=db)
 
-    async def create(self, *, db: AsyncSession, data: Data | None = None, entity: M | None = None) -> M:
+    @_with_former_names
+    async def create(self, *, db: AsyncSession, data: Data | None = None, model: M | None = None) -> M:
         """Store one new row, given as values or as an instance."""
-        if (data is None) == (entity is None):
-            raise TypeError("give either data or entity")
-        row = entity or self._new(data or {})
+        if (data is None) == (model is None):
+            raise TypeError("give either data or model")
+        row = model or self._new(data or {})
         await self._store(db, [row])
         return row
 
@@ -125,30 +148,20 @@ class BaseRepository(Generic[M]):
         await self._store(db, rows)
         return rows
 
-    async def update(
-        self,
-        *,
-        db: AsyncSession,
-        data: Data,
-        entity: M | None = None,
-        id: int | None = None,  # noqa: A002  the column's name
-    ) -> M:
-        """Change the columns that `data` gives, to NULL where it gives None; an unknown `id` is `not_found`."""
-        row = await self._row(db, entity, id)
+    @_with_former_names
+    async def update(self, *, db: AsyncSession, data: Data, model: M | None = None, model_id: int | None = None) -> M:
+        """Change the columns that `data` gives, to NULL where it gives None; an unknown id is `not_found`."""
+        row = await self._row(db, model, model_id)
         row.update(**_values(data))
         await self._store(db, [row])
         return row
 
+    @_with_former_names
     async def delete(
-        self,
-        *,
-        db: AsyncSession,
-        entity: M | None = None,
-        id: int | None = None,  # noqa: A002
-        hard: bool = False,
+        self, *, db: AsyncSession, model: M | None = None, model_id: int | None = None, hard: bool = False
     ) -> None:
         """Delete one row: marked as deleted where the model can, removed otherwise or when `hard`."""
-        row = await self._row(db, entity, id, with_deleted=hard)
+        row = await self._row(db, model, model_id, with_deleted=hard)
         if isinstance(row, SoftDeleteMixin) and not hard:
             row.deleted_at = utcnow()
             await self._store(db, [row])
@@ -158,7 +171,7 @@ class BaseRepository(Generic[M]):
 
     async def delete_all(self, *, db: AsyncSession, hard: bool = False, **filters: Any) -> int:
         """Delete every row that fits with one statement, softly where the model can; the number of rows."""
-        rows = self.model.id.in_(self._ids(self._fitting(filters, with_deleted=hard)))
+        rows = self.model.id.in_(self._fitting(filters, with_deleted=hard).with_only_columns(self.model.id))
         statement: UpdateBase = delete(self.model).where(rows)
         if self._soft_deletes and not hard:
             statement = update(self.model).where(rows).values(deleted_at=utcnow())
@@ -166,15 +179,10 @@ class BaseRepository(Generic[M]):
             result = cast(CursorResult[Any], await db.execute(statement))
         return result.rowcount
 
-    async def restore(
-        self,
-        *,
-        db: AsyncSession,
-        entity: M | None = None,
-        id: int | None = None,  # noqa: A002
-    ) -> M:
+    @_with_former_names
+    async def restore(self, *, db: AsyncSession, model: M | None = None, model_id: int | None = None) -> M:
         """Bring a soft-deleted row back; UniqueViolation where its value was taken meanwhile."""
-        row = await self._row(db, entity, id, with_deleted=True)
+        row = await self._row(db, model, model_id, with_deleted=True)
         row.update(deleted_at=None)
         await self._store(db, [row])
         return row
@@ -198,32 +206,13 @@ class BaseRepository(Generic[M]):
         conditions = [condition(self._column(name), value) for name, value in filters.items()]
         return self.base_statement(with_deleted=with_deleted).where(*conditions)
 
-    def _ids(self, statement: Select[M]) -> Select[int]:
-        """`statement` for the ids alone, without what it says about loading."""
-        return statement.with_only_columns(self.model.id)
-
-    async def _count(self, db: AsyncSession, statement: Select[M]) -> int:
-        return await db.scalar(select(func.count()).select_from(self._ids(statement).subquery())) or 0
-
-    def _ordering(self, params: ListParams) -> list[ColumnElement[Any]]:
-        """The sorts asked for; `id` last, so that no row is on two pages or on none."""
-        asked = [(item.field, item.order) for item in params.sort]
-        if "id" not in [field for field, _ in asked]:
-            asked.append(("id", SortOrder.ASC))
-        return [ordering(self.list_field(field), order) for field, order in asked]
-
-    def _columns_of(self, schema: type[PydanticModel]) -> list[ColumnElement[Any]]:
-        fields = [self.list_field(name) for name in schema.model_fields]
-        # A label costs more than it gives where the column has a name of its own.
-        return [field if isinstance(field, Column) else field.label(None) for field in fields]
-
     def _new(self, data: Data) -> M:
         return self.model.from_dict(_values(data))
 
-    async def _row(self, db: AsyncSession, entity: M | None, row_id: int | None, *, with_deleted: bool = False) -> M:
-        if (entity is None) == (row_id is None):
-            raise TypeError("give either entity or id")
-        return entity or await self.require(db=db, id=row_id, with_deleted=with_deleted)
+    async def _row(self, db: AsyncSession, model: M | None, row_id: int | None, *, with_deleted: bool = False) -> M:
+        if (model is None) == (row_id is None):
+            raise TypeError("give either model or model_id")
+        return model or await self.require(db=db, id=row_id, with_deleted=with_deleted)
 
     async def _store(self, db: AsyncSession, rows: Iterable[M]) -> None:
         db.add_all(rows)
@@ -236,17 +225,3 @@ class BaseRepository(Generic[M]):
 
 def _values(data: Data) -> Mapping[str, Any]:
     return data.model_dump(exclude_unset=True) if isinstance(data, PydanticModel) else data
-
-
-def _items(rows: Iterable[Any], into: type[S] | None) -> list[Any]:
-    """The first column of every row, an entity, or the columns as `into`."""
-    if into is None:
-        return [row[0] for row in rows]
-    names = tuple(into.model_fields)
-    # By the fields' names, an alias is for the API; not strictly, a keyset has columns of its own at the end.
-    return _adapter(into).validate_python([dict(zip(names, row, strict=False)) for row in rows], by_name=True)
-
-
-@lru_cache
-def _adapter(schema: type[S]) -> TypeAdapter[list[S]]:
-    return TypeAdapter(list[schema])  # type: ignore[valid-type]  # known when it runs only

@@ -147,12 +147,12 @@ class TestPages:
 
     async def test_the_row_of_a_cursor_may_be_gone(self, http: httpx.AsyncClient, shop: AsyncSession) -> None:
         ahead = await some_cursor(http, sort="points")
-        await customers.delete(db=shop, id=2)
+        await customers.delete(db=shop, model_id=2)
         assert (await ask(http, sort="points", cursor=ahead))[0] == [3, 4]
 
     async def test_an_empty_page_leads_back_to_every_row(self, http: httpx.AsyncClient, shop: AsyncSession) -> None:
         ahead = await some_cursor(http, per_page=4)
-        await customers.delete(db=shop, id=5)
+        await customers.delete(db=shop, model_id=5)
         ids, nothing, back = await ask(http, cursor=ahead)
         assert (ids, nothing) == ([], None)
         assert (await ask(http, cursor=back))[0] == [3, 4]
@@ -276,12 +276,14 @@ class TestKeys:
 
 class TestInCode:
     async def test_two_sorts_are_a_mistake(self, shop: AsyncSession) -> None:
-        params = ListParams(sort=(SortParam(field="points"), SortParam(field="id")), cursor=Cursor(TestSeal.seal))
+        params = CustomerListParams(
+            sort=(SortParam(field="points"), SortParam(field="id")), cursor=Cursor(TestSeal.seal)
+        )
         with pytest.raises(TypeError, match="takes one sort"):
             await customers.get_list(db=shop, params=params)
 
     async def test_a_sort_that_can_be_null_is_a_mistake(self, shop: AsyncSession) -> None:
-        params = ListParams(sort=(SortParam(field="name"),), cursor=Cursor(TestSeal.seal))
+        params = CustomerListParams(sort=(SortParam(field="name"),), cursor=Cursor(TestSeal.seal))
         with pytest.raises(TypeError, match="cannot be sorted by"):
             await customers.get_list(db=shop, params=params)
 

@@ -77,7 +77,7 @@ class TestKinds:
         assert constraint == (None if is_sqlite else FOREIGN_KEY)
 
     async def test_a_row_still_referred_to(self, shop: AsyncSession, ann: Customer, is_sqlite: bool) -> None:
-        constraint = await refused(shop, lambda: customers.delete(db=shop, entity=ann, hard=True), ForeignKeyViolation)
+        constraint = await refused(shop, lambda: customers.delete(db=shop, model=ann, hard=True), ForeignKeyViolation)
         assert constraint == (None if is_sqlite else FOREIGN_KEY)
 
     async def test_rows_still_referred_to(self, shop: AsyncSession, ann: Customer) -> None:
@@ -85,13 +85,13 @@ class TestKinds:
 
     async def test_a_missing_value(self, shop: AsyncSession, ann: Customer) -> None:
         constraint = await refused(
-            shop, lambda: customers.update(db=shop, entity=ann, data={"email": None}), NotNullViolation
+            shop, lambda: customers.update(db=shop, model=ann, data={"email": None}), NotNullViolation
         )
         assert constraint is None
 
     async def test_a_value_outside_a_check(self, shop: AsyncSession, ann: Customer) -> None:
         constraint = await refused(
-            shop, lambda: customers.update(db=shop, entity=ann, data={"points": -1}), CheckViolation
+            shop, lambda: customers.update(db=shop, model=ann, data={"points": -1}), CheckViolation
         )
         assert constraint == "ck_shop_customers_points_not_negative"
 

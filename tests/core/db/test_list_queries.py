@@ -10,12 +10,15 @@ from urllib.parse import quote
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request
+from fastapi import Response as HTTPResponse
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel as Schema
+from pydantic import Field as PydanticField
 from sqlalchemy import Column, DateTime
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.api.list_params import ListParamsBuilder
-from app.core.db import FilterParam, ListParams, SortParam
+from app.core.api import ListParamsBuilder, PaginatedResponse
+from app.core.db import FilterParam, ListParams, SortOrder, SortParam
 from app.core.db.column_values import column_value
 from app.core.exceptions import InvalidInputError
 from tests.core.db.models import Sample, SampleRepository
@@ -56,7 +59,21 @@ class SampleListParams(ListParams):
     model = Sample
 
 
+class SampleRead(Schema):
+    """What a list of them shows."""
+
+    id: int
+
+
+class LateListParams(ListParams):
+    """The same without a model, written as the family of this kit writes it: the repository has the types."""
+
+    sort: list[SampleSortParam] | None = PydanticField(None, description="never shown")
+    filters: list[SampleFilterParam] | None = None
+
+
 list_params = ListParamsBuilder(SampleListParams, SampleSortParam, SampleFilterParam)
+late_params = ListParamsBuilder(LateListParams, SampleSortParam, SampleFilterParam)
 SEEN = datetime(2026, 1, 31, 12, 0, 0, 500_000, tzinfo=UTC)
 
 
@@ -67,6 +84,10 @@ def make_app(db: AsyncSession) -> FastAPI:
 
     @app.get("/samples")
     async def list_samples(params: Annotated[SampleListParams, Depends(list_params)]) -> list[int]:
+        return [item.id for item in (await samples.get_list(db=db, params=params)).items]
+
+    @app.get("/late")
+    async def list_late(params: Annotated[LateListParams, Depends(late_params)]) -> list[int]:
         return [item.id for item in (await samples.get_list(db=db, params=params)).items]
 
     @app.exception_handler(InvalidInputError)
@@ -95,10 +116,11 @@ async def sample(shop: AsyncSession) -> Sample:
 
 
 async def ask(http: httpx.AsyncClient, query: str) -> list[int]:
-    """The ids that `query` finds."""
-    answer = await http.get(f"/samples?{query}")
-    assert answer.status_code == 200, answer.text
+    """The ids that `query` finds, by both lists."""
+    answer, late = [await http.get(f"/{path}?{query}") for path in ("samples", "late")]
+    assert (answer.status_code, late.status_code) == (200, 200), answer.text + late.text
     found: list[int] = answer.json()
+    assert late.json() == found
     return found
 
 
@@ -395,12 +417,13 @@ class TestMalformed:
     async def test_it_is_refused_and_the_parameter_named(
         self, http: httpx.AsyncClient, sample: Sample, name: str, text: str
     ) -> None:
-        answer = await http.get(f"/samples?{name}={text}")
-        assert answer.status_code == 422
-        fault = answer.json()["detail"][0]
-        assert fault["loc"] == ["query", name]
-        assert fault["msg"]
-        assert fault["type"]
+        for path in ("samples", "late"):
+            answer = await http.get(f"/{path}?{name}={text}")
+            assert answer.status_code == 422
+            fault = answer.json()["detail"][0]
+            assert fault["loc"] == ["query", name]
+            assert fault["msg"]
+            assert fault["type"]
 
     @pytest.mark.parametrize("query", ["sort=id&sort=text", "filters=id:1&filters=flag:true", "page=1&page=1"])
     async def test_a_parameter_given_twice_is_refused(self, http: httpx.AsyncClient, query: str) -> None:
@@ -410,7 +433,98 @@ class TestMalformed:
 
     async def test_the_input_is_not_repeated(self, http: httpx.AsyncClient) -> None:
         for query in ("sort=zebra", "sort=id:zebra", "filters=zebra:1", "filters=id:zebra", "filters=key:zebra"):
-            assert "zebra" not in (await http.get(f"/samples?{query}")).text
+            for path in ("samples", "late"):
+                assert "zebra" not in (await http.get(f"/{path}?{query}")).text
+
+
+class OddSortParam(SortParam):
+    field: Literal["id", "gone", "extra", "text", "number"]
+
+
+class OddFilterParam(FilterParam):
+    field: Literal["id", "gone", "extra", "number"]
+
+
+class OddListParams(ListParams):
+    """Without a model, with bounds and defaults of its own, and fields that are none."""
+
+    sort: list[OddSortParam] | None = PydanticField([OddSortParam(field="id", order=SortOrder.DESC)], max_length=2)
+    filters: list[OddFilterParam] | None = None
+    page: int = PydanticField(1, ge=1, le=3)
+    per_page: int = PydanticField(1, ge=1, le=200, description="How many.")
+
+
+class TestWithoutModel:
+    @pytest.fixture
+    async def odd(self, shop: AsyncSession, sample: Sample) -> AsyncIterator[httpx.AsyncClient]:
+        app = make_app(shop)
+        builder = ListParamsBuilder(OddListParams, OddSortParam, OddFilterParam)
+
+        @app.get("/odd")
+        async def odd(
+            params: Annotated[OddListParams, Depends(builder)], request: Request, response: HTTPResponse
+        ) -> PaginatedResponse[list[SampleRead]]:
+            found = await SampleRepository().get_list(db=shop, params=params, into=SampleRead)
+            return PaginatedResponse.of(found, request, response)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            yield client
+
+    async def test_defaults_and_bounds_are_those_of_the_class(self, odd: httpx.AsyncClient) -> None:
+        assert (await odd.get("/odd")).json() == {
+            "data": [{"id": 2}],
+            "meta": {"pagination": {"total": 2, "page": 1, "per_page": 1}},
+        }
+        assert [item["id"] for item in (await odd.get("/odd?per_page=200&sort=id")).json()["data"]] == [1, 2]
+        for query, name in (("page=4", "page"), ("per_page=201", "per_page"), ("sort=id,text,number", "sort")):
+            answer = await odd.get(f"/odd?{query}")
+            assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", name])
+
+    @pytest.mark.parametrize(
+        ("query", "name"),
+        [
+            ("sort=gone", "sort"),
+            ("filters=gone:1", "filters"),
+            ("filters=gone__null:true", "filters"),
+            ("filters=extra:1", "filters"),
+            ("filters=number:one", "filters"),
+            ("filters=number:2147483648", "filters"),
+            ("filters=number__ilike:1", "filters"),
+            ("cursor=&sort=gone", "sort"),
+            ("cursor=&sort=extra", "sort"),
+            ("cursor=&sort=id,number", "sort"),
+            ("cursor=x", "cursor"),
+        ],
+    )
+    async def test_what_no_column_takes_is_refused(self, odd: httpx.AsyncClient, query: str, name: str) -> None:
+        answer = await odd.get(f"/odd?{query}")
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", name])
+
+    @pytest.mark.parametrize("sort", ["", "&sort=id", "&sort=number"])
+    async def test_cursors_walk_it(self, odd: httpx.AsyncClient, sort: str) -> None:
+        first = (await odd.get(f"/odd?cursor={sort}")).json()
+        ahead = first["meta"]["pagination"]["next_cursor"]
+        second = (await odd.get(f"/odd?cursor={ahead}{sort}")).json()
+        ids = [item["id"] for page in (first, second) for item in page["data"]]
+        assert ids == ([1, 2] if sort == "&sort=id" else [2, 1])
+        assert second["meta"]["pagination"]["next_cursor"] is None
+        for other in ("&sort=id:desc,id" if not sort else "", "&sort=number:desc"):
+            if other != sort:
+                assert (await odd.get(f"/odd?cursor={ahead}{other}")).status_code == 422
+
+    async def test_values_made_in_code_are_taken(self, shop: AsyncSession, sample: Sample) -> None:
+        for value in (1, "1", [1, "77"], (1,)):
+            params = ListParams(filters=[FilterParam(field="id", value=value)])
+            assert (await SampleRepository().get_list(db=shop, params=params)).total == 1
+        assert (await SampleRepository().get_list(db=shop, params=ListParams(sort=None, filters=None))).total == 2
+
+    def test_the_grammar_is_documented(self) -> None:
+        operation: dict[str, Any] = make_app(AsyncSession()).openapi()["paths"]["/late"]["get"]
+        described = {item["name"]: item.get("description", "") for item in operation["parameters"]}
+        assert set(described) == {"sort", "filters", "page", "per_page", "cursor"}
+        assert "`field:asc` or `field:desc`" in described["sort"]
+        assert "`__ilike`" in described["filters"]
+        assert "`size`" in described["filters"]
 
 
 class TestDeclaration:

@@ -151,7 +151,7 @@ class TestVirtualFields:
             ListParamsBuilder(Params, BuyerSortParam, BuyerFilterParam)
 
     async def test_a_repository_that_does_not_know_them_says_so(self, shop: AsyncSession) -> None:
-        params = ListParams(sort=(SortParam(field="order_count"),))
+        params = BuyerListParams(sort=(SortParam(field="order_count"),))
         with pytest.raises(TypeError, match="Customer has no column order_count"):
             await CustomerRepository().get_list(db=shop, params=params)
 

@@ -1,14 +1,18 @@
 """Reading and writing through a repository."""
 
+from typing import TypeVar
+
 import pytest
 from pydantic import BaseModel as PydanticModel
 from sqlalchemy import Select
 from sqlalchemy.exc import MultipleResultsFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import Database, FilterParam, ListParams, SortOrder, SortParam
+from app.core.db import BaseModel, BaseRepository, Database, FilterParam, ListParams, SortOrder, SortParam
 from app.core.exceptions import NotFoundError, UniqueViolation
 from tests.core.db.models import Customer, CustomerNotFound, CustomerRepository, Order, OrderRepository
+
+M = TypeVar("M", bound=BaseModel)
 
 customers = CustomerRepository()
 orders = OrderRepository()
@@ -47,7 +51,7 @@ class TestGet:
     async def test_what_must_exist(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
         assert await customers.require(db=shop, id=ann.id, name="ann") is ann
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         with pytest.raises(CustomerNotFound):
             await customers.require(db=shop, id=ann.id)
         assert await customers.require(db=shop, id=ann.id, with_deleted=True) is ann
@@ -64,7 +68,7 @@ class TestGet:
             assert ann is not None
             await db.commit()
             async with open_shop.session_scope() as other:
-                await customers.update(db=other, id=1, data={"points": 5})
+                await customers.update(db=other, model_id=1, data={"points": 5})
             assert ann.points == 0
             await customers.get(db=db, id=1, for_update=True)
             assert ann.points == 5
@@ -104,7 +108,7 @@ class TestGetList:
 
     async def test_deleted_rows_are_neither_listed_nor_counted(self, shop: AsyncSession) -> None:
         ann, _ = await store(shop, "ann", "bob")
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         result = await customers.get_list(db=shop, params=ListParams())
         assert ([item.name for item in result.items], result.total) == (["bob"], 1)
 
@@ -119,7 +123,7 @@ class TestExistsAndCount:
         ann, _ = await store(shop, "ann", "bob")
         assert await customers.count(db=shop) == 2
         assert await customers.exists(db=shop, name="ann")
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         assert await customers.count(db=shop) == 1
         assert await customers.count(db=shop, name="ann") == 0
         assert not await customers.exists(db=shop, name="ann")
@@ -129,52 +133,52 @@ class TestCreate:
     async def test_from_values_a_schema_or_an_instance(self, shop: AsyncSession) -> None:
         a = await customers.create(db=shop, data={"email": "a"})
         b = await customers.create(db=shop, data=CustomerPatch(email="b"))
-        c = await customers.create(db=shop, entity=Customer(email="c"))
+        c = await customers.create(db=shop, model=Customer(email="c"))
         assert [a.id, b.id, c.id] == [1, 2, 3]
 
     async def test_neither_and_both_are_errors(self, shop: AsyncSession) -> None:
-        with pytest.raises(TypeError, match="either data or entity"):
+        with pytest.raises(TypeError, match="either data or model"):
             await customers.create(db=shop)
-        with pytest.raises(TypeError, match="either data or entity"):
-            await customers.create(db=shop, data={}, entity=Customer())
+        with pytest.raises(TypeError, match="either data or model"):
+            await customers.create(db=shop, data={}, model=Customer())
 
 
 class TestUpdate:
     async def test_a_given_none_sets_null_and_what_is_not_given_stays(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.update(db=shop, entity=ann, data=CustomerPatch(name=None))
+        await customers.update(db=shop, model=ann, data=CustomerPatch(name=None))
         await shop.refresh(ann)
         assert (ann.name, ann.email) == (None, "ann@example.com")
 
     async def test_by_id(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        updated = await customers.update(db=shop, id=ann.id, data={"points": 3})
+        updated = await customers.update(db=shop, model_id=ann.id, data={"points": 3})
         assert updated is ann
         assert ann.points == 3
 
     async def test_an_unknown_or_deleted_id_is_not_found(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         for row_id in (ann.id, 99):
             with pytest.raises(CustomerNotFound):
-                await customers.update(db=shop, id=row_id, data={"points": 3})
+                await customers.update(db=shop, model_id=row_id, data={"points": 3})
 
-    async def test_neither_entity_nor_id_is_an_error(self, shop: AsyncSession) -> None:
-        with pytest.raises(TypeError, match="either entity or id"):
+    async def test_neither_model_nor_id_is_an_error(self, shop: AsyncSession) -> None:
+        with pytest.raises(TypeError, match="either model or model_id"):
             await customers.update(db=shop, data={"points": 3})
 
 
 class TestDelete:
     async def test_a_soft_delete_hides_the_row_and_keeps_it(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, id=ann.id)
+        await customers.delete(db=shop, model_id=ann.id)
         assert ann.is_deleted
         assert await customers.get(db=shop, id=ann.id) is None
         assert await customers.get(db=shop, id=ann.id, with_deleted=True) is ann
 
     async def test_a_deleted_rows_value_can_be_used_again(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         (again,) = await store(shop, "ann")
         assert again.id != ann.id
         with pytest.raises(UniqueViolation):
@@ -182,21 +186,21 @@ class TestDelete:
 
     async def test_a_hard_delete_removes_the_row_even_a_deleted_one(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, id=ann.id)
-        await customers.delete(db=shop, id=ann.id, hard=True)
+        await customers.delete(db=shop, model_id=ann.id)
+        await customers.delete(db=shop, model_id=ann.id, hard=True)
         assert await customers.get(db=shop, id=ann.id, with_deleted=True) is None
 
     async def test_a_model_without_the_mark_loses_the_row(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
         order = await orders.create(db=shop, data={"customer_id": ann.id, "number": 1})
-        await orders.delete(db=shop, entity=order)
+        await orders.delete(db=shop, model=order)
         assert await shop.get(Order, order.id) is None
 
     async def test_deleting_twice_by_id_is_not_found(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, id=ann.id)
+        await customers.delete(db=shop, model_id=ann.id)
         with pytest.raises(NotFoundError):
-            await customers.delete(db=shop, id=ann.id)
+            await customers.delete(db=shop, model_id=ann.id)
 
 
 class TestDeleteAll:
@@ -211,7 +215,7 @@ class TestDeleteAll:
 
     async def test_hard_removes_the_deleted_ones_too(self, shop: AsyncSession) -> None:
         ann, _ = await store(shop, "ann", "bob")
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         assert await customers.delete_all(db=shop, hard=True) == 2
         assert await customers.get(db=shop, id=ann.id, with_deleted=True) is None
 
@@ -219,24 +223,24 @@ class TestDeleteAll:
 class TestRestore:
     async def test_a_deleted_row_comes_back(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, entity=ann)
-        assert await customers.restore(db=shop, id=ann.id) is ann
+        await customers.delete(db=shop, model=ann)
+        assert await customers.restore(db=shop, model_id=ann.id) is ann
         assert await customers.get(db=shop, name="ann") is ann
 
     async def test_not_when_its_value_was_taken(self, shop: AsyncSession) -> None:
         (ann,) = await store(shop, "ann")
-        await customers.delete(db=shop, entity=ann)
+        await customers.delete(db=shop, model=ann)
         await store(shop, "ann")
         with pytest.raises(UniqueViolation):
-            await customers.restore(db=shop, id=ann.id)
+            await customers.restore(db=shop, model_id=ann.id)
 
     async def test_an_unknown_id_is_not_found(self, shop: AsyncSession) -> None:
         with pytest.raises(NotFoundError):
-            await customers.restore(db=shop, id=99)
+            await customers.restore(db=shop, model_id=99)
 
     async def test_a_model_without_the_mark_cannot(self, shop: AsyncSession) -> None:
         with pytest.raises(TypeError, match="Order has no column deleted_at"):
-            await orders.restore(db=shop, entity=Order(customer_id=1, number=1))
+            await orders.restore(db=shop, model=Order(customer_id=1, number=1))
 
 
 class TestCommit:
@@ -274,3 +278,39 @@ class TestBaseStatement:
         assert not await vips.exists(db=shop, name="ann")
         assert await vips.delete_all(db=shop) == 1
         assert await customers.count(db=shop) == 1
+
+
+class TestNames:
+    async def test_those_of_before_work_and_name_the_new_ones(self, shop: AsyncSession) -> None:
+        with pytest.warns(DeprecationWarning, match=r"create\(entity=\.\.\.\) is deprecated: write model="):
+            ann = await customers.create(db=shop, entity=Customer(email="ann@example.com"))  # type: ignore[call-arg]
+        with pytest.warns(DeprecationWarning, match=r"update\(id=\.\.\.\) is deprecated: write model_id=") as warned:
+            await customers.update(db=shop, id=ann.id, data={"points": 3})  # type: ignore[call-arg]
+        assert warned[0].filename == __file__
+        with pytest.warns(DeprecationWarning, match=r"delete\(entity="):
+            await customers.delete(db=shop, entity=ann)  # type: ignore[call-arg]
+        with pytest.warns(DeprecationWarning, match=r"restore\(id="):
+            assert await customers.restore(db=shop, id=ann.id) is ann  # type: ignore[call-arg]
+        assert ann.points == 3
+        with pytest.warns(DeprecationWarning, match="entity"), pytest.raises(TypeError, match="model"):
+            await customers.delete(db=shop, entity=ann, model=ann)  # type: ignore[call-arg]
+
+
+class TestTypeArgument:
+    async def test_it_is_the_model(self, shop: AsyncSession) -> None:
+        class Clients(BaseRepository[Customer]):
+            """Without an attribute."""
+
+        await store(shop, "ann")
+        for repository in (Clients(), BaseRepository[Customer]()):
+            assert repository.model is Customer
+            assert await repository.count(db=shop) == 1
+        assert BaseRepository[Customer] is BaseRepository[Customer]
+
+    def test_a_subclass_may_stay_generic(self) -> None:
+        class Locked(BaseRepository[M]):
+            """Of any model."""
+
+        assert issubclass(Locked[Order], Locked)
+        assert Locked[Order]().model is Order
+        assert CustomerRepository.model is Customer

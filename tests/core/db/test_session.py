@@ -142,7 +142,7 @@ class TestReadOnly:
 
     async def test_it_does_not_wait_for_a_writer(self, open_shop: Database, ann: Customer) -> None:
         async with open_shop.session_scope() as writer:
-            await customers.update(db=writer, id=ann.id, data={"points": 9})
+            await customers.update(db=writer, model_id=ann.id, data={"points": 9})
             async with asyncio.timeout(5), open_shop.session_scope(read_only=True) as reader:
                 read = await customers.get(db=reader, id=ann.id)
                 assert read is not None
@@ -173,7 +173,7 @@ class TestConcurrency:
                 customer = await customers.get(db=db, id=ann.id, for_update=True)
                 assert customer is not None
                 await asyncio.sleep(0.001)
-                await customers.update(db=db, entity=customer, data={"points": customer.points + 1})
+                await customers.update(db=db, model=customer, data={"points": customer.points + 1})
 
         await asyncio.gather(*[add_one() for _ in range(20)])
         async with open_shop.session_scope(read_only=True) as db:

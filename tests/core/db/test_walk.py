@@ -82,9 +82,9 @@ class Others:
         """One row of each."""
         async with self.database.session_scope() as db:
             new = await samples.create(db=db, data=values(self.chance))
-            await samples.update(db=db, id=self.chance.choice(self.restless), data=values(self.chance))
+            await samples.update(db=db, model_id=self.chance.choice(self.restless), data=values(self.chance))
             gone = self.restless.pop(self.chance.randrange(len(self.restless)))
-            await samples.delete(db=db, id=gone)
+            await samples.delete(db=db, model_id=gone)
         self.restless.append(new.id)
 
 
@@ -94,8 +94,7 @@ async def walk(others: Others, sort: SortParam, start: str = "", *, back: bool =
     cursor: str | None = start
     last, pages = start, 0
     while cursor is not None:
-        position = seal.read(cursor) if cursor else None
-        params = ListParams(sort=(sort,), per_page=100, cursor=Cursor(seal, position))
+        params = ListParams(sort=(sort,), per_page=100, cursor=Cursor(seal, cursor))
         async with others.database.session_scope(read_only=True) as db:
             page = await samples.get_list(db=db, params=params, into=SampleId)
         assert page.cursors is not None
@@ -153,6 +152,6 @@ async def test_text_continues_in_the_order_it_is_sorted_in(shop: AsyncSession, o
         page = await words.get_list(db=shop, params=ListParams(sort=sorts[:1], per_page=1, cursor=cursor))
         met += page.items
         assert page.cursors is not None
-        cursor = Cursor(seal, seal.read(page.cursors.next)) if page.cursors.next else None
+        cursor = Cursor(seal, page.cursors.next) if page.cursors.next else None
 
     assert [word.id for word in met] == [word.id for word in expected]
