@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test e2e fuzz faults bench check lint format fmt migrate upgrade coverage clean
+.PHONY: help setup run dev demo test e2e fuzz faults bench check lint format fmt migrate upgrade lock coverage clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +84,12 @@ migrate: $(VENV)/$(if $(m),.development,.runtime) ## bring the database up to da
 
 upgrade: $(VENV)/.runtime ## bring the database up to date
 	@exec $(BIN)/kit migrate
+
+# pip before 23.3 wants the newest uvicorn unless it is pinned with the extra that fastapi-cli asks for.
+lock: ## lock the dependencies and export them; needs Poetry 2 with its export plug-in
+	poetry lock
+	poetry export --with build -o requirements.txt
+	poetry export --with build,dev | sed 's/^uvicorn==/uvicorn[standard]==/' >requirements-dev.txt
 
 coverage: $(VENV)/.development ## test with branch coverage, and fail below the limit in pyproject.toml
 	@$(BIN)/coverage erase

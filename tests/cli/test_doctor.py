@@ -164,7 +164,7 @@ def test_a_dozen_injected_faults_are_all_named(project: PlantedProject, database
     (package,) = ill.said("packages", "fault")
     assert package.startswith("alembic is ")
     declared, pinned = ill.said("lock", "fault")
-    assert declared.startswith("poetry.lock is not what pyproject.toml declares. poetry lock")
+    assert declared.startswith("poetry.lock is not what pyproject.toml declares. make lock")
     assert pinned.startswith("requirements.txt pins alembic 0.")
     unknown, useless = ill.said("environment", "warning")
     assert unknown.startswith("some.env: unknown setting 'SMPT_HOST'; did you mean SMTP_HOST?")

@@ -3,6 +3,7 @@
 import subprocess
 import tomllib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from starlette.websockets import WebSocketDisconnect
 from typer.testing import CliRunner
 
 from app.cli import app as kit_app
+from app.cli.run import answers
 from app.core.configs import PROJECT_ROOT
-from tests.processes import kit
+from tests.processes import BIN, environment, free_port, kit, started, wait_for
 from tests.utils import PASSWORD
 
 Make = Callable[..., list[str]]
@@ -66,6 +68,22 @@ class TestKit:
     def test_quiet_leaves_out_what_was_done(self, tmp_path: Path) -> None:
         done = kit("--quiet", "migrate", VAR_DIR=str(tmp_path), LOG_LEVEL="DEBUG")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.once
+class TestServers:
+    """Beside `kit run`: without its migrations, first admin and guard of the head section."""
+
+    def test_they_serve(self, tmp_path: Path) -> None:
+        with ExitStack() as stack:
+            ports = []
+            for number, command in enumerate(["fastapi dev", "fastapi run", "uvicorn app.main:app"]):
+                ports.append(free_port())
+                tool, *arguments = command.split()
+                line = (str(BIN / tool), *arguments, f"--port={ports[-1]}")
+                env = environment(tmp_path / str(number), WORKER_IN_APP="false")
+                stack.enter_context(started(*line, env=env, log=tmp_path / f"{number}.log"))
+            wait_for(lambda: all(answers("127.0.0.1", port) for port in ports))
 
 
 @pytest.mark.once

@@ -138,7 +138,7 @@ def planted(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """What crosses a boundary on a page for each of these snippets, by the snippet."""
     folder = tmp_path_factory.mktemp("pages")
     files = "```python\n# app/shop/__init__.py\nclass Order: ...\n```\n"
-    pages = {}
+    pages: dict[Path, str] = {}
     for code in [*(code for code, _ in BREACHES.values()), *TESTS]:
         page = folder / f"page{len(pages)}.md"
         page.write_text(f"{files}```python\n{code}\n```\n")

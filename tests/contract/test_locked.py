@@ -14,7 +14,7 @@ _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^ ]
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 
 LOCK = tomllib.loads((PROJECT_ROOT / "poetry.lock").read_text())
-ADVICE = "poetry lock && poetry export, as docs/deployment.md says"
+ADVICE = "make lock"
 
 
 def exported(name: str) -> dict[str, tuple[str, set[str]]]:
@@ -65,7 +65,7 @@ class TestRequirements:
         }
         exported_text = (PROJECT_ROOT / "requirements-dev.txt").read_text()
         missing = {extra for extra in asked if f"\n{extra}" not in exported_text}
-        assert not missing, "declare these with their extras in pyproject.toml, or do without the package that asks"
+        assert not missing, f"have `{ADVICE}` write these with their extras, or do without the package that asks"
 
     def test_every_requirement_is_pinned_by_hash(self) -> None:
         assert all(hashes for _, hashes in exported("requirements-dev.txt").values())

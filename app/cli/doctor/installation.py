@@ -14,7 +14,7 @@ from app.cli.doctor.findings import Finding, fault, ok, or_ok, skipped
 
 ROOT = Path(__file__).resolve().parents[3]  # not from the settings: they may be what is broken
 INSTALL = "make setup, or .venv/bin/pip install --require-hashes -r requirements.txt"
-LOCK = "poetry lock && poetry export, as docs/deployment.md says"
+LOCK = "make lock"
 
 _BOUND = re.compile(r"(>=|<)\s*(\d+\.\d+)")
 _PIN = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^ ;]+)(?P<marker>[^\\\n]*)", re.MULTILINE)
