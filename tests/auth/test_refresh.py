@@ -1,20 +1,24 @@
 """Refresh tokens: rotation, the grace of ten seconds, reuse."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.models import AuthSession, UserStatus
-from app.core.db import Database
+from app.auth.models import AuthSession, RefreshToken, UserStatus
+from app.auth.security.opaque_tokens import token_hash
+from app.core.db import Database, utcnow
 from tests.factories.user import UserFactory
 from tests.utils import freeze, login_user
 
 URL = "/api/v1/auth/refresh-token"
+JSON = {"Content-Type": "application/json"}
 
 
 async def refresh(client: httpx.AsyncClient, token: str) -> httpx.Response:
@@ -158,6 +162,57 @@ class TestInput:
         self, db: AsyncSession, client: httpx.AsyncClient, body: dict[str, Any]
     ) -> None:
         assert (await client.post(URL, json=body)).status_code == 422
+
+
+class TestSlowService:
+    @pytest.mark.parametrize("used", [False, True], ids=["the successor waits", "the successor was used meanwhile"])
+    async def test_what_arrived_in_time_is_in_time(
+        self, committed: Database, client: httpx.AsyncClient, used: bool
+    ) -> None:
+        token = (await logged_in(client))["refresh_token"]
+        arrived = asyncio.Event()
+        scopes = [committed.session_scope(read_only=True) for _ in range(2)]
+        async with (
+            scopes[0] as one,
+            scopes[1] as two,
+        ):  # a connection that is opened now would wait by the stopped clock
+            await one.execute(select(1))
+            await two.execute(select(1))
+
+        async def body() -> AsyncIterator[bytes]:
+            yield json.dumps({"refresh_token": token}).encode()
+            arrived.set()
+
+        with freeze(timedelta()) as clock:
+            first = (await refresh(client, token)).json()
+            async with committed.session_scope() as db:  # what the service waits for
+                await db.execute(select(RefreshToken).with_for_update())
+                late = asyncio.create_task(client.post(URL, content=body(), headers=JSON))
+                await arrived.wait()
+                clock.tick(timedelta(seconds=30))
+                if used:
+                    successor = RefreshToken.token_hash == token_hash(first["refresh_token"])
+                    await db.execute(update(RefreshToken).where(successor).values(rotated_at=utcnow()))
+            answer = await late
+
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["refresh_token"] == first["refresh_token"]
+        assert await is_alive(client, answer.json()["access_token"])
+
+    async def test_a_slow_client_gains_no_time(self, committed: Database, client: httpx.AsyncClient) -> None:
+        token = (await logged_in(client))["refresh_token"]
+
+        with freeze(timedelta()) as clock:
+            await refresh(client, token)
+
+            async def body() -> AsyncIterator[bytes]:
+                yield b'{"refresh_token":'
+                clock.tick(timedelta(seconds=11))
+                yield json.dumps(token).encode() + b"}"
+
+            answer = await client.post(URL, content=body(), headers=JSON)
+
+        assert answer.status_code == 401
 
 
 class TestHundredAtOnce:

@@ -19,7 +19,10 @@ from app.core.deps import logger
 from app.core.services.events import EventsServiceInterface
 
 REFRESH_GRACE = timedelta(seconds=10)
-"""How long a rotated token still answers with its successor: a lost answer or two tabs are no theft."""
+"""How long a rotated token still answers with its successor: a lost answer or two tabs are no theft.
+
+It is judged by the moment a request arrived, as if it had been served at once: a slow service ends no session.
+"""
 
 
 class SessionService:
@@ -64,7 +67,7 @@ class SessionService:
         self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
         return self._answer(session, token)
 
-    async def refresh(self, token: str, *, db: AsyncSession) -> TokenAnswer:
+    async def refresh(self, token: str, *, db: AsyncSession, arrived_at: datetime) -> TokenAnswer:
         """The next tokens of a session. A token that was already followed up ends its whole family."""
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
         if family is None or not self._is_live(family):
@@ -72,7 +75,7 @@ class SessionService:
         follower = successor(token, salt=family.token.salt, secret=self.secret)
         if family.token.rotated_at is None:
             await self._rotate(family, follower, db=db)
-        elif not await self._is_in_grace(family.token.rotated_at, follower, db=db):
+        elif not await self._is_in_grace(family.token.rotated_at, follower, db=db, arrived_at=arrived_at):
             await self._end_family(family, db=db)
             raise InvalidGrant("The refresh token is not valid.")
         answer = self._answer(family.session, follower)
@@ -112,11 +115,14 @@ class SessionService:
         await self.sessions.update(db=db, model=family.session, data={"last_used_at": now})
         await self._store(follower, db=db, session=family.session)
 
-    async def _is_in_grace(self, rotated_at: datetime, follower: str, *, db: AsyncSession) -> bool:
-        """Whether the token was rotated just now and its successor was not used yet."""
-        if utcnow() > rotated_at + REFRESH_GRACE:
+    async def _is_in_grace(
+        self, rotated_at: datetime, follower: str, *, db: AsyncSession, arrived_at: datetime
+    ) -> bool:
+        """Whether the token, when it arrived, had been rotated just now and its successor not been used yet."""
+        if arrived_at > rotated_at + REFRESH_GRACE:
             return False
-        return await self.refresh_tokens.exists(db=db, token_hash=token_hash(follower), rotated_at=None)
+        next_token = await self.refresh_tokens.get(db=db, token_hash=token_hash(follower))
+        return next_token is not None and (next_token.rotated_at is None or next_token.rotated_at > arrived_at)
 
     async def _end_family(self, family: Family, *, db: AsyncSession) -> None:
         session = family.session

@@ -3,14 +3,17 @@
 import re
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.api.errors import EXC_INFO, remember
 from app.core.api.limit_fields import limit_fields
 from app.core.api.problems import PROBLEM_CODE
 from app.core.api.routes import RouteTemplates
+from app.core.db.base import utcnow
 from app.core.services.log import correlation, logger
 from app.core.services.log.context import new_id
 from app.core.services.log.setup import mark_logged
@@ -21,6 +24,8 @@ CONVERSATION_ID = "X-Conversation-ID"
 _REQUEST_ID = REQUEST_ID.lower().encode()
 _CONVERSATION_ID = CONVERSATION_ID.lower().encode()
 
+_ARRIVED_AT = "kit.arrived_at"
+
 CLIENT_GONE = 499
 """What the access log says where the client left before it had its answer (nginx's number)."""
 
@@ -28,6 +33,11 @@ _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _COOKIE = re.compile(rb"(?:^|;) *conversation_id=([A-Za-z0-9._-]{1,64}) *(?:;|$)")
 
 _STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
+
+
+def arrived_at(connection: HTTPConnection) -> datetime:
+    """When the request was there with its whole body: judge a caller's deadline by it, not by how long we took."""
+    return connection.scope.get(_ARRIVED_AT) or utcnow()
 
 
 class CorrelationIds:
@@ -92,12 +102,12 @@ class AccessLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        method, exchange = scope["method"], _Exchange(receive, send)
+        method = scope["method"]
         if method == "HEAD":
-            exchange.bodiless = True
             # A copy: the server looks into its own to know that there is no body.
             scope = {**scope, "method": "HEAD" if self.templates.answers_head(scope) else "GET"}
             scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]  # RFC 9110 14.2
+        exchange = _Exchange(scope, receive, send, bodiless=method == "HEAD")
         try:
             try:
                 await self.app(scope, exchange.receive, exchange.send)
@@ -135,9 +145,9 @@ class _Complete(Exception):
 class _Exchange:
     """Watches one request and its answer."""
 
-    bodiless = False
-
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, bodiless: bool) -> None:
+        self.bodiless = bodiless
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._begun = time.perf_counter()
@@ -149,6 +159,8 @@ class _Exchange:
         message = await self._receive()
         if message["type"] == "http.disconnect" and self._ended is None:
             self._client_left = True
+        elif message["type"] == "http.request" and not message.get("more_body", False):
+            self._scope.setdefault(_ARRIVED_AT, utcnow())
         return message
 
     async def send(self, message: Message) -> None:

@@ -23,6 +23,7 @@ from app.auth.schemas.auth import (
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
 from app.core.api.bodies import JSON, URLENCODED, is_json, media_type
+from app.core.api.middlewares import arrived_at
 from app.core.deps import DBSession
 
 router = APIRouter(prefix="/auth", tags=["auth"], max_body_size=16 * 1024)
@@ -85,9 +86,9 @@ async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, 
 
 
 @router.post("/refresh-token", dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=30, seconds=60))])
-async def refresh_token(body: RefreshRequest, db: DBSession, service: Sessions) -> TokenAnswer:
+async def refresh_token(body: RefreshRequest, db: DBSession, service: Sessions, request: Request) -> TokenAnswer:
     """Exchange a refresh token for the next one. Using one twice ends the session."""
-    return await service.refresh(body.refresh_token, db=db)
+    return await service.refresh(body.refresh_token, db=db, arrived_at=arrived_at(request))
 
 
 @router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
