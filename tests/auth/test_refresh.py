@@ -185,11 +185,12 @@ class TestSlowService:
 
         with freeze(timedelta()) as clock:
             first = (await refresh(client, token)).json()
+            clock.tick(timedelta(seconds=9))
             async with committed.session_scope() as db:  # what the service waits for
                 await db.execute(select(RefreshToken).with_for_update())
                 late = asyncio.create_task(client.post(URL, content=body(), headers=JSON))
                 await arrived.wait()
-                clock.tick(timedelta(seconds=30))
+                clock.tick(timedelta(seconds=4))
                 if used:
                     successor = RefreshToken.token_hash == token_hash(first["refresh_token"])
                     await db.execute(update(RefreshToken).where(successor).values(rotated_at=utcnow()))

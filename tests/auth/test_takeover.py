@@ -396,7 +396,7 @@ class TestAtOnce:
         ids=str,
     )
     async def test_a_change_that_waits_while_its_session_ends_is_refused(
-        self, committed: Database, house: House, method: str, path: str, body: dict[str, str]
+        self, committed: Database, house: House, method: str, path: str, body: dict[str, Any]
     ) -> None:
         headers = await house.login()
         given = body if "username" in body else {**body, "current_password": PASSWORD}
@@ -493,7 +493,7 @@ class TestNotices:
     async def test_a_name_nobody_stands_for_is_in_no_mail(self, db: AsyncSession, house: House) -> None:
         """Mail programs make a link of it, and anybody can register anybody's address."""
         name, victim = "www.evil.example23698", "victim@example.com"
-        body = {"email": victim, "username": name, "password": PASSWORD}
+        body: dict[str, Any] = {"email": victim, "username": name, "password": PASSWORD}
         for _ in range(2):  # the second time the address is taken
             assert await house.send("POST", "/auth/register", **body) == 202
         assert await house.send("POST", "/auth/register", **{**body, "email": "next@example.com"}) == 202

@@ -21,12 +21,14 @@ from app.auth.models import User
 from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job
 from app.core.migrations.env import sync_url
+from app.core.services.mail.base import SendMail
 from tests.conftest import backend
 from tests.planted import PlantedProject
 from tests.processes import environment
 
 PASSWORD = "correct horse battery"
-CREATE = (sys.executable, "-m", "app.cli", "users", "create")
+USERS = (sys.executable, "-m", "app.cli", "users")
+CREATE = (*USERS, "create")
 
 SHOP = '''"""Look after the shop."""
 
@@ -60,8 +62,16 @@ class House:
 
     def create(self, *arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
         """Run the command; `given` is its standard input."""
+        return self.run(*CREATE, *arguments, given=given)
+
+    def reset_password(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run the command that gives an account another password."""
+        return self.run(*USERS, "reset-password", *arguments)
+
+    def run(self, *arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        """Run a program to its end."""
         done = subprocess.run(
-            [*CREATE, *arguments],
+            arguments,
             cwd=PROJECT_ROOT,
             env=self.env,
             input=given,
@@ -157,10 +167,22 @@ class TestCreate:
         assert said, done.stderr
         (user,) = house.read(select(User.__table__))
         assert user.is_superuser
-        assert {job.payload["event"] for job in house.read(select(Job.__table__))} == {
-            *("user_created", "superuser_changed")
-        }
+        events = {job.payload.get("event") for job in house.read(select(Job.__table__))}
+        assert events == {"user_created", "superuser_changed", None}, "and a mail, which is no event"
         assert await verifies(said[1], user.password_hash)
+
+        done = house.reset_password("ROOT", "--generate")
+        said = re.fullmatch(
+            r"root \(root@example\.com\) has another password; every session has ended\.\nPassword: (\S+) .*\n",
+            done.stdout,
+        )
+        assert said, done.stderr
+        (reset,) = house.read(select(User.__table__))
+        assert await verifies(said[1], reset.password_hash)
+        assert reset.security_stamp > user.security_stamp
+        told = house.read(select(Job.__table__).where(Job.task == SendMail.__task_name__).order_by(Job.id.desc()))[0]
+        assert told.payload["email_data"]["recipients"] == ["root@example.com"]
+        assert said[1] not in str(house.read(select(Job.__table__)))
 
     async def test_a_terminal_is_asked_without_an_echo(self, house: House) -> None:
         shown = house.create_in_terminal("--email", "ada@example.com", "--username", "ada")
