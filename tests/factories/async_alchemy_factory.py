@@ -1,11 +1,12 @@
-"""factory-boy for asynchronous SQLAlchemy: the object graph is built synchronously, then stored at once."""
+"""factory-boy for asynchronous SQLAlchemy: its synchronous work runs in `AsyncSession.run_sync`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import factory
+from factory.alchemy import SQLAlchemyModelFactory
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 T = TypeVar("T")
 
@@ -29,31 +30,36 @@ def _current_session() -> AsyncSession:
     return _session
 
 
-class AsyncSQLAlchemyModelFactory(factory.Factory[T]):
+class AsyncSQLAlchemyModelFactory(SQLAlchemyModelFactory, Generic[T]):
     """Base of the factories: `await UserFactory.create(...)`, `await UserFactory.create_batch(3)`.
 
-    What is created is committed, so that requests see it (under `db` into a transaction that is rolled back).
+    All that factory-boy's SQLAlchemyModelFactory knows works, `sqlalchemy_get_or_create` too. What is created is
+    committed, so that requests see it (under `db` into a transaction that is rolled back).
     """
 
     class Meta:
         abstract = True
 
-    @classmethod
-    def _create(cls, model_class: type[T], *args: Any, **kwargs: Any) -> T:
-        instance = model_class(*args, **kwargs)  # sub-factories land here too
-        _current_session().add(instance)
-        return instance
+        @staticmethod
+        def sqlalchemy_session_factory() -> Session:
+            """The synchronous half of the test's session."""
+            return _current_session().sync_session
 
     @classmethod
-    async def create(cls, **kwargs: Any) -> T:  # type: ignore[override]  # asynchronous here
+    async def create(cls, **kwargs: Any) -> T:
         """Store and give back one instance."""
-        instance: T = super().create(**kwargs)
-        await _current_session().commit()
+        (instance,) = await cls.create_batch(1, **kwargs)
         return instance
 
     @classmethod
     async def create_batch(cls, size: int, **kwargs: Any) -> list[T]:  # type: ignore[override]  # as above
         """Store and give back `size` instances."""
-        instances: list[T] = [super(AsyncSQLAlchemyModelFactory, cls).create(**kwargs) for _ in range(size)]
-        await _current_session().commit()
+        make = super().create
+
+        def make_all(_: Session) -> list[T]:  # factory-boy may query and flush in here
+            return [make(**kwargs) for _ in range(size)]
+
+        session = _current_session()
+        instances = await session.run_sync(make_all)
+        await session.commit()
         return instances

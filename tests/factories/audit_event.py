@@ -20,8 +20,8 @@ class AuditEventFactory(AsyncSQLAlchemyModelFactory[AuditEvent]):
     outcome = Outcome.SUCCESS
     actor_id = factory.SelfAttribute("subject_id")
     subject_id = 1
-    address = "192.0.2.1"
-    user_agent = "pytest"
+    address = factory.Faker("ipv4")
+    user_agent = factory.Faker("user_agent")
     request_id = factory.Sequence(lambda n: f"request-{n}")
     conversation_id = "conversation"
     occurred_at = factory.LazyFunction(utcnow)

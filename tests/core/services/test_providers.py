@@ -48,7 +48,7 @@ class PlainCache(CacheServiceInterface):
             return self.values[key]
         value = await factory()
         if isinstance(value, NotKept):
-            return value
+            return value.value
         self.values[key] = value
         return value
 

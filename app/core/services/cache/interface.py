@@ -37,7 +37,8 @@ class CacheServiceInterface(ABC):
     ) -> Any:
         """The stored value, made by `factory` where there is none; of those who ask at once, one makes it.
 
-        What the factory raises reaches all who wait for it. What was invalidated while it ran is not kept.
+        What the factory raises reaches all who wait for it. What was invalidated while it ran is not kept. Of a
+        `NotKept` the value is given back, as it is, and not stored.
         """
 
     @abstractmethod

@@ -123,7 +123,7 @@ class BaseTemplate(PydanticModel, ABC):
             data = value if adapter is _ANYTHING else adapter.dump_python(adapter.validate_python(value), mode="json")
             json.dumps(data, allow_nan=False)
             return data
-        except (TypeError, ValueError, PydanticUserError) as exc:
+        except (TypeError, ValueError, NameError, PydanticUserError) as exc:
             where = f"{self.template_name()}.{name}"
             raise TypeError(f"{where} cannot be stored: declare its type in the class, one that JSON can hold") from exc
 
