@@ -24,6 +24,8 @@ def run(
 ) -> None:
     """Migrate, make the first admin, and serve the API."""
     settings = load_settings()
+    with settings_errors():
+        _ = settings.secret_key  # made once under VAR_DIR where development leaves it unset
     listener = listen(settings.HOST, settings.PORT)
     from app.core.services.log import configure_logging
 

@@ -71,8 +71,11 @@ class TestRefusal:
 
     def test_a_folder_for_data_that_cannot_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        line = refused(kit("run", PORT=str(free_port()), VAR_DIR=str(tmp_path / "file" / "var")))
-        assert "cannot be used: " in line
+        folder = tmp_path / "file" / "var"
+        line = refused(kit("migrate", PORT=str(free_port()), VAR_DIR=str(folder)))
+        assert line == f"The folder for data {folder} cannot be used: Not a directory. Check VAR_DIR."
+        line = refused(kit("run", PORT=str(free_port()), VAR_DIR=str(folder)))
+        assert line == f"SECRET_KEY is not set and cannot be kept in VAR_DIR={folder}: Not a directory"
 
     def test_a_setting_that_is_no_number(self, tmp_path: Path) -> None:
         line = refused(kit("run", PORT="eighty", VAR_DIR=str(tmp_path)))
@@ -114,15 +117,16 @@ class TestStart:
         with service(tmp_path) as (_, _, log):
             assert "Password:" not in log.read_text()
 
-    def test_secrets_made_for_local_are_their_owner_s_alone(self, tmp_path: Path) -> None:
+    def test_what_it_keeps_is_its_owner_s_alone(self, tmp_path: Path) -> None:
         with service(tmp_path) as (_, port, _):
             form = b"username=nobody&password=nothing"
             request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/auth/login", data=form)
             with pytest.raises(urllib.error.HTTPError):
                 urllib.request.urlopen(request)
-        made = list((tmp_path / "var" / "secrets").iterdir())
-        assert made
-        assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+        made = list((tmp_path / "var").rglob("*"))
+        assert {"SECRET_KEY", "app.db"} <= {path.name for path in made}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_file()} == {0o600}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "var", *made) if path.is_dir()} == {0o700}
 
     def test_several_server_processes_share_the_port(self, tmp_path: Path) -> None:
         with service(tmp_path, WEB_CONCURRENCY="2") as (process, port, _):
@@ -148,6 +152,7 @@ class TestStart:
 
 def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path) -> None:
     secrets = {"SECRET_KEY": os.urandom(24).hex(), "JWT_SECRET_KEY": os.urandom(24).hex()}
+    secrets["FRONTEND_URL"] = "https://shop.example"
     env = environment(tmp_path, ENVIRONMENT="production", PORT=str(free_port()), **secrets)
     output, errors = tmp_path / "out", tmp_path / "err"
     with output.open("wb") as out, errors.open("wb") as err:
