@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from app.cli.run import answers, listen
+from app.cli.run import _stores, answers, listen
+from app.core.configs import AppConfig
 from tests.processes import environment, kit, started, wait_for
 
 KIT = (sys.executable, "-m", "app.cli")
@@ -99,6 +101,21 @@ class TestRefusal:
         assert "app.nowhere" in refused(kit("run", MODULES="app.nowhere", VAR_DIR=str(tmp_path)))
 
 
+def test_the_banner_names_the_stores_without_a_password() -> None:
+    stores = _stores(
+        AppConfig(
+            DATABASE_URL=SecretStr("postgresql://ann:hidden@db.example/shop"),
+            REDIS_URL=SecretStr("rediss://:hidden@cache.example:6380/2"),
+            WORKER_IN_APP=False,
+        )
+    )
+    assert stores == {
+        "Data": "PostgreSQL shop on db.example:5432",
+        "Redis": "cache.example:6380/2",
+        "Jobs": "run by kit worker and kit scheduler",
+    }
+
+
 class TestStart:
     def test_it_says_where_everything_is_and_the_password_once(self, tmp_path: Path) -> None:
         with service(tmp_path) as (process, port, log):
@@ -107,6 +124,10 @@ class TestStart:
             assert f"http://127.0.0.1:{port}/docs\n" in text
             assert str(tmp_path / "var" / "mail") in text
             assert text.count("Password:") == 1
+            assert f"Data   SQLite {tmp_path}/var/app.db\n" in text
+            assert "Redis  none: cache and limits are in this process\n" in text
+            assert "Jobs   run here\n" in text
+            assert "GET /health/live" not in text
             assert "\x1b" not in text
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
                 assert json.load(answer)["data"]["checks"] == {"database": "ok", "migrations": "ok"}
