@@ -26,7 +26,7 @@ ARG UID=1000
 ARG GID=1000
 RUN groupadd --non-unique --gid "$GID" kit \
     && useradd --non-unique --uid "$UID" --gid "$GID" --no-create-home --home-dir /var/lib/kit kit \
-    && install -d -o kit -g kit /var/lib/kit
+    && install -d -m 700 -o kit -g kit /var/lib/kit
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \

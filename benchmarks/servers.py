@@ -60,6 +60,7 @@ def _environment(backend: Served) -> dict[str, str]:
         "ENV_FILE": os.devnull,
         "ENVIRONMENT": "production",
         "DOMAIN": "bench.example.com",
+        "FRONTEND_URL": "https://bench.example.com",
         "SECRET_KEY": secrets.token_urlsafe(48),
         "JWT_SECRET_KEY": secrets.token_urlsafe(48),
         "FIRST_USER_PASSWORD": PASSWORD,

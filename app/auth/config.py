@@ -10,7 +10,7 @@ from app.auth.security.access_tokens import AccessTokens, Algorithm, SigningKey
 from app.auth.security.identity import is_username, normalize_email
 from app.auth.security.passwords import MAX_LENGTH, MIN_LENGTH, PasswordHasher
 from app.core.configs import BaseConfig, app_config, local_secret
-from app.core.configs.base import weak_secret
+from app.core.configs.safety import weak_secret
 
 _KNOWN_PASSWORDS = """
     adminadmin admin123 admin1234 administrator changeme changeme1 changethis change-me 12345678 123456789 1234567890

@@ -173,9 +173,18 @@ def database_errors(settings: "AppConfig") -> Iterator[None]:
     except (SQLAlchemyError, CommandError, ConfigError, OSError) as exc:
         cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig else exc
         reason = next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
-        url = settings.database_url.render_as_string(hide_password=True)
-        advice = "Run `kit migrate`" if lacks_tables(cause) else "Check DATABASE_URL"
-        fail(f"The database {url} cannot be used: {reason}. {advice}.")
+        if isinstance(cause, OSError) and cause.filename and _is_kept_in(settings.var_dir, cause.filename):
+            fail(f"The folder for data {settings.var_dir} cannot be used: {cause.strerror}. Check VAR_DIR.")
+        url = settings.database_url
+        place = "VAR_DIR" if _is_kept_in(settings.var_dir, url.database) else "DATABASE_URL"
+        advice = "Run `kit migrate`" if lacks_tables(cause) else f"Check {place}"
+        fail(f"The database {url.render_as_string(hide_password=True)} cannot be used: {reason}. {advice}.")
+
+
+def _is_kept_in(folder: Path, file: str | None) -> bool:
+    """Whether the file is below the folder, or is one above that the folder needs."""
+    path = Path(str(file))
+    return path.is_relative_to(folder) or (path.is_absolute() and folder.is_relative_to(path))
 
 
 def _plain(value: object) -> str:

@@ -42,7 +42,7 @@ def list_jobs(
 
     found = with_runtime(read)
     if as_json:
-        show_json([job.to_dict(exclude=("payload", "result")) for job in found])
+        show_json([job.to_dict(exclude=("payload", "result")) | job.heard for job in found])
     elif not found:
         typer.echo("No job fits.")
     else:
@@ -64,9 +64,10 @@ def show(job_id: Id, as_json: Json = False) -> None:
     if job is None:
         fail(_unknown([job_id]))
     if as_json:
-        show_json(job.to_dict())
+        show_json(job.to_dict() | job.heard)
     else:
-        show_table(("FIELD", "VALUE"), job.to_dict(exclude=("payload", "result")).items())
+        heard = {name: value for name, value in job.heard.items() if value}
+        show_table(("FIELD", "VALUE"), (job.to_dict(exclude=("payload", "result")) | heard).items())
         for name in ("payload", "result"):
             typer.echo(f"\n{name}")
             show_json(getattr(job, name))
@@ -145,7 +146,9 @@ def _row(job: "Job") -> tuple[object, ...]:
     due = _moment(job.available_at) if job.finished_at is None else ""
     error = (job.last_error or "")[:100]
     attempts = f"{job.attempts}/{job.max_attempts}"
-    return job.id, job.task, job.status, attempts, _moment(job.created_at), due, error
+    event, listener = job.heard.values()
+    what = f"{event} -> {listener}" if listener else job.task
+    return job.id, what, job.status, attempts, _moment(job.created_at), due, error
 
 
 def _moment(moment: datetime) -> str:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -24,6 +25,8 @@ def run(
 ) -> None:
     """Migrate, make the first admin, and serve the API."""
     settings = load_settings()
+    with settings_errors():
+        _ = settings.secret_key  # made once under VAR_DIR where development leaves it unset
     listener = listen(settings.HOST, settings.PORT)
     from app.core.services.log import configure_logging
 
@@ -104,9 +107,12 @@ def _announce(settings: "AppConfig", listener: socket.socket, news: list[str], q
 
 
 def answers(host: str, port: int, path: str = "/health/live") -> bool:
+    """Whether the server at this address says that it is alive."""
+    from app.core.api.middlewares import START_PROBE
+
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"User-Agent": START_PROBE.decode()})
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
@@ -122,5 +128,22 @@ def _welcome(settings: "AppConfig", host: str, port: int, news: list[str]) -> li
         lines.append(f"  Docs   {base}/docs")
     if settings.captures_mail:
         lines.append(f"  Mail   {settings.mail_dir} (captured; SMTP_HOST sends it)")
+    lines += [f"  {name:<5}  {what}" for name, what in _stores(settings).items()]
     lines += [typer.style(f"  {line}", fg=typer.colors.YELLOW) for line in news]
     return [*lines, "  Stop with Ctrl-C.", ""]
+
+
+def _stores(settings: "AppConfig") -> dict[str, str]:
+    """Where data, cache and jobs are; never a password."""
+    url = settings.database_url
+    if url.get_backend_name() == "sqlite":
+        database = f"SQLite {url.database}"
+    else:
+        database = f"PostgreSQL {url.database} on {url.host or 'this machine'}:{url.port or 5432}"
+    redis = urlsplit(settings.redis_url or "")
+    place = f"{redis.hostname}:{redis.port or 6379}{redis.path}" if redis.hostname else redis.path
+    return {
+        "Data": database,
+        "Redis": place or "none: cache and limits are in this process",
+        "Jobs": "run here" if settings.worker_in_app else "run by kit worker and kit scheduler",
+    }

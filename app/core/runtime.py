@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -12,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from taskiq import AsyncBroker
 
-from app.core.configs import AppConfig
+from app.core.configs import AppConfig, make_private
 from app.core.db.installation import KeyPrefix
 from app.core.db.session import Database
 from app.core.exceptions import RuntimeNotOpen
@@ -78,8 +79,6 @@ async def open_runtime(
     # Registries first: without them an event finds no listener, a job no task, a package's mail no template.
     from app.core import kit, listeners, tasks  # noqa: F401
 
-    if settings.captures_mail:
-        settings.mail_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         opened = await _open(settings, stack, run_jobs)
         previous, _current = _current, opened
@@ -95,6 +94,8 @@ async def open_runtime(
 async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> Runtime:
     # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
     pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
+    if settings.database_url.get_backend_name() == "sqlite":
+        make_private(Path(str(settings.database_url.database)).parent)
     database = Database.connect(
         settings.database_url,
         pool_size=pool_size,

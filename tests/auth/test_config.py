@@ -12,7 +12,7 @@ from app.auth.config import AuthConfig
 from app.auth.exceptions import InvalidAccessToken
 from app.auth.security.access_tokens import SigningKey
 
-STRONG = "0123456789abcdef0123456789abcdef"
+STRONG = "5f2c8e1b7d3a496083bfae2d61c7905e"
 PREVIOUS = "fedcba9876543210fedcba9876543210"
 
 

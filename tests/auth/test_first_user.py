@@ -102,7 +102,7 @@ class TestFirstUser:
     ) -> None:
         get_settings.cache_clear()
         environment.setenv("ENVIRONMENT", "production")
-        environment.setenv("JWT_SECRET_KEY", "0123456789abcdef0123456789abcdef")
+        environment.setenv("JWT_SECRET_KEY", "5f2c8e1b7d3a496083bfae2d61c7905e")
 
         with pytest.raises(NoFirstUser, match="FIRST_USER_PASSWORD"):
             await ensure_first_user()

@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from sqlalchemy.engine import URL
 
 from app.cli.doctor.services import clock_findings
-from app.core.configs import PROJECT_ROOT
+from app.core.configs import PROJECT_ROOT, make_private
 from app.core.db.base import utcnow
 from app.core.db.installation import Installation
 from app.core.db.jobs import Job, JobStatus
@@ -123,7 +123,7 @@ def test_a_dozen_injected_faults_are_all_named(project: PlantedProject, database
         "SMTP_TLS": "false",
     }
     secret = folder / "var" / "secrets" / "SECRET_KEY"
-    secret.parent.mkdir(parents=True)
+    make_private(secret.parent)
     secret.touch(mode=0o600)
     with mail_server() as smtp_port:
         project.settings["SMTP_PORT"] = smtp_port
@@ -210,10 +210,10 @@ def test_unsafe_in_production(project: PlantedProject) -> None:
     assert "hidden" not in found.output
     faults, warnings = found.said("settings", "fault"), found.said("settings", "warning")
     assert [line.split()[0] for line in faults] == [
-        *("SECRET_KEY", "REDIS_URL", "DATABASE_URL", "JWT_SECRET_KEY", "SMTP_TLS")
+        *("SECRET_KEY", "FRONTEND_URL", "REDIS_URL", "DATABASE_URL", "JWT_SECRET_KEY", "SMTP_TLS")
     ]
     assert faults[0] == "SECRET_KEY is a placeholder: set a random value. kit secrets prints fresh values"
-    assert [line.split()[0] for line in warnings] == ["BACKEND_CORS_ORIGINS", "FRONTEND_URL", "SQL_ECHO"]
+    assert [line.split()[0] for line in warnings] == ["BACKEND_CORS_ORIGINS", "SQL_ECHO"]
     (readable,) = found.said("environment", "warning")
     assert readable.endswith(f"chmod 600 {env_file}")
     assert found.said("application", "skipped")
@@ -237,7 +237,8 @@ def test_a_key_of_the_wrong_kind_is_not_sent_to_kit_secrets(project: PlantedProj
         project,
         ENVIRONMENT="production",
         SECRET_KEY=secret,
-        JWT_SECRET_KEY=secret,
+        JWT_SECRET_KEY=secret[::-1],
+        FRONTEND_URL="https://shop.example",
         JWT_ALGORITHM="RS256",
         SMTP_HOST="mail..invalid",
     )

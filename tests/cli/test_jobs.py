@@ -77,7 +77,11 @@ def statuses(table: Session) -> list[str]:
 
 class TestLooking:
     def test_a_list_for_people_and_for_programs(self, run: Kit, table: Session) -> None:
-        heading, *lines = ok(run("jobs", "list")).splitlines()
+        data = {"event": "user_created", "listener": "app.audit.listeners:keep"}
+        table.add(Job(task="events.listen", max_attempts=5, payload=data, available_at=utcnow()))
+        table.commit()
+        heading, heard, *lines = ok(run("jobs", "list")).splitlines()
+        assert heard.split()[:5] == ["6", "user_created", "->", "app.audit.listeners:keep", "pending"]
         assert heading.split()[:4] == ["ID", "TASK", "STATUS", "ATTEMPTS"]
         assert [line.split()[:4] for line in lines] == [
             [str(number), TASK, status, "1/5"] for number, status in reversed(list(enumerate(STATUSES, start=1)))
@@ -87,7 +91,13 @@ class TestLooking:
         (job,) = json.loads(ok(run("jobs", "list", *arguments, "--json")))
         assert (job["id"], job["status"], job["attempts"]) == (5, "dead", 1)
         assert "payload" not in job
+        assert (job["event"], job["listener"]) == (None, None)
         assert datetime.fromisoformat(job["created_at"]).tzinfo
+
+    def test_the_run_of_a_listener_says_what_it_hears(self) -> None:
+        data = {"event": "user_created", "listener": "app.audit.listeners:keep", "data": {"id": 1}}
+        assert Job(task="events.listen", payload=data).heard == {name: data[name] for name in ("event", "listener")}
+        assert Job(task="shop.sell", payload=data).heard == {"event": None, "listener": None}
 
     def test_one_with_its_data(self, run: Kit, table: Session) -> None:
         assert json.loads(ok(run("jobs", "show", "2", "--json")))["payload"] == {"user_id": 2}

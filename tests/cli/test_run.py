@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from app.cli.run import answers, listen
+from app.cli.run import _stores, answers, listen
+from app.core.configs import AppConfig
 from tests.processes import environment, kit, started, wait_for
 
 KIT = (sys.executable, "-m", "app.cli")
@@ -71,8 +73,11 @@ class TestRefusal:
 
     def test_a_folder_for_data_that_cannot_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        line = refused(kit("run", PORT=str(free_port()), VAR_DIR=str(tmp_path / "file" / "var")))
-        assert "cannot be used: " in line
+        folder = tmp_path / "file" / "var"
+        line = refused(kit("migrate", PORT=str(free_port()), VAR_DIR=str(folder)))
+        assert line == f"The folder for data {folder} cannot be used: Not a directory. Check VAR_DIR."
+        line = refused(kit("run", PORT=str(free_port()), VAR_DIR=str(folder)))
+        assert line == f"SECRET_KEY is not set and cannot be kept in VAR_DIR={folder}: Not a directory"
 
     def test_a_setting_that_is_no_number(self, tmp_path: Path) -> None:
         line = refused(kit("run", PORT="eighty", VAR_DIR=str(tmp_path)))
@@ -96,6 +101,21 @@ class TestRefusal:
         assert "app.nowhere" in refused(kit("run", MODULES="app.nowhere", VAR_DIR=str(tmp_path)))
 
 
+def test_the_banner_names_the_stores_without_a_password() -> None:
+    stores = _stores(
+        AppConfig(
+            DATABASE_URL=SecretStr("postgresql://ann:hidden@db.example/shop"),
+            REDIS_URL=SecretStr("rediss://:hidden@cache.example:6380/2"),
+            WORKER_IN_APP=False,
+        )
+    )
+    assert stores == {
+        "Data": "PostgreSQL shop on db.example:5432",
+        "Redis": "cache.example:6380/2",
+        "Jobs": "run by kit worker and kit scheduler",
+    }
+
+
 class TestStart:
     def test_it_says_where_everything_is_and_the_password_once(self, tmp_path: Path) -> None:
         with service(tmp_path) as (process, port, log):
@@ -104,6 +124,10 @@ class TestStart:
             assert f"http://127.0.0.1:{port}/docs\n" in text
             assert str(tmp_path / "var" / "mail") in text
             assert text.count("Password:") == 1
+            assert f"Data   SQLite {tmp_path}/var/app.db\n" in text
+            assert "Redis  none: cache and limits are in this process\n" in text
+            assert "Jobs   run here\n" in text
+            assert "GET /health/live" not in text
             assert "\x1b" not in text
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
                 assert json.load(answer)["data"]["checks"] == {"database": "ok", "migrations": "ok"}
@@ -114,15 +138,16 @@ class TestStart:
         with service(tmp_path) as (_, _, log):
             assert "Password:" not in log.read_text()
 
-    def test_secrets_made_for_local_are_their_owner_s_alone(self, tmp_path: Path) -> None:
+    def test_what_it_keeps_is_its_owner_s_alone(self, tmp_path: Path) -> None:
         with service(tmp_path) as (_, port, _):
             form = b"username=nobody&password=nothing"
             request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/auth/login", data=form)
             with pytest.raises(urllib.error.HTTPError):
                 urllib.request.urlopen(request)
-        made = list((tmp_path / "var" / "secrets").iterdir())
-        assert made
-        assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+        made = list((tmp_path / "var").rglob("*"))
+        assert {"SECRET_KEY", "app.db"} <= {path.name for path in made}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in made if path.is_file()} == {0o600}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "var", *made) if path.is_dir()} == {0o700}
 
     def test_several_server_processes_share_the_port(self, tmp_path: Path) -> None:
         with service(tmp_path, WEB_CONCURRENCY="2") as (process, port, _):
@@ -148,6 +173,7 @@ class TestStart:
 
 def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path) -> None:
     secrets = {"SECRET_KEY": os.urandom(24).hex(), "JWT_SECRET_KEY": os.urandom(24).hex()}
+    secrets["FRONTEND_URL"] = "https://shop.example"
     env = environment(tmp_path, ENVIRONMENT="production", PORT=str(free_port()), **secrets)
     output, errors = tmp_path / "out", tmp_path / "err"
     with output.open("wb") as out, errors.open("wb") as err:

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.core.configs.base import weak_secret
+from app.core.configs.safety import weak_secret
 from tests.processes import kit
 
 

@@ -1,17 +1,22 @@
 """Settings: where they come from, what is refused, what is made."""
 
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from secrets import token_hex, token_urlsafe
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.core.configs import AppConfig, BaseConfig, Environment, check_settings, local_secret, unknown_env_keys
-from app.core.configs.base import weak_secret
+from app.core.configs.base import make_private, shared_secrets
+from app.core.configs.safety import weak_secret
 from app.core.exceptions import ConfigError
 
 GOOD_SECRET = "5f2c8e1b7d3a496083bfae2d61c7905e"
+OTHER = GOOD_SECRET[::-1]
+PRODUCTION = f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nFRONTEND_URL=https://shop.example\n"
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ class TestMail:
         ],
     )
     def test_no_password_in_clear(self, clean_env: Path, lines: str, faults: list[str]) -> None:
-        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nSMTP_HOST=mail.test\n{lines}\n")
+        clean_env.write_text(f"{PRODUCTION}SMTP_HOST=mail.test\n{lines}\n")
         assert [fault.split()[0] for fault in AppConfig().problems()] == faults
 
 
@@ -197,24 +202,78 @@ class TestStrictEnvironments:
         faults = AppConfig().problems()
         assert [fault.split()[0] for fault in faults] == [
             "SECRET_KEY",
+            "FRONTEND_URL",
             "BACKEND_CORS_ORIGINS",
             "REDIS_URL",
             "DATABASE_URL",
         ]
 
     def test_a_good_configuration_has_none(self, clean_env: Path) -> None:
-        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\n")
+        clean_env.write_text(PRODUCTION)
         assert AppConfig().problems() == []
 
     @pytest.mark.parametrize("value", ["*", "proxy.local", "10.0.0.1/8", "10.0.0.1,any"])
     def test_only_addresses_and_networks_are_trusted(self, clean_env: Path, value: str) -> None:
-        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nTRUSTED_PROXIES={value}\n")
+        clean_env.write_text(f"{PRODUCTION}TRUSTED_PROXIES={value}\n")
         assert [fault.split()[0] for fault in AppConfig().problems()] == ["TRUSTED_PROXIES"]
 
     def test_addresses_and_networks_are(self, clean_env: Path) -> None:
         proxies = "10.0.0.1,10.1.0.0/16,2001:db8::/32"
-        clean_env.write_text(f"ENVIRONMENT=production\nSECRET_KEY={GOOD_SECRET}\nTRUSTED_PROXIES={proxies}\n")
+        clean_env.write_text(f"{PRODUCTION}TRUSTED_PROXIES={proxies}\n")
         assert AppConfig().problems() == []
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *("0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1", "0.0.0.0/2,64.0.0.0/2,128.0.0.0/1", "::ffff:0:0/96"),
+            *("10.0.0.1,8.0.0.0/8", "2000::/3"),
+        ],
+    )
+    def test_a_large_part_of_the_internet_is_not_trusted(self, clean_env: Path, value: str) -> None:
+        clean_env.write_text(f"{PRODUCTION}TRUSTED_PROXIES={value}\n")
+        (fault,) = AppConfig().problems()
+        assert fault.startswith("TRUSTED_PROXIES trusts a large part of the internet")
+
+    @pytest.mark.parametrize(
+        "proxies",
+        [
+            "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+            "104.16.0.0/13,172.64.0.0/13,162.158.0.0/15,2400:cb00::/32",
+        ],
+    )
+    def test_private_networks_and_those_of_a_delivery_network_are(self, clean_env: Path, proxies: str) -> None:
+        clean_env.write_text(f"{PRODUCTION}TRUSTED_PROXIES={proxies}\n")
+        assert AppConfig().problems() == []
+
+    @pytest.mark.parametrize(
+        ("url", "reason"),
+        [
+            ("http://shop.example", "must begin with https"),
+            *((f"https://{host}", "names this machine") for host in ("localhost:3000", "app.localhost", "127.0.0.2")),
+            *((f"https://{host}/x", "names this machine") for host in ("[::1]", "0.0.0.0", "[::ffff:127.0.0.1]")),
+        ],
+    )
+    def test_links_in_mails_lead_to_people_over_https(self, clean_env: Path, url: str, reason: str) -> None:
+        clean_env.write_text(f"{PRODUCTION}FRONTEND_URL={url}\n")
+        (fault,) = AppConfig().problems()
+        assert fault.startswith(f"FRONTEND_URL {reason}")
+
+    @pytest.mark.parametrize(
+        ("lines", "pair"),
+        [
+            (f"JWT_SECRET_KEY={GOOD_SECRET}", "JWT_SECRET_KEY and SECRET_KEY"),
+            (
+                f"JWT_SECRET_KEY={OTHER}\nJWT_PREVIOUS_SECRET_KEY={GOOD_SECRET}",
+                "JWT_PREVIOUS_SECRET_KEY and SECRET_KEY",
+            ),
+            (f"JWT_SECRET_KEY={OTHER}\nSMTP_PASSWORD={GOOD_SECRET}", "SECRET_KEY and SMTP_PASSWORD"),
+            (f"JWT_SECRET_KEY={OTHER}\nJWT_PREVIOUS_SECRET_KEY={OTHER}", "JWT_PREVIOUS_SECRET_KEY and JWT_SECRET_KEY"),
+            (f"JWT_SECRET_KEY={OTHER}\nPOSTGRES_PASSWORD=p\nSMTP_PASSWORD=p", ""),
+        ],
+    )
+    def test_no_key_serves_twice(self, clean_env: Path, lines: str, pair: str) -> None:
+        clean_env.write_text(f"{PRODUCTION}{lines}\n")
+        assert shared_secrets() == ([f"{pair} are the same: set different values"] if pair else [])
 
     def test_testing_is_relaxed(self) -> None:
         check_settings()
@@ -226,6 +285,13 @@ class TestStrictEnvironments:
             ("short-but-random-7f3a", "shorter"),
             ("a" * 40, "placeholder"),
             ("please-change-me-please-change-me-now", "placeholder"),
+            ("0123456701234567012345670123456701234567", "pattern"),
+            ("passwordpasswordpasswordpassword1", "pattern"),
+            ("Password123Password123Password123", "pattern"),
+            ("abcdefghijklmnopqrstuvwxyz0123456789", "pattern"),
+            ("zyxwvutsrqponmlkjihgfedcba9876543210", "pattern"),
+            ("qwertyuiopasdfghjklzxcvbnm1234567890", "pattern"),
+            ("11223344556677889900112233445566", "pattern"),
         ],
     )
     def test_weak_secrets(self, value: str, reason: str) -> None:
@@ -234,6 +300,10 @@ class TestStrictEnvironments:
         assert reason in found
         assert weak_secret(SecretStr(GOOD_SECRET)) is None
         assert weak_secret(None) is not None
+
+    @pytest.mark.parametrize("make", [token_hex, token_urlsafe])
+    def test_random_ones_are_strong(self, make: Callable[[int], str]) -> None:
+        assert {weak_secret(SecretStr(make(24))) for _ in range(500)} == {None}
 
 
 class TestLocalSecret:
@@ -248,3 +318,27 @@ class TestLocalSecret:
             made = list(pool.map(lambda _: local_secret("KEY", tmp_path).get_secret_value(), range(64)))
         assert len(set(made)) == 1
         assert list((tmp_path / "secrets").iterdir()) == [tmp_path / "secrets" / "KEY"]
+
+    def test_a_folder_that_cannot_be_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(
+            ConfigError, match=r"SECRET_KEY is not set and cannot be kept in VAR_DIR=.*: Not a directory"
+        ):
+            local_secret("SECRET_KEY", tmp_path / "file" / "var")
+
+
+class TestPrivateFolder:
+    def test_what_is_made_is_its_owner_s_alone(self, tmp_path: Path) -> None:
+        make_private(tmp_path / "one" / "two")
+        make_private(tmp_path / "one" / "two")
+        assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("one", "one/two")] == [0o700, 0o700]
+
+    def test_what_is_there_stays_as_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "shared").mkdir(mode=0o755)
+        make_private(tmp_path / "shared")
+        assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o755
+
+    def test_a_file_in_its_place_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(NotADirectoryError):
+            make_private(tmp_path / "file")

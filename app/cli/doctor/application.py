@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from app.cli.doctor.configuration import unfit_settings
 from app.cli.doctor.findings import Finding, fault, or_ok, reason, skipped, warning
 
 if TYPE_CHECKING:
@@ -13,7 +12,9 @@ if TYPE_CHECKING:
 
 def application() -> list[Finding]:
     """It can be built, every token URL of its document answers, and every route can be reached."""
-    if unfit_settings():
+    from app.core.configs import unsafe_settings
+
+    if unsafe_settings():
         return [skipped("application", "refuses to start with these settings")]
     try:
         from app.core import listeners, tasks  # noqa: F401

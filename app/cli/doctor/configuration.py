@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.cli.console import faults_of
-from app.cli.doctor.findings import Finding, fault, or_ok, warning
+from app.cli.doctor.findings import Finding, fault, or_ok, skipped, warning
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
@@ -56,18 +56,12 @@ def _unreadable() -> list[str]:
     return []
 
 
-def unfit_settings() -> list[str]:
-    """Why the service would not start, outside `local` and `testing`."""
-    from app.core.configs import BaseConfig, app_config
-
-    return [] if app_config.is_relaxed else [line for config in BaseConfig.known for line in config().problems()]
-
-
 def _unfit() -> Iterator[Finding]:
-    from app.core.configs import BaseConfig
+    from app.core.configs import BaseConfig, unsafe_settings
+    from app.core.configs.base import shared_secrets
 
-    weak = {line for config in BaseConfig.known for line in BaseConfig.problems(config())}
-    for problem in unfit_settings():
+    weak = {*shared_secrets(), *(line for config in BaseConfig.known for line in BaseConfig.problems(config()))}
+    for problem in unsafe_settings():
         fix = "kit secrets prints fresh values" if problem in weak else "docs/configuration.md says what it may be"
         yield fault("settings", problem, fix)
 
@@ -81,9 +75,6 @@ def _unwise(config: "AppConfig") -> Iterator[Finding]:
     elif config.SMTP_HOST and not (config.smtp_starttls or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
         what = "SMTP_TLS and SMTP_SSL are off: mails and the password cross the network in the clear"
         yield fault("settings", what, "set SMTP_TLS=true, or SMTP_SSL=true for port 465")
-    if config.FRONTEND_URL.host in _LOOPBACK:
-        what = f"FRONTEND_URL names {config.FRONTEND_URL.host}: the links in mails lead nowhere"
-        yield warning("settings", what, "set it to the address that people use")
     if not config.RATE_LIMITER_ENABLED:
         yield warning("settings", "RATE_LIMITER_ENABLED is off: passwords can be guessed", "switch it on")
     if config.SQL_ECHO:
@@ -104,7 +95,7 @@ def _keys() -> Iterator[Finding]:
         yield fault("environment", f"ENV_FILE names {file}, which does not exist", "correct ENV_FILE")
     for message in unknown_env_keys():
         yield warning("environment", message, f"correct or remove it in {file}; .sample.env has every setting")
-    if file.is_file() and not app_config.is_relaxed and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if file.is_file() and not app_config.is_relaxed and _is_open(file):
         yield warning("environment", f"others on this machine may read {file}", f"chmod 600 {file}")
     for names, decider, wins in _USELESS:
         useless = [name for name in names if name in app_config.model_fields_set]
@@ -114,11 +105,21 @@ def _keys() -> Iterator[Finding]:
 
 
 def data_folder() -> list[Finding]:
-    """The folder for data can be written, and its secrets be read by nobody else."""
+    """The folder for data can be written where something needs it, and be read by nobody else."""
     from app.core.configs import app_config
 
     folder = app_config.var_dir
-    return or_ok("data folder", _folder_faults(folder), f"{folder} {'' if folder.is_dir() else 'can be made'}".rstrip())
+    if not _needs_folder(app_config):
+        return [skipped("data folder", f"nothing needs {folder}")]
+    found = [*_folder_faults(folder), *_database_faults(app_config)]
+    return or_ok("data folder", found, f"{folder} {'' if folder.is_dir() else 'can be made'}".rstrip())
+
+
+def _needs_folder(config: "AppConfig") -> bool:
+    if config.is_relaxed or config.captures_mail:
+        return True
+    database = config.database_url
+    return database.get_backend_name() == "sqlite" and Path(str(database.database)).is_relative_to(config.var_dir)
 
 
 def _folder_faults(folder: Path) -> Iterator[Finding]:
@@ -131,6 +132,22 @@ def _folder_faults(folder: Path) -> Iterator[Finding]:
             "data folder", f"nothing can be written into {folder}: {exc.strerror}", "change VAR_DIR, or its owner"
         )
         return
+    if folder.is_dir() and _is_open(folder):
+        what = f"others on this machine may look into {folder}, at mails and the database"
+        yield warning("data folder", what, f"chmod 700 {folder}")
     for path in sorted((folder / "secrets").glob("*")):
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if _is_open(path):
             yield fault("data folder", f"others on this machine may read {path}", f"chmod 600 {path}")
+
+
+def _database_faults(config: "AppConfig") -> Iterator[Finding]:
+    """A SQLite file elsewhere; one in the folder is as private as that."""
+    file = Path(str(config.database_url.database))
+    if config.database_url.get_backend_name() != "sqlite" or file.is_relative_to(config.var_dir):
+        return
+    if file.is_file() and _is_open(file) and _is_open(file.absolute().parent):
+        yield warning("data folder", f"others on this machine may read {file}", f"chmod 600 {file}*")
+
+
+def _is_open(path: Path) -> bool:
+    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))

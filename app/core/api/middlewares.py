@@ -25,6 +25,8 @@ _REQUEST_ID = REQUEST_ID.lower().encode()
 _CONVERSATION_ID = CONVERSATION_ID.lower().encode()
 
 _ARRIVED_AT = "kit.arrived_at"
+START_PROBE = b"kit-run"
+"""The user agent of the question whether the server is up."""
 
 CLIENT_GONE = 499
 """What the access log says where the client left before it had its answer (nginx's number)."""
@@ -135,7 +137,9 @@ class AccessLog:
         if exc_info:
             logger.error("request", **values, exc_info=exc_info)
         else:
-            logger.info("request", **values)
+            # `kit run` asks itself until it answers: that is no news.
+            is_own = scope["path"] == "/health/live" and (b"user-agent", START_PROBE) in scope["headers"]
+            (logger.debug if is_own else logger.info)("request", **values)
 
 
 class _Complete(Exception):

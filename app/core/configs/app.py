@@ -2,7 +2,6 @@
 
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
+from app.core.configs.safety import unreachable_link, untrustworthy_proxies
 
 _LOCAL_HOSTS = (None, "localhost", "127.0.0.1", "::1")
 
@@ -210,10 +210,10 @@ class AppConfig(BaseConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if not all(map(_is_network, self.TRUSTED_PROXIES)):
-            found.append(
-                "TRUSTED_PROXIES must name addresses or networks: whoever else is trusted can claim to be anyone"
-            )
+        if reason := untrustworthy_proxies(self.TRUSTED_PROXIES):
+            found.append(f"TRUSTED_PROXIES {reason}")
+        if reason := unreachable_link(self.FRONTEND_URL):
+            found.append(f"FRONTEND_URL {reason}")
         if "*" in self.BACKEND_CORS_ORIGINS and self.CORS_ALLOW_CREDENTIALS:
             found.append("BACKEND_CORS_ORIGINS must not be '*' while CORS_ALLOW_CREDENTIALS is on: name the origins")
         if self.WEB_CONCURRENCY > 1 and self.redis_url is None:
@@ -225,14 +225,6 @@ class AppConfig(BaseConfig):
         if self.SMTP_PASSWORD and not self.SMTP_USER:
             found.append("SMTP_USER is missing: SMTP_PASSWORD alone is no log-in")
         return found
-
-
-def _is_network(value: str) -> bool:
-    try:
-        ip_network(value)
-    except ValueError:
-        return False
-    return True
 
 
 @lru_cache

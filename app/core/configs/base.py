@@ -4,6 +4,7 @@ A developer's `.env` is left out when testing: it may name a database that tests
 """
 
 import difflib
+import errno
 import json
 import os
 import secrets
@@ -21,13 +22,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app.core.configs.safety import weak_secret
 from app.core.exceptions import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds `app/`, `.env` and `var/`."""
-
-MIN_SECRET_BYTES = 32
-_PLACEHOLDER_WORDS = ("changeme", "change-me", "change_me", "changethis", "placeholder", "your-secret", "example")
 
 
 def env_file() -> Path:
@@ -110,16 +109,13 @@ class BaseConfig(BaseSettings):
         return found
 
 
-def weak_secret(secret: SecretStr | None) -> str | None:
-    """Why a secret must not be used, or None where it is good."""
-    value = secret.get_secret_value() if secret else ""
-    if not value:
-        return f"is missing: set at least {MIN_SECRET_BYTES} random bytes"
-    if any(word in value.lower() for word in _PLACEHOLDER_WORDS) or len(set(value)) < 8:
-        return "is a placeholder: set a random value"
-    if len(value.encode()) < MIN_SECRET_BYTES:
-        return f"is shorter than {MIN_SECRET_BYTES} bytes"
-    return None
+def shared_secrets() -> list[str]:
+    """A sentence for each required secret that another secret setting equals: who learns one has both."""
+    fields = {name: value for config in BaseConfig.known for name, value in config()}
+    values = {name: value.get_secret_value() for name, value in fields.items() if isinstance(value, SecretStr)}
+    required = [name for config in BaseConfig.known for name in config.required_secrets if name in values]
+    pairs = sorted({tuple(sorted((one, other))) for one in required for other in values if one != other})
+    return [f"{a} and {b} are the same: set different values" for a, b in pairs if values[a] == values[b]]
 
 
 def unknown_env_keys() -> list[str]:
@@ -140,15 +136,31 @@ def local_secret(name: str, folder: Path) -> SecretStr:
     Linked into place whole, so that two processes starting together read the same value.
     """
     path = folder / "secrets" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent)  # mkstemp creates with mode 0600
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_urlsafe(48))
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass  # another process was first; its value counts
-        finally:
-            os.unlink(draft)
-    return SecretStr(path.read_text().strip())
+    try:
+        if not path.exists():
+            _make_secret(path)
+        return SecretStr(path.read_text().strip())
+    except OSError as exc:
+        raise ConfigError(f"{name} is not set and cannot be kept in VAR_DIR={folder}: {exc.strerror}") from exc
+
+
+def _make_secret(path: Path) -> None:
+    make_private(path.parent)
+    handle, draft = tempfile.mkstemp(dir=path.parent)  # mkstemp creates with mode 0600
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_urlsafe(48))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first; its value counts
+    finally:
+        os.unlink(draft)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone. One that exists stays as it is."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))

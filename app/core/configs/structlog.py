@@ -69,7 +69,8 @@ def _for_people(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if line["event"] == "request" and {"method", "route", "status", "duration_ms"} <= line.keys():
         took = line.pop("duration_ms")
         took = round(took, 1 if took < 10 else None)
-        line["event"] = f"{line.pop('method')} {line.pop('route')} {line.pop('status')} {took} ms"
+        # No route: refused before one was looked for.
+        line["event"] = f"{line.pop('method')} {line.pop('route') or '-'} {line.pop('status')} {took} ms"
     for name in _READ_LAST:
         if (value := line.pop(name, None)) is not None:
             line[name] = value

@@ -1,10 +1,11 @@
 """Engines with the rules of each database: bounds on every wait for PostgreSQL, transactions of ours for SQLite."""
 
 import asyncio
+import os
 import select
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -77,6 +78,7 @@ def create_engine(
         return engine
     # As long as SQLite makes a writer wait: behind one that is busy the others hold the connections.
     engine = create_async_engine(url, **options, pool_timeout=SQLITE_BUSY_SECONDS)
+    event.listen(engine.sync_engine, "do_connect", make_private_file)
     event.listen(engine.sync_engine, "connect", prepare_sqlite)
     event.listen(engine.sync_engine, "begin", begin_sqlite)
     event.listen(engine.sync_engine, "invalidate", _release_sqlite)
@@ -158,6 +160,13 @@ def _read_pending(driver: psycopg.AsyncConnection[Any]) -> None:
     poll.register(driver.pgconn.socket, select.POLLIN)
     while poll.poll(0):
         driver.pgconn.consume_input()
+
+
+def make_private_file(_dialect: Any, _record: Any, arguments: Sequence[Any], _options: Any) -> None:
+    """Make SQLite's file for its owner alone; `-wal` and `-shm` get its mode. A listener of `do_connect`."""
+    if arguments and arguments[0] != ":memory:":
+        with suppress(OSError):  # it is there; or SQLite says why it cannot be
+            os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db.base import BaseModel
 
+LISTEN_TASK = "events.listen"
 DEDUP_KEY_TAKEN = text("dedup_key IS NOT NULL AND finished_at IS NULL")
 
 
@@ -79,6 +80,13 @@ class Job(BaseModel):
     request_id: Mapped[str | None] = mapped_column(String(128))
     conversation_id: Mapped[str | None] = mapped_column(String(128))
     dedup_key: Mapped[str | None] = mapped_column(String(255))
+
+    @property
+    def heard(self) -> dict[str, str | None]:
+        """Of the run of a listener, which event it hears; both None for any other task."""
+        data = self.payload if self.task == LISTEN_TASK else {}
+        return {"event": data.get("event"), "listener": data.get("listener")}
+
     principal: Mapped[str | None] = mapped_column(String(340))
 
 

@@ -19,9 +19,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.types import TypeDecorator
 
-from app.core.configs import app_config
+from app.core.configs import app_config, make_private
 from app.core.db.base import UtcDateTime
-from app.core.db.engines import begin_sqlite, prepare_sqlite, tcp_options
+from app.core.db.engines import begin_sqlite, make_private_file, prepare_sqlite, tcp_options
 from app.core.migrations.operations import describe
 from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines
 
@@ -117,8 +117,9 @@ def sync_url(url: URL) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=tcp_options(url))
-    Path(url.database or ".").parent.mkdir(parents=True, exist_ok=True)
+    make_private(Path(url.database or ".").parent)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+    event.listen(engine, "do_connect", make_private_file)
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "connect", _without_foreign_keys)
     event.listen(engine, "begin", begin_sqlite)

@@ -34,6 +34,7 @@ from app.core.services.events import BaseEvent, EventDataError, EventsService, L
 from app.core.services.events.registry import ListenerRegistry
 from app.core.services.log.context import correlation
 from tests.conftest import backend
+from tests.core.log.capture import captured_log
 from tests.core.services.conftest import rolled_back, until
 from tests.core.services.stage import CurtainRaised, Stage, first, stage
 
@@ -241,6 +242,17 @@ class TestDispatch:
             await session.commit()
             kit.events.dispatch(CurtainRaised(act=1))
         assert len(await jobs()) == 2
+
+    async def test_the_log_names_event_and_listener(
+        self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage
+    ) -> None:
+        async with kit.database.session_scope():
+            kit.events.dispatch(Scenery())
+        with captured_log() as lines:
+            await drain()
+        line = lines.one("job completed")
+        assert (line["task"], line["event_name"]) == ("events.listen", Scenery.__event_name__)
+        assert line["listener"] == f"{__name__}:scenery"
 
     async def test_carries_the_ids_of_the_request(
         self, kit: Runtime, db: AsyncSession, drain: Drain, scene: Stage

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from app.core.db.jobs import LISTEN_TASK
 from app.core.services.events.interface import ListenedEvent
 from app.core.services.events.registry import listeners
 from app.core.services.queue.context import current_job
@@ -15,7 +16,7 @@ from app.core.services.queue.registry import queued
 class Listen(BaseTask):
     """Hands one event to one listener; what it needs may be away for most of a day."""
 
-    __task_name__ = "events.listen"
+    __task_name__ = LISTEN_TASK
     max_attempts = 30
 
     async def run(

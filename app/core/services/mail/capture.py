@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from app.core.configs import make_private
 from app.core.services.log import logger
 from app.core.services.mail.base import MailServiceBase
 from app.core.services.mail.message import OutgoingMail, Sender
@@ -30,7 +31,7 @@ class CaptureMailService(MailServiceBase):
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all: someone may be reading the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied it away since the start
+    make_private(path.parent)
     handle, draft = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

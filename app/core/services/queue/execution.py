@@ -51,7 +51,9 @@ async def run_task(task: RegisteredTask, arguments: dict[str, Any]) -> Any:
 async def execute(job: Job, write: Write) -> None:
     """Run a claimed job and `write` its outcome; call it in an asyncio task and a context of the job's own."""
     enter_job(RunningJob(job.id, job.attempts, job.created_at))
-    with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task):
+    # `event` is the text of a line.
+    heard = {name.replace("event", "event_name"): value for name, value in job.heard.items() if value}
+    with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task, **heard):
         outcome, error = await _attempt(job)
         if await write(outcome):
             _log(outcome, error)
