@@ -75,6 +75,9 @@ def _unwise(config: "AppConfig") -> Iterator[Finding]:
     elif config.SMTP_HOST and not (config.smtp_starttls or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
         what = "SMTP_TLS and SMTP_SSL are off: mails and the password cross the network in the clear"
         yield fault("settings", what, "set SMTP_TLS=true, or SMTP_SSL=true for port 465")
+    if not config.TRUSTED_PROXIES:
+        what = "TRUSTED_PROXIES is not set: nothing cuts slow clients, or all of them have the proxy's address"
+        yield warning("settings", what, "put deploy/nginx.conf in front, and set it to the proxy's address")
     if not config.RATE_LIMITER_ENABLED:
         yield warning("settings", "RATE_LIMITER_ENABLED is off: passwords can be guessed", "switch it on")
     if config.SQL_ECHO:
