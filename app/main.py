@@ -12,7 +12,7 @@ from app.core.api import health
 from app.core.api.bodies import MAX_FORM_FIELDS
 from app.core.api.collisions import warn_about_collisions
 from app.core.api.cors import CrossOrigin
-from app.core.api.docs import add_docs
+from app.core.api.docs import DOCUMENT, PAGE, add_docs, add_index
 from app.core.api.error_boundary import ErrorBoundary
 from app.core.api.errors import add_error_handlers
 from app.core.api.input_guard import InputGuard
@@ -24,14 +24,14 @@ from app.core.api.middlewares import (
     CorrelationIds,
     SecurityHeaders,
 )
-from app.core.api.openapi import DocumentedAPI, operation_id
+from app.core.api.openapi import DESCRIPTION, DocumentedAPI, operation_id, operation_id_v2
 from app.core.api.routes import RouteTemplates
 from app.core.api.units import check_units
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
 from app.core.kit import Kit
 from app.core.modules import installed_modules, parts
 from app.core.modules.lifespan import module_lifespans
-from app.core.modules.registration import register_packages
+from app.core.modules.registration import register_modules
 from app.core.runtime import open_runtime
 from app.core.services.log import configure_logging, logger
 from app.core.services.providers import check_providers
@@ -57,13 +57,15 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
         title=chosen.PROJECT_NAME,
         version="1",
         lifespan=_lifespan(chosen, chosen.worker_in_app if run_jobs is None else run_jobs),
-        openapi_url="/openapi.json" if chosen.docs_enabled else None,
+        description=DESCRIPTION,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the Host header of whoever asks
         generate_unique_id_function=operation_id,
         form_limits={"max_fields": MAX_FORM_FIELDS},
     )
+    app.modules = {module.name: module.short_name for module in installed_modules()}
     app.base_path = chosen.ROOT_PATH or ""
     if settings is not None:
         app.dependency_overrides[get_settings] = lambda: settings
@@ -74,16 +76,25 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
     if chosen.docs_enabled:
         add_docs(app)
     app.state.kit = Kit(chosen)
-    register_packages(app, installed_modules())
+    register_modules(app, installed_modules(), chosen.API_V1_STR)
+    add_index(app, _links(chosen))
     check_units(app.routes)
     return app
 
 
-def _include_modules(app: FastAPI, settings: AppConfig) -> None:
-    from app.core.routers import routers_v1  # after the settings check: importing a module may read them
+def _links(settings: AppConfig) -> dict[str, str]:
+    links = {"api": settings.API_V1_STR, "health": "/health"}
+    return links | {"docs": PAGE, "openapi": DOCUMENT} if settings.docs_enabled else links
 
-    for router in routers_v1:  # each into the app itself: a level of routers costs every request 20 to 40 microseconds
+
+def _include_modules(app: FastAPI, settings: AppConfig) -> None:
+    from app.core.routers import routers_v1, routers_v2  # after the settings check: importing a module may read them
+
+    # Each into the app itself: a level of routers costs every request 20 to 40 microseconds.
+    for router in routers_v1:
         app.include_router(router, prefix=settings.API_V1_STR)
+    for router in routers_v2:
+        app.include_router(router, prefix=settings.API_V2_STR, generate_unique_id_function=operation_id_v2)
 
 
 def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:

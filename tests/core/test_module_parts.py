@@ -13,6 +13,7 @@ from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
 from app.core.modules import Module, parts
 from app.core.modules.lifespan import ModuleNotStarted, module_lifespans
+from app.core.modules.registration import register_modules
 from tests.processes import environment
 
 pytestmark = pytest.mark.once
@@ -108,18 +109,70 @@ class TestLifespans:
                 pytest.fail("it must not start")
 
 
+REGISTER = """
+from fastapi import APIRouter
+router = APIRouter()
+
+@router.get("/hi")
+async def hi() -> str:
+    return "hi"
+
+def register(app):
+    return router
+"""
+
+
+class TestRegister:
+    @pytest.mark.parametrize("file", ["routers", "__init__"])
+    async def test_its_router_is_included_below_the_api(self, house: House, file: str) -> None:
+        application = FastAPI()
+        register_modules(application, [house("inn", **{file: REGISTER}), house("none")], "/api")
+        assert application.openapi()["paths"]["/api/hi"]["get"]["tags"] == ["house_inn"]
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("register = 1", "house_odd: register must be a function that takes the application"),
+            ("def register(app):\n    return 1", r"house_odd\.routers:register gave back int"),
+            ("async def register(app): ...", "gave back coroutine: it must be a plain function"),
+            ("def register(app):\n    raise OSError('gone')", "register raised OSError: gone"),
+            ("def register(app):\n    app.state.own = 2", "register changes the state of the whole service"),
+        ],
+    )
+    async def test_what_is_none_is_refused(self, house: House, text: str, said: str) -> None:
+        application = FastAPI()
+        application.state.own = 1
+        with pytest.raises(ConfigError, match=said):
+            register_modules(application, [house("odd", routers=text)])
+
+
 DROPPED = {
     "module.toml": 'depends_on = ["app.auth"]',
     "__init__.py": '"""Greets."""',
     "routers.py": """
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 
-router_v1 = APIRouter(prefix="/hello")
+router_v1 = APIRouter(prefix="/hello", tags=["hello"])
+router_v2 = APIRouter(prefix="/hello", tags=["hello"])
 
 
 @router_v1.get("")
+@router_v2.get("")
 async def hello(request: Request) -> str:
     return str(request.app.state.greeting)
+
+
+def register(app: FastAPI) -> APIRouter:
+    app.add_api_route("/webhook", lambda: "itself")
+    return registered
+
+
+registered = APIRouter()
+
+
+@registered.get("/hello/again")
+async def again() -> str:
+    return "again"
 """,
     "lifespan.py": """
 from contextlib import asynccontextmanager
@@ -144,19 +197,26 @@ from app.main import app
 async def call():
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
-            return await client.get("/api/v1/hello")
+            paths = ("/api/v1/hello", "/api/v2/hello", "/api/v1/hello/again", "/webhook")
+            return [await client.get(path) for path in paths]
 
 
-answer = asyncio.run(call())
-print(answer.status_code, answer.text)
+ids = {path: item["get"]["operationId"] for path, item in app.openapi()["paths"].items() if "/hello" in path}
+answers = asyncio.run(call())
+print(*ids.values())
+print(*((answer.status_code, answer.json()) for answer in answers if answer.status_code == 200))
 """
 
 
+IDS = "hello_hello hello_hello_v2 hello_again"
+ANSWERS = "(200, 'Hello') (200, 'Hello') (200, 'again') (200, 'itself')"
+
+
 @pytest.mark.parametrize(
-    ("chosen", "answer"),
-    [("app.*", '200 "Hello"'), ("app.auth,app.hello", '200 "Hello"'), ("app.*,-app.hello", "404 ")],
+    ("chosen", "ids", "answers"),
+    [("app.*", IDS, ANSWERS), ("app.auth,app.hello", IDS, ANSWERS), ("app.*,-app.hello", "", "")],
 )
-def test_a_folder_dropped_into_app_is_served(tmp_path: Path, chosen: str, answer: str) -> None:
+def test_a_folder_dropped_into_app_is_served(tmp_path: Path, chosen: str, ids: str, answers: str) -> None:
     shutil.copytree(PROJECT_ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in DROPPED.items():
         (tmp_path / "app" / "hello").mkdir(exist_ok=True)
@@ -165,4 +225,4 @@ def test_a_folder_dropped_into_app_is_served(tmp_path: Path, chosen: str, answer
     command = [sys.executable, "-W", "error", "-c", CALL]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith(answer)
+    assert done.stdout.splitlines()[-2:] == [ids, answers]

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.core.modules.external import ExternalModule, find_external
-from app.core.modules.registration import register_packages
+from app.core.modules.registration import register_modules
 
 Package = Callable[..., ExternalModule]
 
@@ -76,4 +76,4 @@ def host() -> FastAPI:
 @pytest.fixture
 def register(host: FastAPI) -> Callable[..., None]:
     """Let these packages join `host`."""
-    return lambda *modules: register_packages(host, modules)
+    return lambda *modules: register_modules(host, modules)

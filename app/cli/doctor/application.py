@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from app.cli.doctor.configuration import unfit_settings
 from app.cli.doctor.findings import Finding, fault, ok, or_ok, reason, skipped, warning
 
 if TYPE_CHECKING:

@@ -1,19 +1,25 @@
-"""`/docs`: Swagger UI from this machine, without a content delivery network."""
+"""`/`, `/openapi.json` and `/docs`: Swagger UI from this machine, without a content delivery network."""
 
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
+
+from app.core.api.openapi import placed_at
 
 _FOLDER = Path(str(files("fastapi_swagger.resources")))
 _ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+
+PAGE = "/docs"
+DOCUMENT = "/openapi.json"
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,13 +29,35 @@ def add_docs(app: FastAPI) -> None:
     app.include_router(router)
 
 
-@router.get("/docs")
+def add_index(app: FastAPI, links: Mapping[str, str]) -> None:
+    """Have `GET /` say what this is and where to go: `links` by name, paths of this service."""
+
+    async def index(request: Request) -> dict[str, str]:
+        """What this is, and where to go."""
+        root = _root(request)
+        return {"name": app.title, "version": app.version} | {name: root + path for name, path in links.items()}
+
+    app.add_api_route("/", index, include_in_schema=False)
+
+
+def _root(request: Request) -> str:
+    root: str = request.scope.get("root_path", "")
+    return root.rstrip("/")
+
+
+@router.get(DOCUMENT)
+async def document(request: Request) -> JSONResponse:
+    """The OpenAPI document."""
+    return JSONResponse(placed_at(request.app.openapi(), _root(request)))
+
+
+@router.get(PAGE)
 async def docs(request: Request) -> HTMLResponse:
     """The page where every operation can be tried."""
     app: FastAPI = request.app
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = _root(request)
     page = get_swagger_ui_html(
-        openapi_url=f"{root}{app.openapi_url}",
+        openapi_url=f"{root}{DOCUMENT}",
         title=f"{app.title} API",
         swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
         swagger_css_url=f"{root}/docs/swagger-ui.css",

@@ -1,6 +1,7 @@
 """The OpenAPI document: stable operation ids, and every error answer as the problem it is."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,14 +10,33 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
+from app.core import exceptions as kinds
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
+from app.core.api.schema_names import named_by_module
 from app.core.deps import db_session
 from app.core.services.cache.answers import EXCHANGE
 
 _REF = "#/components/{kind}/{name}"
 _WRITES = ("post", "put", "patch", "delete")
-_DOCUMENTED = (401, 403, 404, 409, 422, 429, 503)
+_DOCUMENTED: Mapping[int, type[kinds.AppError]] = {
+    401: kinds.AuthenticationError,
+    403: kinds.PermissionDeniedError,
+    404: kinds.NotFoundError,
+    409: kinds.ConflictError,
+    422: kinds.InvalidInputError,
+    429: kinds.RateLimitedError,
+    503: kinds.UnavailableError,
+}
+_FAULT = {"loc": ["body", "name"], "msg": "Field required", "type": "missing"}
+
+DESCRIPTION = """\
+A success is `{"data": ..., "meta": {...}}`; `meta` is left out where there is nothing to say. Lists take `sort`,
+`filters`, and `page` or `cursor`.
+
+Every error is `application/problem+json` (RFC 9457): `code` is for programs and does not change, `detail` is for
+people, `request_id` finds the line in the log. A 422 lists every fault in `errors`.
+"""
 
 
 def operation_id(route: APIRoute) -> str:
@@ -24,8 +44,16 @@ def operation_id(route: APIRoute) -> str:
     return f"{route.tags[0]}_{route.name}" if route.tags else route.name
 
 
+def operation_id_v2(route: APIRoute) -> str:
+    """The same for the second version of the API, where functions may be called as in the first."""
+    return f"{operation_id(route)}_v2"
+
+
 class DocumentedAPI(FastAPI):
     """FastAPI whose document shows the error answers this service really gives."""
+
+    modules: Mapping[str, str] = {}
+    """The import names of the modules and their short names, which the names of their schemas begin with."""
 
     base_path = ""
     """Where the service stands, as `/svc`, whether the proxy in front strips that from the path or not."""
@@ -39,13 +67,30 @@ class DocumentedAPI(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The document; FastAPI makes it anew when routes were added."""
-        document = super().openapi()
+        with named_by_module(self.modules):
+            document = super().openapi()
         if document is not self._finished:
             self._finished = document
             limited, stored = set(_operations(self, _is_limited)), set(_operations(self, _needs_database))
             _document_errors(document, limited, stored)
             _document_unchanged(document, _operations(self, _is_cached))
         return document
+
+
+def placed_at(document: dict[str, Any], root_path: str) -> dict[str, Any]:
+    """The document as it is true below `root_path`.
+
+    The addresses of log-ins are completed too: as paths they would be read from the top of the host (RFC 3986 5.2).
+    """
+    if not root_path:
+        return document
+    document = {**document, "servers": [{"url": root_path}], "components": deepcopy(document.get("components", {}))}
+    for scheme in document["components"].get("securitySchemes", {}).values():
+        for flow in scheme.get("flows", {}).values():
+            for key in ("tokenUrl", "refreshUrl", "authorizationUrl"):
+                if flow.get(key, "").startswith("/"):
+                    flow[key] = root_path + flow[key]
+    return document
 
 
 def _put_below(root_path: str, scope: Scope) -> None:
@@ -67,9 +112,9 @@ def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]], st
         ref_template=_REF.format(kind="schemas", name="{model}"),
     )
     schemas |= definitions["$defs"]
-    components["responses"] = {"Problem": _answer("Any other error", "Problem")} | {
-        f"Problem{status}": _answer(title_of(status), "InputProblem" if status == 422 else "Problem")
-        for status in _DOCUMENTED
+    components["responses"] = {"Problem": _answer("Any other error", "Problem", 503, kinds.UnavailableError)} | {
+        f"Problem{status}": _answer(title_of(status), "InputProblem" if status == 422 else "Problem", status, kind)
+        for status, kind in _DOCUMENTED.items()
     }
     for path, operations in document.get("paths", {}).items():
         for method, operation in operations.items():
@@ -78,7 +123,10 @@ def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]], st
 
 
 def _document_operation(path: str, method: str, operation: dict[str, Any], more: dict[int, bool]) -> None:
+    """Add the errors that the operation may answer; what the route itself declares stays."""
     answers = operation["responses"]
+    if "HTTPValidationError" in str(answers.get("422")):  # FastAPI's own
+        answers["422"] = _reference(422)
     possible = {
         401: "security" in operation,
         403: "security" in operation,
@@ -89,12 +137,28 @@ def _document_operation(path: str, method: str, operation: dict[str, Any], more:
     }
     for status, is_possible in possible.items():
         if is_possible:
-            answers[str(status)] = {"$ref": _REF.format(kind="responses", name=f"Problem{status}")}
-    answers["default"] = {"$ref": _REF.format(kind="responses", name="Problem")}
+            answers.setdefault(str(status), _reference(status))
+    answers.setdefault("default", _reference(""))
+    operation.setdefault("description", f"{operation['summary']}.")
 
 
-def _answer(description: str, schema: str) -> dict[str, Any]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(kind="schemas", name=schema)}}}
+def _reference(status: int | str) -> dict[str, Any]:
+    return {"$ref": _REF.format(kind="responses", name=f"Problem{status}")}
+
+
+def _answer(description: str, schema: str, status: int, kind: type[kinds.AppError]) -> dict[str, Any]:
+    example: dict[str, Any] = {
+        "type": f"urn:problem-type:{kind.code}",
+        "title": title_of(status),
+        "status": status,
+        "detail": kind.default_detail,
+        "instance": "/path/of/the/request",
+        "code": kind.code,
+        "request_id": "3f0c2a9d5b7e4c18a6d2f49b1e7c8053",
+    }
+    if schema == "InputProblem":
+        example["errors"] = [_FAULT]
+    content = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(kind="schemas", name=schema)}, "example": example}}
     return {"description": description, "content": content}
 
 

@@ -32,12 +32,12 @@ PROBLEM_CODE = "kit.problem_code"
 class Problem(BaseModel):
     """Why a request was refused or failed. Kinds of errors may add members of their own."""
 
-    type: str = Field(examples=["urn:problem-type:not_found"])
-    title: str = Field(examples=["Not Found"])
-    status: int = Field(examples=[404])
+    type: str
+    title: str
+    status: int
     detail: str = Field(description="A sentence for people.")
     instance: str = Field(description="The path of the request, its first 256 characters.")
-    code: str = Field(description="A stable word for programs.", examples=["not_found"])
+    code: str = Field(description="A stable word for programs.")
     request_id: str | None = Field(description="The request's line in the log has the same id.")
 
 

@@ -1,47 +1,68 @@
-"""How installed packages join the application: each is called once with it, and gives back a router or nothing."""
+"""How modules join the application themselves: `register(app)` is called once and gives back a router or nothing."""
 
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
 
+from app.core.exceptions import ConfigError
 from app.core.modules.external import ExternalModule
 from app.core.modules.manifest import did_you_mean
 from app.core.modules.module import Module
 
 
-def register_packages(app: FastAPI, modules: Iterable[Module]) -> None:
-    """Have every external module register itself, in this order; ConfigError where one cannot.
+def register_modules(app: FastAPI, modules: Iterable[Module], api_prefix: str = "") -> None:
+    """Have every module that can register itself, external ones last; ConfigError where one cannot.
 
-    They come after the routes of the service, which win wherever two fit.
+    A router of an internal module goes below `api_prefix`. Routes that are there already win wherever two fit.
     """
-    for module in modules:
+    for module in sorted(modules, key=lambda module: module.external):
         if isinstance(module, ExternalModule):
-            _register(app, module)
+            paths = {context.path_format or "" for context in iter_route_contexts(app.routes)}
+            place, fault = module.manifest.entrypoint, partial(module.fault, "entrypoint")
+            if router := _registered(app, module, _entrypoint(module), place, fault):
+                _include(app, module, router, paths)
+        elif register := _register_of(module):
+            place = f"{register.__module__}:register"
+            if router := _registered(app, module, register, place, ConfigError):
+                app.include_router(router, prefix=api_prefix, tags=None if router.tags else [module.short_name])
 
 
-def _register(app: FastAPI, module: ExternalModule) -> None:
-    register = _entrypoint(module)
-    paths = {context.path_format or "" for context in iter_route_contexts(app.routes)}
+def _register_of(module: Module) -> Callable[[FastAPI], Any] | None:
+    """`register` in the module's `routers.py` or, without one there, in its root."""
+    for part in (module.part("routers"), module.root):
+        if (found := getattr(part, "register", None)) is not None:
+            if inspect.isroutine(found):
+                return found
+            raise ConfigError(f"{module.name}: register must be a function that takes the application")
+    return None
+
+
+def _registered(
+    app: FastAPI,
+    module: Module,
+    register: Callable[[FastAPI], Any],
+    place: str,
+    fault: Callable[[str], ConfigError],
+) -> APIRouter | None:
     before = _Service(app)
     try:
         router = register(app)
     except (Exception, SystemExit) as exc:
-        raise module.fault("entrypoint", f"{module.manifest.entrypoint} raised {_said(exc)}") from exc
+        raise fault(f"{place} raised {_said(exc)}") from exc
     if changed := before.changed(module):
-        what = f"{module.manifest.entrypoint} changes {', '.join(changed)} of the whole service"
-        raise module.fault("entrypoint", f"{what}: leave that to the service, or mount an application of your own")
-    if router is None:
-        return  # it has mounted its routes itself
-    if not isinstance(router, APIRouter):
-        if inspect.iscoroutine(router):
-            router.close()
-        wrong = f"{module.manifest.entrypoint} gave back {type(router).__name__}"
-        raise module.fault("entrypoint", f"{wrong}: it must be a plain function that returns an APIRouter or None")
-    _include(app, module, router, paths)
+        what = f"{place} changes {', '.join(changed)} of the whole service"
+        raise fault(f"{what}: leave that to the service, or mount an application of your own")
+    if router is None or isinstance(router, APIRouter):
+        return router  # None: it has mounted its routes itself
+    if inspect.iscoroutine(router):
+        router.close()
+    wrong = f"{place} gave back {type(router).__name__}"
+    raise fault(f"{wrong}: it must be a plain function that returns an APIRouter or None")
 
 
 class _Service:
@@ -62,7 +83,7 @@ class _Service:
         same = {
             "the middleware": app.user_middleware == self._middleware,
             "the exception handlers": handlers.items() >= self._handlers.items()
-            and all(getattr(error, "__module__", "").partition(".")[0] == module.name for error in added),
+            and all(f"{getattr(error, '__module__', '')}.".startswith(f"{module.name}.") for error in added),
             "the dependency overrides": app.dependency_overrides == self._overrides,
             "the routes": app.router.routes[: len(self._routes)] == self._routes,
             "the state": all(app.state._state.get(name) is value for name, value in self._state.items()),
