@@ -49,7 +49,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and end.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log everything: LOG_LEVEL=DEBUG.")] = False,
     quiet: Annotated[

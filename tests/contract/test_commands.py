@@ -55,7 +55,10 @@ class TestMake:
 @pytest.mark.once
 class TestKit:
     def test_version(self) -> None:
-        assert CliRunner().invoke(kit_app, ["--version"]).stdout == "fastapi-modulith 0.1.0\n"
+        project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for option in ("--version", "-V"):
+            said = CliRunner().invoke(kit_app, [option]).stdout
+            assert said == f"{project['name']} {project['version']}\n"
 
     def test_loud_and_quiet_at_once(self) -> None:
         assert CliRunner().invoke(kit_app, ["-v", "-q", "secrets"]).exit_code == 2
