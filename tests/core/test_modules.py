@@ -215,7 +215,7 @@ class TestManifest:
             ("exeptions", "; did you mean exceptions?"),
             ("app.shop.exceptions", "; write exceptions"),
             ("schemas.user.py", "; write schemas.user"),
-            ("schemas/user", ": take it out"),
+            ("schemas/user.py", "; write schemas.user"),
         ],
     )
     def test_what_is_exposed_must_be_there(

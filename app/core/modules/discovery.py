@@ -99,7 +99,7 @@ def _check_exposed(module: Module) -> None:
     faults = []
     for part in module.manifest.exposes:
         if not _is_part(module, part):
-            likely = part.removeprefix(f"{module.name}.").removesuffix(".py")
+            likely = part.removesuffix(".py").replace("/", ".").removeprefix(f"{module.name}.")
             advice = f"; write {likely}" if _is_part(module, likely) else did_you_mean(part, present) or ": take it out"
             faults.append(f"{shown(module.path / MANIFEST)}: exposes: {module.name} has no {part}{advice}")
     if faults:
