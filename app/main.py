@@ -1,5 +1,6 @@
 """The application: everything HTTP is wired here and nowhere else."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -34,6 +35,9 @@ from app.core.modules.registration import register_packages
 from app.core.runtime import open_runtime
 from app.core.services.log import configure_logging, logger
 from app.core.services.providers import check_providers
+
+KIT_RUN = "KIT_RUN"
+"""The variable by which `kit run` tells its server processes that they are."""
 
 
 def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = None) -> FastAPI:
@@ -121,6 +125,12 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.TRUSTED_PROXIES)
 
 
+def warn_of_other_servers(settings: AppConfig) -> None:
+    """Log once that `kit run` would give more than the server that runs this; not where one only develops."""
+    if not settings.is_relaxed and KIT_RUN not in os.environ:
+        logger.warning("not served by `kit run`: header sections are not limited; docs/deployment.md names the rest")
+
+
 def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -128,6 +138,7 @@ def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], Abstra
         async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
             warn_about_collisions(app.routes)
             warn_about_misplaced_limits(app.routes)
+            warn_of_other_servers(settings)
             yield
 
     return lifespan

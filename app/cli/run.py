@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import os
 import signal
 import socket
 import threading
@@ -63,6 +64,7 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None
 
     from app.cli.serving import Connection, Server
     from app.core.configs import PROJECT_ROOT
+    from app.main import KIT_RUN
 
     config = uvicorn.Config(
         "app.main:app",
@@ -80,6 +82,7 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None
         reload_dirs=[str(PROJECT_ROOT / "app")] if reload else None,
     )
     server = Server(config)
+    os.environ[KIT_RUN] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises it again when all is done: that is 0
     if reload:
         ChangeReload(config, target=server.run, sockets=[listener]).run()

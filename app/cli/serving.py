@@ -8,9 +8,6 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.core.api.problems import problem
-from app.core.services.log import logger
-
 ACCEPT_SECONDS = 0.1
 REQUEST_SECONDS = 0.5
 LINGER_SECONDS = 1.0
@@ -110,6 +107,10 @@ class Connection(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
+        # Not above: uvicorn's supervisor stops a process that takes longer than 5 s to import this file.
+        from app.core.api.problems import problem
+        from app.core.services.log import logger
+
         status, code, detail = refusal
         client = self.client[0] if self.client else None
         logger.info("request", method=None, route=None, status=int(status), client=client, code=code)

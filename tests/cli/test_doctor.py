@@ -137,6 +137,7 @@ def test_a_dozen_injected_faults_are_all_named(project: PlantedProject, database
             shared = Checkup(project, REDIS_KEY_PREFIX="shop:")
         assert healthy.code == 0, healthy.output
         assert set.union(*healthy.states.values()) == {"ok"}, healthy.output
+        assert "another server does not" in healthy.said("server", "ok")[0]
 
         (foreign,) = shared.said("redis", "fault")
         assert foreign.startswith("another installation uses REDIS_KEY_PREFIX=shop: there: ")
@@ -213,7 +214,12 @@ def test_unsafe_in_production(project: PlantedProject) -> None:
         *("SECRET_KEY", "REDIS_URL", "DATABASE_URL", "JWT_SECRET_KEY", "SMTP_TLS")
     ]
     assert faults[0] == "SECRET_KEY is a placeholder: set a random value. kit secrets prints fresh values"
-    assert [line.split()[0] for line in warnings] == ["BACKEND_CORS_ORIGINS", "FRONTEND_URL", "SQL_ECHO"]
+    assert [line.split()[0] for line in warnings] == [
+        "BACKEND_CORS_ORIGINS",
+        "FRONTEND_URL",
+        "TRUSTED_PROXIES",
+        "SQL_ECHO",
+    ]
     (readable,) = found.said("environment", "warning")
     assert readable.endswith(f"chmod 600 {env_file}")
     assert found.said("application", "skipped")

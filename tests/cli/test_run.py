@@ -157,7 +157,9 @@ def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path) -> Non
         finally:
             process.terminate()
             process.wait(timeout=120)
-    assert [json.loads(line)["event"] for line in output.read_text().splitlines()]
+    events = [json.loads(line)["event"] for line in output.read_text().splitlines()]
+    assert events
+    assert not any("not served by `kit run`" in event for event in events)
     said = errors.read_text()
     assert "There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD." in said
     assert "/docs" not in said

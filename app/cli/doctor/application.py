@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from app.cli.doctor.configuration import unfit_settings
-from app.cli.doctor.findings import Finding, fault, or_ok, reason, skipped, warning
+from app.cli.doctor.findings import Finding, fault, ok, or_ok, reason, skipped, warning
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,7 +26,10 @@ def application() -> list[Finding]:
 
     faults: list[Collision | MisplacedLimit] = [*route_collisions(app.routes), *misplaced_limits(app.routes)]
     found = [warning("application", str(one).removesuffix(f"; {one.fix}"), one.fix) for one in faults]
-    return or_ok("application", [*_dead_token_urls(app), *found], "every route can be reached")
+    return [
+        *or_ok("application", [*_dead_token_urls(app), *found], "every route can be reached"),
+        ok("server", "kit run limits header sections and stops in order; another server does not: docs/deployment.md"),
+    ]
 
 
 def _dead_token_urls(app: "FastAPI") -> Iterator[Finding]:

@@ -84,6 +84,9 @@ def _unwise(config: "AppConfig") -> Iterator[Finding]:
     if config.FRONTEND_URL.host in _LOOPBACK:
         what = f"FRONTEND_URL names {config.FRONTEND_URL.host}: the links in mails lead nowhere"
         yield warning("settings", what, "set it to the address that people use")
+    if not config.TRUSTED_PROXIES:
+        what = "TRUSTED_PROXIES is not set: nothing cuts slow clients, or all of them have the proxy's address"
+        yield warning("settings", what, "put deploy/nginx.conf in front, and set it to the proxy's address")
     if not config.RATE_LIMITER_ENABLED:
         yield warning("settings", "RATE_LIMITER_ENABLED is off: passwords can be guessed", "switch it on")
     if config.SQL_ECHO:

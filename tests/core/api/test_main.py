@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, WebSocket
 
 from app.core.configs import AppConfig, get_settings
 from app.core.services.log import request_id
-from app.main import create_app
+from app.main import KIT_RUN, create_app, warn_of_other_servers
 from tests.core.api.conftest import Serve, make_app
 from tests.core.log.capture import captured_log
 
@@ -39,6 +39,22 @@ class TestSettings:
         with captured_log():  # puts the usual log back
             create_app()
         assert "unknown setting 'LOG_LEVLE'; did you mean LOG_LEVEL?" in capsys.readouterr().out
+
+
+class TestServer:
+    @pytest.mark.parametrize(
+        ("environment", "served_by", "warns"),
+        [("production", None, True), ("staging", None, True), ("production", "1", False), ("local", None, False)],
+    )
+    def test_another_than_kit_run_is_named(
+        self, app: FastAPI, monkeypatch: pytest.MonkeyPatch, environment: str, served_by: str | None, warns: bool
+    ) -> None:
+        monkeypatch.delenv(KIT_RUN, raising=False)
+        if served_by:
+            monkeypatch.setenv(KIT_RUN, served_by)
+        with captured_log() as lines:
+            warn_of_other_servers(AppConfig(ENVIRONMENT=environment))
+        assert ("not served by `kit run`" in lines.text) is warns
 
 
 class TestLogging:
