@@ -24,6 +24,7 @@ from app.auth.services.registration import RegistrationService
 from app.auth.services.security_events import SecurityEvents
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import UserService
+from app.core.api.bodies import client_left
 from app.core.api.identity import identifies_caller, remember_principal
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
@@ -128,9 +129,10 @@ async def auth_events(events: EventsService, origin: RequestOrigin) -> EventsSer
 AuthEvents: TypeAlias = Annotated[EventsServiceInterface, Depends(auth_events)]
 
 
-async def credential_service(config: Config, events: AuthEvents) -> CredentialService:
+async def credential_service(connection: HTTPConnection, config: Config, events: AuthEvents) -> CredentialService:
     """Checks passwords."""
-    return CredentialService(users=UserRepository(), hasher=config.password_hasher, events=events)
+    left = client_left(connection)
+    return CredentialService(users=UserRepository(), hasher=config.password_hasher, events=events, left=left)
 
 
 Credentials = Annotated[CredentialService, Depends(credential_service)]

@@ -6,6 +6,7 @@ from app.core.exceptions import (
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
+    UnavailableError,
 )
 
 
@@ -78,6 +79,13 @@ class LastSuperuser(ConflictError):
 
     code = "last_superuser"
     default_detail = "The last active superuser cannot be deleted, disabled, demoted or made unverified."
+
+
+class TooManyPasswords(UnavailableError):
+    """More passwords are waiting to be hashed than can be in a reasonable time; the same for every account."""
+
+    code = "too_many_passwords"
+    default_detail = "Too many passwords are being checked at the moment. Try again shortly."
 
 
 class WrongPassword(InvalidInputError):

@@ -1,8 +1,10 @@
 """Logging in, and what a refusal tells."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,7 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.config import AuthConfig
 from app.auth.models import AuthSession, RefreshToken, User, UserStatus
+from app.auth.security.passwords import PasswordHasher
 from app.core.db import Database, utcnow
+from tests.core.api.asgi import Exchange
+from tests.core.log.capture import captured_log
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, login_user
 
@@ -253,6 +258,54 @@ class TestLimit:
         codes = [(await client.post(URL, data=data)).status_code for _ in range(6)]
 
         assert codes == [401] * 5 + [429]
+
+
+class TestOverload:
+    """While more passwords wait than can be hashed in time, a login is refused, whoever's it is, and costs nothing."""
+
+    @pytest.fixture
+    async def hasher(self, configure: Callable[..., AuthConfig]) -> AsyncIterator[PasswordHasher]:
+        """One thread, which is busy until the test is over."""
+        hasher = configure(PASSWORD_HASH_WORKERS=1).password_hasher
+        release = threading.Event()
+        busy = asyncio.create_task(hasher.pool.run(partial(release.wait, 60)))
+        await asyncio.sleep(0)
+        yield hasher
+        release.set()
+        await busy
+
+    async def test_it_is_a_503_for_known_and_unknown_accounts(
+        self, db: AsyncSession, client: httpx.AsyncClient, hasher: PasswordHasher
+    ) -> None:
+        user = await UserFactory.create()
+        waiting = [asyncio.create_task(hasher.hash(PASSWORD)) for _ in range(40)]
+        await asyncio.sleep(0)
+
+        known = await client.post(URL, data=form(user))
+        unknown = await client.post(URL, data={"username": "nobody", "password": PASSWORD})
+
+        assert (known.status_code, known.json()["code"]) == (503, "too_many_passwords")
+        assert known.headers["retry-after"] == "3"
+        assert without_ids(known.json()) == without_ids(unknown.json())
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert await db.scalar(select(AuthSession)) is None
+
+    async def test_a_client_that_leaves_is_not_waited_for(
+        self, db: AsyncSession, app: FastAPI, hasher: PasswordHasher
+    ) -> None:
+        body = f"username=nobody&password={PASSWORD.replace(' ', '+')}".encode()
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        sent: list[Any] = [{"type": "http.request", "body": body, "more_body": False}]
+        exchange = Exchange(URL, method="POST", headers=kind, sent=sent, leaves=True)
+
+        with captured_log() as lines:
+            async with asyncio.timeout(60):
+                await exchange.run(app)
+
+        assert exchange.status == 503
+        assert lines.one("request")["status"] == 499
 
 
 class TestFortyAtOnce:

@@ -25,8 +25,9 @@ async def service(app: FastAPI, db: AsyncSession) -> UserService:
     """The service as a request gets it."""
     config = AuthConfig()
     events, queue = await events_service(), await queue_service()
-    accounts = await account_service(Request({"type": "http", "app": app}), config, events, await mail_service())
-    return await user_service(await credential_service(config, events), accounts, events, queue)
+    request = Request({"type": "http", "app": app})
+    accounts = await account_service(request, config, events, await mail_service())
+    return await user_service(await credential_service(request, config, events), accounts, events, queue)
 
 
 async def anything(user: UserDTO) -> None:

@@ -1,13 +1,15 @@
 """Passwords, addresses and opaque tokens, without a database."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 
+from app.auth.exceptions import TooManyPasswords
 from app.auth.security.identity import email_key, is_username, normalize_email, username_key
 from app.auth.security.opaque_tokens import new_token, successor, token_hash
-from app.auth.security.passwords import PasswordHasher
+from app.auth.security.passwords import MAX_WAIT, HashPool, PasswordHasher
 
 
 def hasher(rounds: int = 1, workers: int = 2) -> PasswordHasher:
@@ -107,6 +109,44 @@ class TestPasswords:
         known = min([await cost(stored) for _ in range(5)])
         unknown = min([await cost(None) for _ in range(5)])
         assert 0.1 < known / unknown < 10  # without a hash to compare with it is a thousand
+
+    async def test_nobody_waits_long_and_those_refused_cost_nothing(self) -> None:
+        pool, done = HashPool(1), list[int]()
+        release = threading.Event()
+
+        async def one(number: int) -> None:
+            await pool.run(lambda: done.append(number) if release.wait(60) else None)
+
+        waiting = [asyncio.create_task(one(number)) for number in range(200)]
+        await asyncio.wait(waiting, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        release.set()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+
+        errors = [outcome for outcome in outcomes if outcome]
+        assert len(done) == int(MAX_WAIT / 0.05) + 1
+        assert len(errors) == 200 - len(done)
+        assert all(isinstance(error, TooManyPasswords) and error.retry_after == 3 for error in errors)
+        await pool.run(lambda: done.append(-1))
+        assert done[-1] == -1
+
+    async def test_the_work_of_who_leaves_is_not_done(self) -> None:
+        pool, done = HashPool(1), list[str]()
+        release, leaves = threading.Event(), asyncio.Event()
+        running = asyncio.create_task(pool.run(lambda: release.wait(60)))
+        patient = asyncio.create_task(pool.run(lambda: done.append("patient")))
+        gone = asyncio.create_task(pool.run(lambda: done.append("gone"), leaves.wait))
+        cancelled = asyncio.create_task(pool.run(lambda: done.append("cancelled")))
+        await asyncio.sleep(0)
+        leaves.set()
+        with pytest.raises(TooManyPasswords):
+            await gone
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        release.set()
+        await asyncio.gather(running, patient)
+        await pool.run(lambda: done.append("last"))
+        assert done == ["patient", "last"]
 
     async def test_the_loop_stays_free_while_hashing(self) -> None:
         slow = PasswordHasher(memory_kib=19456, rounds=2, parallelism=1, workers=2)

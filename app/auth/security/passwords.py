@@ -1,19 +1,28 @@
 """Password hashing: argon2id, off the event loop, a few at a time."""
 
 import asyncio
+import math
 import secrets
+import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import NamedTuple, ParamSpec, TypeVar
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from passlib.context import CryptContext
 
+from app.auth.exceptions import TooManyPasswords
+
 MIN_LENGTH, MAX_LENGTH = 8, 128
 
-P = ParamSpec("P")
+MAX_WAIT = 2.0
+"""For how many seconds a password may wait for its turn to be hashed."""
+
 T = TypeVar("T")
+
+Left: TypeAlias = Callable[[], Awaitable[object]]
+"""Returns when the client that asked has gone."""
 
 
 class Verified(NamedTuple):
@@ -37,15 +46,18 @@ class PasswordHasher:
             argon2__time_cost=rounds,
             argon2__parallelism=parallelism,
         )
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
+        self.pool = HashPool(workers)
 
-    async def hash(self, password: str) -> str:
-        """The hash to store."""
-        return await self._run(self._context.hash, _stable(password))
+    async def hash(self, password: str, *, left: Left | None = None) -> str:
+        """The hash to store; TooManyPasswords where too many wait, or the client has left before its turn."""
+        return await self.pool.run(partial(self._context.hash, _stable(password)), left)
 
-    async def verify(self, password: str, stored: str | None) -> Verified:
-        """Whether `password` belongs to `stored`; None (no such account) takes as long and is never right."""
-        return await self._run(self._verify, password, stored)
+    async def verify(self, password: str, stored: str | None, *, left: Left | None = None) -> Verified:
+        """Whether `password` belongs to `stored`; None (no such account) takes as long and is never right.
+
+        TooManyPasswords as in `hash`.
+        """
+        return await self.pool.run(partial(self._verify, password, stored), left)
 
     def _verify(self, password: str, stored: str | None) -> Verified:
         if len(password) > MAX_LENGTH:
@@ -57,9 +69,46 @@ class PasswordHasher:
     def _dummy(self) -> str:
         return self._context.hash(secrets.token_urlsafe(32))
 
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        future = self._pool.submit(function, *args, **kwargs)
-        return await asyncio.wrap_future(future)
+
+class HashPool:
+    """A few threads, and a queue in which nobody waits longer than `MAX_WAIT`, nor for a client that has gone."""
+
+    def __init__(self, workers: int) -> None:
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
+        self._workers = workers
+        self._pending = 0
+        self._seconds = 0.05  # that one takes, on average
+
+    async def run(self, function: Callable[[], T], left: Left | None = None) -> T:
+        """What the function gives back; TooManyPasswords where it is not called."""
+        wait = (self._pending - self._workers + 1) * self._seconds / self._workers
+        if wait > MAX_WAIT:
+            raise TooManyPasswords(retry_after=math.ceil(wait))
+        self._pending += 1
+        try:
+            return await self._turn(function, left)
+        finally:
+            self._pending -= 1
+
+    async def _turn(self, function: Callable[[], T], left: Left | None) -> T:
+        future = self._threads.submit(self._timed, function)
+        result = asyncio.wrap_future(future)
+        gone = asyncio.ensure_future(left() if left else asyncio.Event().wait())
+        try:
+            either: set[asyncio.Future[Any]] = {result, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not result.done() and future.cancel():
+                raise TooManyPasswords
+            return await result
+        finally:
+            gone.cancel()
+            result.cancel()  # where this task was cancelled: what has not begun must not
+
+    def _timed(self, function: Callable[[], T]) -> T:
+        began = time.monotonic()
+        result = function()
+        self._seconds += (time.monotonic() - began - self._seconds) / 5
+        return result
 
 
 def _stable(password: str) -> str:

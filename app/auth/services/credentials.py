@@ -6,22 +6,30 @@ from app.auth.events import PasswordConfirmationFailed
 from app.auth.exceptions import WrongPassword
 from app.auth.models import User
 from app.auth.repositories.users import UserRepository
-from app.auth.security.passwords import PasswordHasher
+from app.auth.security.passwords import Left, PasswordHasher
 from app.core.services.events import EventsServiceInterface
 
 
 class CredentialService:
     """Checks passwords with no transaction held meanwhile: hashing takes long, and SQLite has one writer."""
 
-    def __init__(self, *, users: UserRepository, hasher: PasswordHasher, events: EventsServiceInterface) -> None:
+    def __init__(
+        self,
+        *,
+        users: UserRepository,
+        hasher: PasswordHasher,
+        events: EventsServiceInterface,
+        left: Left | None = None,
+    ) -> None:
         self.users = users
         self.hasher = hasher
         self.events = events
+        self.left = left
 
     async def hash(self, password: str, *, db: AsyncSession) -> str:
         """The hash of a new password; what was written through `db` so far is committed."""
         await self.users.commit(db=db)
-        return await self.hasher.hash(password)
+        return await self.hasher.hash(password, left=self.left)
 
     async def check(self, user: User | None, *, db: AsyncSession, password: str) -> User | None:
         """The account, locked until the transaction ends, if the password is its own; as much work for None.
@@ -32,7 +40,7 @@ class CredentialService:
         while True:
             stored = user.password_hash if user else None
             await self.users.commit(db=db)
-            verified = await self.hasher.verify(password, stored)
+            verified = await self.hasher.verify(password, stored, left=self.left)
             if user is None or not verified.ok:
                 return None
             user = await self.users.get(db=db, for_update=True, id=user.id)

@@ -4,14 +4,15 @@ The first read comes when the request has its route and nothing is known of its 
 are counted then: FastAPI reads the body before it calls any dependency.
 """
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from fastapi.params import Body, File, Form
-from fastapi.requests import HTTPConnection
+from fastapi.requests import HTTPConnection, Request
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
@@ -77,6 +78,19 @@ def unstorable_field(encoded: bytes) -> str | None:
         if not is_text(unquote_to_bytes(field)):
             return unquote_to_bytes(field.partition(b"=")[0]).decode(errors="replace")
     return None
+
+
+def client_left(connection: HTTPConnection) -> Callable[[], Awaitable[None]]:
+    """A function that returns when the client has gone; to call once the body has been read."""
+
+    async def wait() -> None:
+        if isinstance(connection, Request):
+            while (await connection.receive())["type"] != "http.disconnect":
+                pass
+        else:
+            await asyncio.Event().wait()
+
+    return wait
 
 
 class CheckedBody:

@@ -11,11 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
+from app.core.deps import db_session
 from app.core.services.cache.answers import EXCHANGE
 
 _REF = "#/components/{kind}/{name}"
 _WRITES = ("post", "put", "patch", "delete")
-_DOCUMENTED = (401, 403, 404, 409, 422, 429)
+_DOCUMENTED = (401, 403, 404, 409, 422, 429, 503)
 
 
 def operation_id(route: APIRoute) -> str:
@@ -41,7 +42,8 @@ class DocumentedAPI(FastAPI):
         document = super().openapi()
         if document is not self._finished:
             self._finished = document
-            _document_errors(document, set(_operations(self, _is_limited)))
+            limited, stored = set(_operations(self, _is_limited)), set(_operations(self, _needs_database))
+            _document_errors(document, limited, stored)
             _document_unchanged(document, _operations(self, _is_cached))
         return document
 
@@ -55,7 +57,7 @@ def _put_below(root_path: str, scope: Scope) -> None:
             scope["raw_path"] = root_path.encode() + raw_path
 
 
-def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]]) -> None:
+def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]], stored: set[tuple[str, str]]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
@@ -71,10 +73,11 @@ def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]]) ->
     }
     for path, operations in document.get("paths", {}).items():
         for method, operation in operations.items():
-            _document_operation(path, method, operation, is_limited=(method, path) in limited)
+            possible = {429: (method, path) in limited, 503: (method, path) in stored}
+            _document_operation(path, method, operation, possible)
 
 
-def _document_operation(path: str, method: str, operation: dict[str, Any], *, is_limited: bool) -> None:
+def _document_operation(path: str, method: str, operation: dict[str, Any], more: dict[int, bool]) -> None:
     answers = operation["responses"]
     possible = {
         401: "security" in operation,
@@ -82,7 +85,7 @@ def _document_operation(path: str, method: str, operation: dict[str, Any], *, is
         404: "{" in path,
         409: method in _WRITES,
         422: "422" in answers,
-        429: is_limited,
+        **more,
     }
     for status, is_possible in possible.items():
         if is_possible:
@@ -111,6 +114,10 @@ def _operations(app: FastAPI, wanted: Callable[[Dependant], bool]) -> Iterator[t
 
 def _is_limited(dependant: Dependant) -> bool:
     return isinstance(dependant.call, ConfigurableRateLimiter) or any(map(_is_limited, dependant.dependencies))
+
+
+def _needs_database(dependant: Dependant) -> bool:
+    return dependant.call is db_session or any(map(_needs_database, dependant.dependencies))
 
 
 def _is_cached(dependant: Dependant) -> bool:
