@@ -522,6 +522,20 @@ class TestUnverified:
         assert await house.send("POST", "/auth/refresh-token", refresh_token=tokens["refresh_token"]) == 401
 
 
+class TestWelcome:
+    async def test_a_link_comes_with_it_unless_a_remedy_came_since(self, db: AsyncSession, house: House) -> None:
+        for name, remedies in {"ann": 0, "bob": 1}.items():
+            body: dict[str, Any] = {"email": f"{name}@example.com", "username": name, "password": PASSWORD}
+            assert await house.send("POST", "/auth/register", **body) == 202
+            house.user_id = (await db.scalars(select(User.id).where(User.username == name))).one()
+            for _ in range(remedies):
+                await disable_and_enable(house)
+        await house.drain()
+
+        assert [len(house.links(f"{name}@example.com")) for name in ("ann", "bob")] == [1, 0]
+        assert len(house.texts("bob@example.com")) == 1
+
+
 class TestStoredBefore:
     async def test_a_job_without_a_stamp_counts_unless_a_remedy_came_since(
         self, db: AsyncSession, house: House
