@@ -14,7 +14,7 @@ PUBLISHED = {
     "app.core.deps": "CacheService DBSession EventsService MailService QueueService cached listener logger queued",
     "app.core.listeners": "",
     "app.core.models": "metadata",
-    "app.core.routers": "",
+    "app.core.routers": "router_v1 routers_v2",
     "app.core.services.cache": "CacheServiceInterface",
     "app.core.services.events": "BaseEvent EventsServiceInterface ListenedEvent",
     "app.core.services.log": "LogServiceInterface",
