@@ -1,13 +1,18 @@
 """Fixtures of the auth tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
 from app.auth.config import AuthConfig, get_auth_config
 from app.core.configs import get_settings
+from app.core.db import Database
+from tests.auth.house import Drain, House, build
+from tests.utils import CapturedMail
 
 
 @pytest.fixture
@@ -33,3 +38,18 @@ def limit(app: FastAPI) -> Iterator[Callable[[], None]]:
 
     yield start
     app.dependency_overrides.pop(get_settings, None)
+
+
+@pytest.fixture
+async def house(
+    request: pytest.FixtureRequest,
+    client: httpx.AsyncClient,
+    drain: Drain,
+    captured_mail: CapturedMail,
+    configure: Callable[..., AuthConfig],
+) -> AsyncIterator[House]:
+    """Where addresses must be verified; the test also asks for `db`, or for `committed` and gets rows of its own."""
+    configure(USER_VERIFICATION_REQUIRED=True)
+    stores = request.getfixturevalue("db" if "db" in request.fixturenames else "committed")
+    async with stores.session() if isinstance(stores, Database) else nullcontext(stores) as session:
+        yield await build(session, client, drain, captured_mail, required=True)
