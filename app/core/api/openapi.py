@@ -1,5 +1,6 @@
 """The OpenAPI document: stable operation ids, and every error answer as the problem it is."""
 
+import http.client
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
@@ -123,10 +124,12 @@ def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]], st
 
 
 def _document_operation(path: str, method: str, operation: dict[str, Any], more: dict[int, bool]) -> None:
-    """Add the errors that the operation may answer; what the route itself declares stays."""
+    """Add the errors that the operation may answer; what the route itself says of one (more than `{}`) stays."""
     answers = operation["responses"]
-    if "HTTPValidationError" in str(answers.get("422")):  # FastAPI's own
-        answers["422"] = _reference(422)
+    for status in _DOCUMENTED:
+        answer = answers.get(str(status))
+        if "HTTPValidationError" in str(answer) or answer == {"description": http.client.responses[status]}:
+            answers[str(status)] = _reference(status)  # FastAPI's own words
     possible = {
         401: "security" in operation,
         403: "security" in operation,
