@@ -97,7 +97,7 @@ class HashPool:
         try:
             either: set[asyncio.Future[Any]] = {result, gone}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not result.done() and future.cancel():
+            if not result.done() and gone.exception() is None and future.cancel():
                 raise TooManyPasswords
             return await result
         finally:
