@@ -1,5 +1,6 @@
 """Sends one raw request to the application and says what is wrong with the answer."""
 
+import asyncio
 import json
 import re
 import time
@@ -32,8 +33,8 @@ async def send(
         {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
         for number, piece in enumerate(pieces, 1)
     ]
-    messages.append({"type": "http.disconnect"})
     received: list[Message] = []
+    fields = {"host": "test"} | headers
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -44,14 +45,16 @@ async def send(
         "query_string": query,
         "root_path": "",
         "scheme": "http",
-        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()],
         "client": ("192.0.2.1", 50000),
         "server": ("test", 80),
         "state": {},
     }
 
     async def receive() -> Message:
-        return messages.pop(0) if len(messages) > 1 else messages[0]
+        if not messages:
+            await asyncio.Event().wait()  # the client waits for the answer
+        return messages.pop(0)
 
     async def keep(message: Message) -> None:
         received.append(message)
