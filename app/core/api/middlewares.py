@@ -34,6 +34,8 @@ CLIENT_GONE = 499
 _WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _COOKIE = re.compile(rb"(?:^|;) *conversation_id=([A-Za-z0-9._-]{1,64}) *(?:;|$)")
 
+_UNSHARED = re.compile(rb"no-store|private", re.IGNORECASE)  # RFC 9111 section 3
+
 _STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
 
 
@@ -46,7 +48,7 @@ class CorrelationIds:
     """Gives every request an id and a conversation: the caller's where well formed, new ones otherwise.
 
     A conversation comes from its header or, as browsers send it by themselves, from a cookie. Who brings neither is
-    given the cookie, unless the answer is one that caches share; it ends with the browser.
+    given the cookie with an answer that is `private` or `no-store`, as ours are by default; it ends with the browser.
     """
 
     def __init__(self, app: ASGIApp, *, cookie: bool, secure: bool) -> None:
@@ -68,7 +70,8 @@ class CorrelationIds:
         async def send_with_ids(message: Message) -> None:
             if message["type"] in _STARTS:
                 headers = message["headers"] = [*message.get("headers", ()), *ids]
-                if cookie and not any(name == b"cache-control" and b"public" in value for name, value in headers):
+                kept_as = [value for name, value in headers if name == b"cache-control"]
+                if cookie and (message["type"] == "websocket.accept" or any(map(_UNSHARED.search, kept_as))):
                     headers.append((b"set-cookie", cookie.encode()))
             await send(message)
 

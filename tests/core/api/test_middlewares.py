@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.security import APIKeyHeader
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -38,6 +38,11 @@ async def address(request: Request) -> dict[str, str | None]:
 @router.get("/large")
 async def large() -> str:
     return "x" * 5000
+
+
+@router.get("/kept")
+async def kept(kept_as: str, response: Response) -> None:
+    response.headers["Cache-Control"] = kept_as
 
 
 @router.get("/bug")
@@ -125,6 +130,18 @@ class TestConversationCookie:
 
     async def test_none_on_what_caches_share(self, http: httpx.AsyncClient) -> None:
         assert "set-cookie" not in (await http.get("/docs/swagger-ui.css")).headers
+
+    @pytest.mark.parametrize(
+        ("kept_as", "given"),
+        [
+            *(("Public, max-age=60", False), ("max-age=60", False), ("s-maxage=60", False), ("no-cache", False)),
+            *(("private, max-age=60", True), ("No-Store", True)),
+        ],
+    )
+    async def test_only_on_what_no_cache_shares(self, http: httpx.AsyncClient, kept_as: str, given: bool) -> None:
+        answer = await http.get("/t/kept", params={"kept_as": kept_as})
+        assert answer.headers["cache-control"] == kept_as
+        assert ("set-cookie" in answer.headers) is given
 
     async def test_secure_outside_development_and_off_by_a_setting(self, serve: Serve) -> None:
         strict = await serve(router, ENVIRONMENT="production", SECRET_KEY=GOOD_SECRET)
