@@ -13,6 +13,7 @@ from app.cli.console import database_errors, fail, load_settings, say, show_json
 from app.cli.prepare import migrate_database, quiet_alembic
 
 if TYPE_CHECKING:
+    from app.core.migrations.check import Fault
     from app.core.migrations.migrate import Migrations
     from app.core.migrations.timelines import RevisionInfo
 
@@ -73,8 +74,11 @@ def revision(
     """Write what models have and tables have not as a revision."""
     with _migrations() as migrations, redirect_stdout(sys.stderr):  # Alembic announces its hooks
         written = migrations.revision(message, timeline, empty=empty)
+        faults = migrations.faults_of(written)
     for path in written:
         typer.secho(str(path), fg=typer.colors.GREEN)
+    for fault in faults:
+        typer.secho(str(fault), fg=typer.colors.YELLOW, err=True)
     if not written:
         say("Models and tables agree: nothing is written.")
 
@@ -133,13 +137,16 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
 def check(
     timeline: OneTimeline = None,
     scratch: Annotated[
-        bool, typer.Option("--scratch", help="On a new SQLite database instead of the configured one.")
+        bool, typer.Option("--scratch", help="Try all revisions with rows on new databases: see TEST_DATABASE_URL.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find several heads, others' tables, unexplained loss of data, and what models and tables disagree on."""
-    with _migrations(scratch=scratch) as migrations:
-        found = migrations.check(timeline)
+    server = os.environ.get("TEST_DATABASE_URL") if scratch else None
+    if scratch:
+        os.environ["ENVIRONMENT"] = "testing"  # the check of the code must not depend on a developer's .env
+    with _migrations() as migrations:
+        found = _tried(server, timeline) if scratch else migrations.check(timeline)
     faults = [fault for fault in found if fault.blocking]
     notes = [fault for fault in found if not fault.blocking]
     if as_json:
@@ -150,30 +157,39 @@ def check(
         for fault in faults:
             typer.secho(str(fault), fg=typer.colors.RED, err=True)
         if not faults:
-            say("The migrations are sound.")
+            say(f"The migrations are sound{_where(server) if scratch else ''}.")
     if faults:
         raise typer.Exit(1)
 
 
+def _tried(server: str | None, timeline: str | None) -> list["Fault"]:
+    from sqlalchemy.engine import make_url
+
+    from app.core.migrations.trial import check_scratch
+
+    url = make_url(server) if server else None
+    return check_scratch(url and url.set(drivername="postgresql+psycopg"), timeline)
+
+
+def _where(server: str | None) -> str:
+    if server:
+        return " on SQLite and PostgreSQL, with rows, up and down"
+    return " on SQLite, with rows, up and down; TEST_DATABASE_URL adds PostgreSQL"
+
+
 @contextmanager
-def _migrations(*, scratch: bool = False) -> Iterator["Migrations"]:
+def _migrations() -> Iterator["Migrations"]:
     """The application's migrations; ends the program with one line for what they refuse."""
-    if scratch:
-        os.environ["ENVIRONMENT"] = "testing"  # the check of the code must not depend on a developer's .env
     settings = load_settings()
     quiet_alembic()
     from alembic.util import CommandError
 
     from app.core.exceptions import ConfigError
-    from app.core.migrations.migrate import Migrations, scratch_database
+    from app.core.migrations.migrate import Migrations
 
     with database_errors(settings):
         try:
-            if scratch:
-                with scratch_database() as migrations:
-                    yield migrations
-            else:
-                yield Migrations(settings.database_url)
+            yield Migrations(settings.database_url)
         except (ConfigError, CommandError) as exc:
             fail(str(exc))
 

@@ -29,6 +29,7 @@ def write_revision(message: str, timeline: str) -> list[Path]:
 
     quiet_alembic()
     with redirect_stdout(StringIO()), scratch_database() as migrations:  # Alembic announces its hooks
+        migrations.upgrade()
         return migrations.revision(message, timeline)
 
 
@@ -38,19 +39,19 @@ def removable_revisions(name: str) -> tuple[list[Path], list[Path]]:
     One can go while it is the last, was not run on the configured database and is not in git.
     """
     from app.core.migrations.migrate import Migrations
-    from app.core.migrations.operations import record
+    from app.core.migrations.reader import read
     from app.core.migrations.timelines import SHARED
 
     migrations = Migrations()
     line = migrations.timelines[SHARED]
-    config, scripts = migrations.config(line), migrations.scripts(line)
+    scripts = migrations.scripts(line)
     applied = _applied(migrations)
     is_last = len(scripts.get_heads()) == 1
     going: list[Path] = []
     staying: list[Path] = []
     for script in scripts.walk_revisions():
         path = Path(script.path)
-        touched = {table for one in record(config, scripts, script, "sqlite").operations for table in one.tables}
+        touched = {table for one in read(script).operations for table in one.tables}
         if not touched or {migrations.timelines.prefix(table) for table in touched} != {name}:
             is_last = False
             continue

@@ -1,28 +1,19 @@
 """How Alembic meets each database: locks, transactions, and SQLite's traps. `migrations/env.py` calls `run`."""
 
-import importlib.util
 import logging
-import subprocess
-import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alembic import context
-from alembic.autogenerate import renderers
-from alembic.autogenerate.api import AutogenContext
-from alembic.operations import ops
-from alembic.script import write_hooks
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, func, select, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.types import TypeDecorator
 
 from app.core.configs import app_config, make_private
-from app.core.db.base import UtcDateTime
 from app.core.db.engines import begin_sqlite, make_private_file, prepare_sqlite, tcp_options
-from app.core.migrations.operations import describe
+from app.core.migrations import dialects  # noqa: F401  registers itself with Alembic
 from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines
 
 _LOCK_KEY = 7_305_882_411  # any number that nothing else on this database locks
@@ -31,10 +22,11 @@ _WAIT_SECONDS = 3600
 logger = logging.getLogger(__name__)
 
 
-def run(timelines: Timelines) -> None:
+def run(timelines: Timelines, comparing: Callable[..., dict[str, Any]]) -> None:
     """Run what Alembic was asked for, on the timeline and the database that the caller names.
 
     The `alembic` command names neither: it works on the shared timeline, at `-x url=` or what the settings say.
+    `comparing` gives the options of autogenerate.
     """
     asked = context.config.attributes
     timeline: Timeline = asked.get("timeline") or timelines[SHARED]
@@ -48,12 +40,20 @@ def run(timelines: Timelines) -> None:
     with nullcontext(given) if given is not None else connected(_url()) as connection:
         context.configure(
             connection=connection,
-            process_revision_directives=_finish_revision,
             on_version_apply=asked.get("on_version_apply", ()),
-            **options,
+            **(options | comparing(timelines, timeline, connection, context.script)),
         )
-        with context.begin_transaction(), _checked(connection):
+        with context.begin_transaction(), _checked(connection), quiet():
             context.run_migrations()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence warnings about what SQLAlchemy and Alembic do not see; `dialects` and `catalog` see it."""
+    with warnings.catch_warnings():
+        for unseen in ("Skipped unsupported reflection", "autogenerate skipping", "Computed default on"):
+            warnings.filterwarnings("ignore", unseen)
+        yield
 
 
 def environment_options(timelines: Timelines, timeline: Timeline) -> dict[str, Any]:
@@ -77,10 +77,6 @@ def environment_options(timelines: Timelines, timeline: Timeline) -> dict[str, A
         "version_table": timeline.version_table,
         "include_name": include_name,
         "include_object": include_object,
-        "render_as_batch": True,  # also on PostgreSQL: the revision made there must run on SQLite
-        "render_item": _render_item,
-        "compare_type": True,
-        "compare_server_default": True,
         "transactional_ddl": True,
     }
 
@@ -135,26 +131,18 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
 
 @contextmanager
 def _checked(connection: Connection) -> Iterator[None]:
-    """On SQLite: what a rebuilt table forgets is kept, and no reference may be left without its row."""
+    """On SQLite: keep the counters of rebuilt tables; refuse to commit a reference without its row."""
     if connection.dialect.name != "sqlite":
         yield
         return
     counters = _counters(connection)
-    event.listen(Table, "before_create", _keep_autoincrement)
-    try:
-        yield
-    finally:
-        event.remove(Table, "before_create", _keep_autoincrement)
+    yield
     _restore_counters(connection, counters)
     if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
         tables = sorted({f"{row[0]} (refers to {row[2]})" for row in broken})
         raise MigrationError(
             f"the migration leaves references without their row: {', '.join(tables)}; nothing was changed"
         )
-
-
-def _keep_autoincrement(table: Table, _connection: Connection, **_: Any) -> None:
-    table.dialect_options["sqlite"]["autoincrement"] = True
 
 
 def _counters(connection: Connection) -> dict[str, int]:
@@ -168,46 +156,3 @@ def _restore_counters(connection: Connection, before: dict[str, int]) -> None:
     for name, highest in before.items():
         statement = text("UPDATE sqlite_sequence SET seq = :seq WHERE name = :name AND seq < :seq")
         connection.execute(statement, {"name": name, "seq": highest})
-
-
-def _render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Revisions outlive the application's code, so they name SQLAlchemy's types where they can."""
-    if kind != "type":
-        return False
-    if isinstance(item, UtcDateTime):
-        return "sa.DateTime(timezone=True)"
-    if isinstance(item, JSONB):  # away from PostgreSQL it would be rendered with a `Text` that nothing imports
-        autogen.imports.add("from sqlalchemy.dialects import postgresql")
-        return "postgresql.JSONB()"
-    if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
-        autogen.imports.add(f"import {type(item).__module__}")
-    return False
-
-
-def _finish_revision(migration: Any, _revision: Any, scripts: list[ops.MigrationScript]) -> None:
-    """Say above what loses data that it does; write no revision without content where the caller wants none."""
-    upgrades = scripts[0].upgrade_ops
-    if upgrades is None:
-        return
-    if upgrades.is_empty() and migration.config.attributes.get("skip_empty"):
-        scripts.clear()
-    elif lost := [operation.loses for operation in describe(upgrades) if operation.loses]:
-        upgrades.ops.insert(0, _Hint(f"Loses data: {'; '.join(lost)}."))
-
-
-class _Hint(ops.MigrateOperation):
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
-@renderers.dispatch_for(_Hint)
-def _render_hint(_context: AutogenContext, hint: _Hint) -> list[str]:
-    return [f"# {hint.text}", '# Say why that is right, beside `revision`: destructive = "nobody used it since 1.2"']
-
-
-@write_hooks.register("format")
-def _format(path: str, _options: Any) -> None:
-    """Format a new revision, where the development tools are installed."""
-    if importlib.util.find_spec("ruff"):
-        for arguments in (["check", "--fix-only", "--quiet"], ["format", "--quiet"]):
-            subprocess.run([sys.executable, "-m", "ruff", *arguments, path], check=True)  # noqa: S603

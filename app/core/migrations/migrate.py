@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -12,14 +13,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, NullPool, create_engine, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from app.core.configs import PROJECT_ROOT, app_config
 from app.core.migrations.check import Fault, differences, merge_fix, model_faults, revision_faults
 from app.core.migrations.env import connected, reading
-from app.core.migrations.operations import record
+from app.core.migrations.reader import read
 from app.core.migrations.timelines import (
     MigrationError,
     RevisionInfo,
@@ -58,14 +59,20 @@ def upgrade(url: URL | None = None) -> None:
 
 
 @contextmanager
-def scratch_database() -> Iterator["Migrations"]:
-    """The installed timelines on a new SQLite database with every revision run, gone when the block ends."""
-    with TemporaryDirectory() as folder:
-        migrations = Migrations(URL.create("sqlite", database=str(Path(folder) / "scratch.db")))
-        with connected(migrations.url) as connection:
-            for line in migrations.timelines.values():
-                migrations._run(connection, line, migrations.ahead(connection, line, "heads"), "heads")
-        yield migrations
+def scratch_database(server: URL | None = None) -> Iterator["Migrations"]:
+    """The installed timelines on a new database, gone when the block ends: on SQLite, or at a PostgreSQL server."""
+    if server is None:
+        with TemporaryDirectory() as folder:
+            yield Migrations(URL.create("sqlite", database=str(Path(folder) / "scratch.db")))
+        return
+    name = f"kit_scratch_{token_hex(6)}"
+    engine = create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            yield Migrations(server.set(database=name))
+        finally:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 class Migrations:
@@ -87,31 +94,37 @@ class Migrations:
             if faults := [
                 fault
                 for line in chosen
-                for fault in self.revision_faults(line, connection, only=pending[line.name])
+                for fault in self.revision_faults(line, only=pending[line.name])
                 if fault.blocking
             ]:
                 raise MigrationError("\n".join(map(str, faults)))
             for line in chosen:
                 if pending[line.name]:
-                    self._run(connection, line, pending[line.name], revision)
+                    self.run(connection, line, pending[line.name], revision)
         return [info for infos in pending.values() for info in infos]
 
     def downgrade(self, revision: str = "-1", timeline: str | None = None) -> None:
         """Take one timeline back to `revision`, which must be named where there are several; to `base` also all."""
         with connected(self.url) as connection:
-            for line, scripts in self._behind(connection, revision, timeline):
-                with steps(line, [script.revision for script in scripts]) as stepped:
-                    command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
+            for line, scripts in self.applied(connection, revision, timeline):
+                self.undo(connection, line, scripts, revision)
+
+    def run(self, connection: Connection, line: Timeline, pending: Sequence[RevisionInfo], revision: str) -> None:
+        """Upgrade one timeline to `revision`, which runs `pending`; MigrationError names the one that fails."""
+        with steps(line, [info.revision for info in pending]) as stepped:
+            command.upgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
+
+    def undo(self, connection: Connection, line: Timeline, scripts: Sequence[Script], revision: str = "base") -> None:
+        """Downgrade one timeline to `revision`, which undoes `scripts`; MigrationError names the one that fails."""
+        with steps(line, [script.revision for script in scripts]) as stepped:
+            command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
 
     def behind(self, revision: str = "-1", timeline: str | None = None) -> list[tuple[RevisionInfo, list[str]]]:
         """What `downgrade` would undo, in its order, and what is lost with each."""
         with reading(self.url) as connection:
-            behind, dialect = self._behind(connection, revision, timeline), connection.dialect.name
+            behind = self.applied(connection, revision, timeline)
         return [
-            (
-                revision_info(line, script, applied=True),
-                record(self.config(line), self.scripts(line), script, dialect, down=True).losses,
-            )
+            (revision_info(line, script, applied=True), read(script, down=True).losses)
             for line, scripts in behind
             for script in scripts
         ]
@@ -128,10 +141,22 @@ class Migrations:
             chosen = [line for line in self.timelines.values() if line.kind != "external"]
         written: list[Path] = []
         for line in chosen:
+            if faults := list(model_faults(self.timelines, line)):
+                raise MigrationError("\n".join(map(str, faults)))
             self._must_be_current(line)
             config = self.config(line, skip_empty=not empty)
             written += _paths(command.revision(config, message, autogenerate=not empty))
         return written
+
+    def faults_of(self, paths: Sequence[Path]) -> list[Fault]:
+        """What is wrong with the revisions at `paths`, by their source."""
+        return [
+            fault
+            for line in self.timelines.values()
+            for script in self.scripts(line).walk_revisions()
+            if Path(script.path) in paths
+            for fault in self.revision_faults(line, only=[revision_info(line, script, applied=False)])
+        ]
 
     def merge(self, message: str = "merge", timeline: str | None = None) -> list[Path]:
         """Join the heads of one timeline, or of each that has several."""
@@ -212,37 +237,33 @@ class Migrations:
         ahead = between(line, scripts, revision, current or "base", implicit_base=True)
         return [revision_info(line, script, applied=False) for script in reversed(ahead)]
 
-    def revision_faults(
-        self, line: Timeline, connection: Connection, only: Sequence[RevisionInfo] | None = None
-    ) -> list[Fault]:
+    def revision_faults(self, line: Timeline, only: Sequence[RevisionInfo] | None = None) -> list[Fault]:
         """What is wrong with what the timeline's revisions do: with all of them, or with those in `only`."""
         if only is not None and not only:
             return []
         wanted = None if only is None else {info.revision for info in only}
-        return revision_faults(self.timelines, line, self.config(line), connection.dialect.name, wanted)
-
-    def _run(self, connection: Connection, line: Timeline, pending: Sequence[RevisionInfo], revision: str) -> None:
-        with steps(line, [info.revision for info in pending]) as stepped:
-            command.upgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
+        return revision_faults(self.timelines, line, self.config(line), wanted)
 
     def _check(self, line: Timeline, connection: Connection) -> Iterator[Fault]:
-        yield from model_faults(self.timelines, line)
-        yield from self.revision_faults(line, connection)
+        models = list(model_faults(self.timelines, line))
+        yield from models
+        yield from self.revision_faults(line)
         heads = self.scripts(line).get_heads()
         if len(heads) > 1:
             yield Fault("heads", line.name, f"has several heads: {', '.join(sorted(heads))}", merge_fix(line))
         elif ahead := self.ahead(connection, line):
             yield Fault("pending", line.name, f"{len(ahead)} not run here yet: {_named(ahead)}", "Run kit migrate")
-        else:
-            yield from differences(self.timelines, line, connection)
+        elif not models:
+            yield from differences(self.timelines, line, self.config(line), connection)
 
     def _chosen(self, revision: str, timeline: str | None) -> list[Timeline]:
         everywhere = revision in ("head", "base")
         return self.timelines.chosen(timeline) if everywhere else [self.timelines.one(timeline)]
 
-    def _behind(
+    def applied(
         self, connection: Connection, revision: str, timeline: str | None
     ) -> list[tuple[Timeline, list[Script]]]:
+        """What a downgrade to `revision` would undo, in its order."""
         return [
             (line, between(line, self.scripts(line), current, revision, select_for_downgrade=True))
             for line in reversed(self._chosen(revision, timeline))

@@ -10,29 +10,29 @@ from sqlalchemy.engine import URL
 from app.core.db import Database
 from app.core.migrations.check import Fault, revision_faults
 from app.core.migrations.migrate import Migrations
-from app.core.migrations.operations import read_sql
+from app.core.migrations.statements import read_sql
 from app.core.migrations.timelines import MigrationError, Timeline, Timelines
 from tests.core.migrations.timelines import add_revision, mark, migrations, shared, tables_of, timeline
 
 MAKE = "op.create_table('widgets_a', sa.Column('id', sa.Integer), sa.Column('note', sa.String(20)))"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def planted(request: pytest.FixtureRequest, tmp_path: Path) -> "Planted":
-    """A module `widgets` whose revisions are looked at for one database, none being asked."""
-    return Planted(str(request.param), timeline(tmp_path, "widgets"), shared(tmp_path))
+@pytest.fixture
+def planted(tmp_path: Path) -> "Planted":
+    """A module `widgets` whose revisions are read, no database being asked."""
+    return Planted(timeline(tmp_path, "widgets"), shared(tmp_path))
 
 
 class Planted:
     """A timeline beside the shared one, and the faults of its revisions."""
 
-    def __init__(self, dialect: str, line: Timeline, others: Timeline) -> None:
-        self.dialect, self.line = dialect, line
-        self.migrations = Migrations(URL.create(dialect, database="nowhere"), Timelines(others, line))
+    def __init__(self, line: Timeline, others: Timeline) -> None:
+        self.line = line
+        self.migrations = Migrations(URL.create("sqlite", database="nowhere"), Timelines(others, line))
 
     def faults(self, *kinds: str) -> list[Fault]:
         config = self.migrations.config(self.line)
-        found = revision_faults(self.migrations.timelines, self.line, config, self.dialect)
+        found = revision_faults(self.migrations.timelines, self.line, config)
         return [fault for fault in found if fault.kind in kinds]
 
 
@@ -216,19 +216,123 @@ class TestRawSql:
             ("CREATE TABLE a (id INT REFERENCES b ON UPDATE CASCADE); DROP TABLE c", [("a",), ("c",)]),
             ("INSERT INTO a VALUES (1) ON CONFLICT DO UPDATE SET n = 1", [("a",)]),
             ("SELECT * FROM a FOR UPDATE", []),
-            ("WITH old AS (DELETE FROM a RETURNING *) INSERT INTO b SELECT * FROM old", [("a",), ("b",)]),
+            ("WITH old AS (DELETE FROM a RETURNING *) INSERT INTO b SELECT * FROM old", [("b",), ("a",)]),
+            ("SELECT * INTO a FROM b", [("a",)]),
+            ("COPY a FROM '/tmp/rows'; COPY b TO STDOUT", [("a",)]),
+            ("CREATE TABLE a PARTITION OF b FOR VALUES IN (1)", [("a", "b")]),
+            ("DO $$ BEGIN EXECUTE 'DELETE FROM a'; END $$", [("a",)]),
             ("MERGE INTO a USING b ON a.id = b.id WHEN MATCHED THEN UPDATE SET n = 1", [("a",)]),
             ("DO $$ BEGIN IF true THEN DELETE FROM a; END IF; END $$", [("a",)]),
             ("CREATE FUNCTION f() RETURNS void AS $x$ UPDATE a SET n = 1 $x$ LANGUAGE sql", [("a",)]),
-            ("CREATE TRIGGER t AFTER UPDATE OF n ON a BEGIN UPDATE b SET n = 1; END", [("a",), ("b",)]),
+            ("CREATE TRIGGER t AFTER UPDATE ON a FOR EACH ROW EXECUTE FUNCTION f()", [("a",)]),
         ],
     )
     def test_the_tables_it_changes_are_read(self, sql: str, tables: list[tuple[str, ...]]) -> None:
-        assert [operation.tables for operation in read_sql(sql)] == tables
+        assert [operation.tables for operation in read_sql(sql) if operation.tables] == tables
+
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "ALTER TABLE widgets_a ADD COLUMN u int REFERENCES auth_users (id)",
+            "ALTER TABLE widgets_a ADD CONSTRAINT fk FOREIGN KEY (u) REFERENCES auth_users (id)",
+            "CREATE TABLE widgets_b (u int REFERENCES auth_users (id))",
+            "DO $$ BEGIN EXECUTE 'DELETE FROM auth_users'; END $$",
+            "DROP SCHEMA public CASCADE",
+            "DROP OWNED BY somebody",
+            "COPY auth_users FROM '/tmp/rows'",
+            "ALTER SEQUENCE auth_users_id_seq RESTART",
+            "SELECT setval('auth_users_id_seq', 1)",
+            "DROP VIEW auth_v",
+            "DROP MATERIALIZED VIEW auth_v",
+            "DROP TYPE auth_kind CASCADE",
+            "SELECT * INTO auth_copies FROM widgets_a",
+            "CREATE TRIGGER t AFTER UPDATE OF n ON widgets_a BEGIN UPDATE auth_users SET n = 1; END",
+            "ALTER TABLE auth_users ENABLE ROW LEVEL SECURITY",
+            "GRANT ALL ON auth_users TO somebody",
+            "COMMENT ON TABLE auth_users IS 'mine'",
+            "REPLACE INTO auth_users VALUES (1)",
+        ],
+    )
+    def test_what_reaches_anothers_is_named(self, planted: Planted, sql: str) -> None:
+        mark(add_revision(planted.line, 1, f"{MAKE}\nop.execute({sql!r})"))
+        assert planted.faults("owner")
+
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "ALTER TABLE widgets_a ALTER COLUMN note TYPE varchar(3)",
+            "DELETE FROM widgets_a WHERE true",
+            "DELETE FROM widgets_a WHERE 1 = 1",
+            "DROP TYPE widgets_kind CASCADE",
+            "WITH old AS (DELETE FROM widgets_a RETURNING *) SELECT * FROM old",
+        ],
+    )
+    def test_what_loses_data_is_named(self, planted: Planted, sql: str) -> None:
+        add_revision(planted.line, 1, f"{MAKE}\nop.execute({sql!r})")
+        assert planted.faults("destructive")
+
+    def test_what_is_not_understood_is_named(self, planted: Planted) -> None:
+        add_revision(planted.line, 1, f"{MAKE}\nop.execute('UPDATE OR IGNORE auth_users SET id = 1')")
+        assert planted.faults("owner")
+        (note,) = planted.faults("unread")
+        assert "SQL that is not understood" in note.what
+        assert not note.blocking
 
     @pytest.mark.parametrize("kept", ["DROP CONSTRAINT c", "ALTER COLUMN n DROP NOT NULL", "ALTER n DROP DEFAULT"])
     def test_what_drops_no_column_is_no_loss(self, kept: str) -> None:
         assert [operation.loses for operation in read_sql(f"ALTER TABLE a {kept}")] == [None]
+
+
+class TestSource:
+    """Nothing of a revision is run to judge it."""
+
+    def test_an_upgrade_runs_what_it_upgrades_and_no_more(self, widgets: Migrations, tmp_path: Path) -> None:
+        touched = "import pathlib\nwith open({!r}, 'a') as file:\n    file.write({!r})"
+        up = f"{touched.format(str(tmp_path / 'ran'), 'up')}\n{MAKE}"
+        add_revision(widgets.timelines["widgets"], 1, up, touched.format(str(tmp_path / "ran"), "down"))
+        widgets.check()
+        widgets.upgrade()
+        assert (tmp_path / "ran").read_text() == "up"
+        assert widgets.behind("-1", "widgets")
+        assert (tmp_path / "ran").read_text() == "up"
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "TABLE = 'auth_users'\nop.drop_table(TABLE)",
+            "for name in [f'auth_{part}' for part in ('users',)]:\n    op.drop_table(name)",
+            "def gone(name):\n    op.drop_table('auth_' + name)\ngone('users')",
+            "op.drop_table('auth_%s' % 'users')",
+            "op.drop_table('_'.join(['auth', 'users']))",
+            "if op.get_bind().scalar(sa.text('SELECT 1')):\n    pass\nelse:\n    op.drop_table('auth_users')",
+            "try:\n    pass\nfinally:\n    op.drop_table('auth_users')",
+            "with op.get_context().autocommit_block():\n    op.drop_table('auth_users')",
+            "connection = op.get_bind()\nconnection.execute(sa.text('DELETE FROM auth_users'))",
+            "rows = op.get_bind().execute(sa.text('SELECT 1'))\nfor row in rows:\n    op.drop_table('auth_users')",
+            "sa.Table('auth_users', sa.MetaData(), sa.Column('id', sa.Integer)).drop(op.get_bind())",
+        ],
+    )
+    def test_what_its_code_leads_to_is_read(self, planted: Planted, code: str) -> None:
+        mark(add_revision(planted.line, 1, code))
+        assert [fault.what.partition(", ")[0].split()[-1] for fault in planted.faults("owner")] == ["auth_users"]
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "from tests import helpers\nhelpers.fill(op)",
+            "import os\nop.drop_table(os.environ['TABLE'])",
+            "import os\nop.execute(os.environ['STATEMENT'])",
+            "import os\nop.execute('DELETE FROM ' + os.environ['TABLE'] + ' WHERE id = 1')",
+            "from sqlalchemy.orm import Session\nSession(op.get_bind()).execute(sa.text('SELECT 1'))",
+            "name = 'a' if op.get_bind() else 'b'\nop.drop_table(name)",
+        ],
+    )
+    def test_what_cannot_be_followed_is_named(self, planted: Planted, code: str) -> None:
+        mark(add_revision(planted.line, 1, code))
+        assert planted.faults("owner") == []
+        (note, *_) = planted.faults("unread")
+        assert str(note).startswith("widgets widgets1: not read: ")
+        assert not note.blocking
 
 
 class TestHeads:
@@ -271,15 +375,6 @@ class TestDatabase:
         for action in (widgets.upgrade, widgets.check, widgets.status):
             with pytest.raises(MigrationError, match=r"the database is at widgets1, of which .* knows nothing"):
                 action()
-
-    def test_a_revision_that_needs_rows_is_noted_and_runs(self, widgets: Migrations) -> None:
-        code = f"{MAKE}\nop.get_bind().execute(sa.text('SELECT 1')).one()"
-        add_revision(widgets.timelines["widgets"], 1, code)
-        (note,) = faults(widgets, "unread")
-        assert not note.blocking
-        assert "cannot be run without a database (NoResultFound" in note.what
-        widgets.upgrade()
-        assert "widgets_a" in tables_of(widgets.url)
 
     def test_a_revision_that_fails_is_named_and_undone(self, widgets: Migrations) -> None:
         line = widgets.timelines["widgets"]
