@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import User, UserStatus
+from app.auth.repositories.users import UserRepository
 from app.auth.services.operator import reset_password
 from tests.auth.mails import text_of
 from tests.factories.user import UserFactory
@@ -172,6 +173,12 @@ async def disable_and_enable(house: House) -> None:
     await house.administer(status_id=UserStatus.ACTIVE)
 
 
+async def delete_and_restore(house: House) -> None:
+    assert await house.send("DELETE", f"/users/{house.user_id}", house.admin) == 204
+    await UserRepository().restore(db=house.session, model_id=house.user_id)
+    await house.session.commit()
+
+
 async def change_rights(house: House) -> None:
     await house.administer(is_superuser=True)
 
@@ -205,6 +212,7 @@ REMEDIES: dict[Step, Step] = {
     complete_reset: get_reset_link,
     move_by_administrator: nothing,
     disable_and_enable: nothing,
+    delete_and_restore: nothing,
     change_rights: nothing,
     change_verification: nothing,
     log_out_everywhere: nothing,

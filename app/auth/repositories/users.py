@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.attributes import set_committed_value
 
 from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
 from app.auth.models import AuthSession, User, UserStatus
@@ -14,7 +13,7 @@ from app.auth.security.identity import email_key, is_username, username_key
 from app.core.db import BaseRepository, utcnow
 from app.core.exceptions import UniqueViolation
 
-REMEDIES = ("email", "password_hash", "status_id", "is_verified", "is_superuser")
+REMEDIES = ("email", "password_hash", "status_id", "is_verified", "is_superuser", "deleted_at")
 """The columns whose change takes authority from whoever held it: it raises the security stamp."""
 
 _DTO_COLUMNS = [getattr(User, name) for name in UserDTO.model_fields]
@@ -73,32 +72,25 @@ class UserRepository(BaseRepository[User]):
             raise _taken(exc) from exc
 
     async def change(self, *, db: AsyncSession, user: User, **values: Any) -> User:
-        """Set columns of an account, the keys along with the address and the name; one of REMEDIES raises the stamp.
+        """Set columns of a locked account, the keys along with address and name; one of REMEDIES raises the stamp.
 
         `update` raises none: for a hash made anew of the same password, or an address proven by its link.
         """
-        raises = any(values.get(name, getattr(user, name)) != getattr(user, name) for name in REMEDIES)
+        if any(values.get(name, getattr(user, name)) != getattr(user, name) for name in REMEDIES):
+            values["security_stamp"] = user.security_stamp + 1
         if email := values.get("email"):
             values["email_key"] = email_key(email)
         if username := values.get("username"):
             values["username_key"] = username_key(username)
         try:
             async with db.begin_nested():
-                await self.update(db=db, model=user, data=values)
+                return await self.update(db=db, model=user, data=values)
         except UniqueViolation as exc:
             raise _taken(exc) from exc
-        if raises:
-            set_committed_value(user, "security_stamp", await self.raise_stamp(db=db, user_id=user.id))
-        return user
 
-    async def raise_stamp(self, *, db: AsyncSession, user_id: int) -> int:
-        """Make every link and every queued mail with a link of the account void; the new stamp.
-
-        Counted by the database: of two raises at once neither is lost.
-        """
-        statement = update(User).where(User.id == user_id).values(security_stamp=User.security_stamp + 1)
-        raised = statement.returning(User.security_stamp).execution_options(synchronize_session=False)
-        return (await db.scalars(raised)).one()
+    async def raise_stamp(self, *, db: AsyncSession, user_id: int) -> None:
+        """Make every link of the account void, and every queued mail with one."""
+        await db.execute(update(User).where(User.id == user_id).values(security_stamp=User.security_stamp + 1))
 
     async def lock_superusers(self, *, db: AsyncSession) -> None:
         """Have whoever else adds or removes superusers wait until the transaction ends.

@@ -19,6 +19,7 @@ from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserDTO
 from app.auth.services.links import Links
+from app.core.db import utcnow
 from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import EmailData, MailServiceInterface
 
@@ -61,9 +62,9 @@ class AccountService:
         return caller
 
     async def delete(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
-        """Mark the account as deleted, end its sessions and tell the listeners."""
+        """Mark the locked account as deleted, end its sessions and tell the listeners."""
         await self.keep_a_superuser(user, db=db)
-        await self.users.delete(db=db, model=user)
+        await self.users.change(db=db, user=user, deleted_at=utcnow())
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 
