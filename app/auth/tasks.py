@@ -1,8 +1,8 @@
 """Work of this module that runs after a commit, or by the clock."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends
 
@@ -32,40 +32,37 @@ async def account_mails(mail: MailService) -> AccountMailService:
 AccountMails = Annotated[AccountMailService, Depends(account_mails)]
 
 
+class LinkTask(MailTask):
+    """Base of tasks that mail a link. Without a user they do nothing: an unknown address queues them too."""
+
+    send: ClassVar[Callable[..., Awaitable[None]]]
+
+    async def run(
+        self,
+        user_id: int | None,
+        *,
+        db: DBSession,
+        mails: AccountMails,
+        stamp: int = 0,
+        asked_at: datetime | None = None,
+    ) -> None:
+        await type(self).send(mails, Intent(user_id, stamp, asked_at), db=db)
+
+
 @queued
-class SendPasswordReset(MailTask):
-    """Mail a link for a new password. Without a user it does nothing: an unknown address queues it too."""
+class SendPasswordReset(LinkTask):
+    """Mail a link for a new password."""
 
     __task_name__ = "auth.send_password_reset"
-
-    async def run(
-        self,
-        user_id: int | None,
-        *,
-        db: DBSession,
-        mails: AccountMails,
-        stamp: int = 0,
-        asked_at: datetime | None = None,
-    ) -> None:
-        await mails.send_password_reset(Intent(user_id, stamp, asked_at), db=db)
+    send = AccountMailService.send_password_reset
 
 
 @queued
-class SendVerification(MailTask):
-    """Mail a link that verifies the account's address. Without a user it does nothing, as above."""
+class SendVerification(LinkTask):
+    """Mail a link that verifies the account's address."""
 
     __task_name__ = "auth.send_verification"
-
-    async def run(
-        self,
-        user_id: int | None,
-        *,
-        db: DBSession,
-        mails: AccountMails,
-        stamp: int = 0,
-        asked_at: datetime | None = None,
-    ) -> None:
-        await mails.send_verification(Intent(user_id, stamp, asked_at), db=db)
+    send = AccountMailService.send_verification
 
 
 @queued

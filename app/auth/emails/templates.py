@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pydantic import Field
+from pydantic.alias_generators import to_snake
 
 from app.core.services.mail import BaseTemplate
 
@@ -10,7 +11,7 @@ _VIEWS = Path(__file__).parent / "views"
 
 
 class AuthTemplate(BaseTemplate):
-    """Base of the mails of this module."""
+    """Base of the mails of this module; `VerifyEmail` shows `verify_email.html`."""
 
     project: str = Field(examples=["Example"])
     username: str | None = Field(default=None, examples=["ann"])
@@ -18,14 +19,14 @@ class AuthTemplate(BaseTemplate):
     def _get_dir(self) -> Path:
         return _VIEWS
 
+    def _get_name(self) -> str:
+        return f"{to_snake(type(self).__name__)}.html"
+
 
 class Welcome(AuthTemplate):
     """To a new account; with a link while its address is not verified."""
 
     url: str | None = Field(examples=["https://example.com/verify-email#token=sample"])
-
-    def _get_name(self) -> str:
-        return "welcome.html"
 
 
 class VerifyEmail(AuthTemplate):
@@ -34,9 +35,6 @@ class VerifyEmail(AuthTemplate):
     url: str = Field(examples=["https://example.com/verify-email#token=sample"])
     hours: int = Field(examples=[48])
 
-    def _get_name(self) -> str:
-        return "verify_email.html"
-
 
 class ResetPassword(AuthTemplate):
     """A link that sets a new password."""
@@ -44,24 +42,15 @@ class ResetPassword(AuthTemplate):
     url: str = Field(examples=["https://example.com/reset-password#token=sample"])
     minutes: int = Field(examples=[60])
 
-    def _get_name(self) -> str:
-        return "reset_password.html"
-
 
 class EmailChanged(AuthTemplate):
     """To the old address: the account has another one now."""
 
     new_email: str = Field(examples=["ann.new@example.com"])
 
-    def _get_name(self) -> str:
-        return "email_changed.html"
-
 
 class EmailChangeRequested(EmailChanged):
     """To the present address: somebody asked for another one."""
-
-    def _get_name(self) -> str:
-        return "email_change_requested.html"
 
 
 class PasswordReplaced(AuthTemplate):
@@ -69,15 +58,9 @@ class PasswordReplaced(AuthTemplate):
 
     url: str = Field(examples=["https://example.com/forgot-password"])
 
-    def _get_name(self) -> str:
-        return "password_replaced.html"
-
 
 class SuperuserGranted(AuthTemplate):
     """To an account that was made a superuser."""
-
-    def _get_name(self) -> str:
-        return "superuser_granted.html"
 
 
 class AddressTaken(AuthTemplate):
@@ -85,12 +68,6 @@ class AddressTaken(AuthTemplate):
 
     url: str = Field(examples=["https://example.com/forgot-password"])
 
-    def _get_name(self) -> str:
-        return "address_taken.html"
-
 
 class UsernameNotFree(AuthTemplate):
     """To somebody whose registration failed on the user name, where the API may not say so."""
-
-    def _get_name(self) -> str:
-        return "username_not_free.html"
