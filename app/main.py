@@ -25,7 +25,7 @@ from app.core.api.middlewares import (
     SecurityHeaders,
 )
 from app.core.api.openapi import DESCRIPTION, DocumentedAPI, operation_id, operation_id_v2
-from app.core.api.routes import RouteTemplates
+from app.core.api.routes import route_table
 from app.core.api.units import check_units
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
 from app.core.kit import Kit
@@ -130,7 +130,7 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
         )
     app.state.content_policies = {}
     app.add_middleware(SecurityHeaders, hsts=not settings.is_relaxed, policies=app.state.content_policies)
-    app.add_middleware(AccessLog, templates=RouteTemplates(app))
+    app.add_middleware(AccessLog, routes=route_table(app))
     app.add_middleware(CorrelationIds, cookie=settings.CONVERSATION_COOKIE, secure=not settings.is_relaxed)
     if settings.TRUSTED_PROXIES:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.TRUSTED_PROXIES)

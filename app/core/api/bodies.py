@@ -16,9 +16,8 @@ from fastapi.requests import HTTPConnection, Request
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope
 
-from app.core.api.errors import RefusedBody
+from app.core.api.errors import RefusedBody, with_known_names
 from app.core.api.json_bodies import MAX_NODES, is_text, json_fault
-from app.core.api.known_names import with_known_names
 from app.core.api.limit_order import limits_by_address
 from app.core.api.routes import route_of
 from app.core.exceptions import InvalidInputError, RateLimitedError
@@ -53,9 +52,9 @@ def is_json(kind: str) -> bool:
 
 def size_limit(scope: Scope, default: int, content_type: bytes) -> int:
     """How many bytes the body may have: what the route declares as its `max_body_size`, or the default."""
-    declared: int | None = getattr(route_of(scope), "max_body_size", None)
-    if declared is not None:
-        return declared
+    route = route_of(scope)
+    if route and route.max_body_size is not None:
+        return route.max_body_size
     return min(default, MAX_FORM_SIZE) if media_type(content_type) == URLENCODED else default
 
 
@@ -146,8 +145,9 @@ class CheckedBody:
             _refuse({"loc": CONTENT_TYPE, "msg": f"The body must be {expected}", "type": "content_type"})
         self._limit = size_limit(self._scope, self._limit, self._content_type)
         if "json" in self._media_type:
-            declared: int | None = getattr(route_of(self._scope), "max_body_size", None)
-            self._check = _json_check(MAX_NODES * max(1, (declared or 0) // 2**20))
+            route = route_of(self._scope)
+            mebibytes = ((route and route.max_body_size) or 0) // 2**20
+            self._check = _json_check(MAX_NODES * max(1, mebibytes))
         elif self._media_type == URLENCODED:
             self._check = _form_check(self._scope)
             self._fields_left = _max_fields(self._scope) - 1

@@ -17,9 +17,8 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketState
 
 from app.core import exceptions as kinds
-from app.core.api.known_names import with_known_names
 from app.core.api.problems import PROBLEM_CODE, input_problem, problem, title_of
-from app.core.api.routes import allowed_methods
+from app.core.api.routes import allowed_methods, route_of
 
 STATUS_OF: Mapping[type[kinds.AppError], HTTPStatus] = {
     kinds.AppError: HTTPStatus.BAD_REQUEST,
@@ -73,6 +72,14 @@ def add_error_handlers(app: FastAPI) -> None:
         Exception: _unexpected_error,
     }
     app.exception_handlers |= {kind: _on_any_connection(handler) for kind, handler in handlers.items()}
+
+
+def with_known_names(scope: Scope, fault: Mapping[str, Any]) -> dict[str, Any]:
+    """The fault, `?` in its place for each name that the operation does not declare."""
+    part, *names = fault["loc"]
+    route = route_of(scope)
+    known = route.field_names if route else ()
+    return {**fault, "loc": [part, *(name if isinstance(name, int) or name in known else "?" for name in names)]}
 
 
 def failure(scope: Scope, exc: Exception) -> Response:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import takewhile
 
-from fastapi.dependencies.models import Dependant
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
@@ -36,8 +35,8 @@ def misplaced_limits(routes: Sequence[BaseRoute]) -> list[MisplacedLimit]:
     return [
         MisplacedLimit(route, limit)
         for route in listed_routes(routes)
-        if route.dependant and any(map(is_identifying, _calls(route.dependant)))
-        for limit in _early(route.dependant)
+        if any(map(is_identifying, route.calls))
+        for limit in _early(route)
         if limit.identifier is client_identity
     ]
 
@@ -50,26 +49,14 @@ def warn_about_misplaced_limits(routes: Sequence[BaseRoute]) -> None:
 
 def limits_by_address(scope: Scope) -> Iterator[ConfigurableRateLimiter]:
     """The limits of the route a request took that need no more than its address."""
-    dependant: Dependant | None = getattr(route_of(scope), "dependant", None)
-    if dependant is None:
-        return
-    overridden = scope["app"].dependency_overrides
-    for limit in _early(dependant):
-        if limit.identifier in (client_identity, client_address) and limit not in overridden:
+    route = route_of(scope)
+    for limit in _early(route) if route else ():
+        if limit.identifier in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
             yield limit
 
 
-def _early(dependant: Dependant) -> Iterator[ConfigurableRateLimiter]:
+def _early(route: ListedRoute) -> Iterator[ConfigurableRateLimiter]:
     """The limits before the first dependency that identifies the caller."""
-    for call in _calls(dependant):
-        if is_identifying(call):
-            return
+    for call in takewhile(lambda call: not is_identifying(call), route.calls):
         if isinstance(call, ConfigurableRateLimiter):
             yield call
-
-
-def _calls(dependant: Dependant) -> Iterator[Any]:
-    """What is called before the endpoint, in the order of the calls."""
-    for dependency in dependant.dependencies:
-        yield from _calls(dependency)
-        yield dependency.call

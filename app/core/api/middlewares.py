@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.api.errors import EXC_INFO, remember
 from app.core.api.limit_fields import limit_fields
 from app.core.api.problems import PROBLEM_CODE
-from app.core.api.routes import RouteTemplates
+from app.core.api.routes import RouteTable
 from app.core.db.base import utcnow
 from app.core.services.log import correlation, logger
 from app.core.services.log.context import new_id
@@ -99,9 +99,9 @@ class AccessLog:
     Behind it a HEAD request is a GET (RFC 9110 9.3.2), unless a route takes HEAD itself; no body goes out.
     """
 
-    def __init__(self, app: ASGIApp, templates: RouteTemplates) -> None:
+    def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
         self.app = app
-        self.templates = templates
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -110,7 +110,7 @@ class AccessLog:
         method = scope["method"]
         if method == "HEAD":
             # A copy: the server looks into its own to know that there is no body.
-            scope = {**scope, "method": "HEAD" if self.templates.answers_head(scope) else "GET"}
+            scope = {**scope, "method": "HEAD" if self.routes.answers_head(scope) else "GET"}
             scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]  # RFC 9110 14.2
         exchange = _Exchange(scope, receive, send, bodiless=method == "HEAD")
         try:
@@ -130,7 +130,7 @@ class AccessLog:
         status = exchange.final_status(failed=exc_info is not None)
         values: dict[str, Any] = {
             "method": method,
-            "route": self.templates.of(scope),
+            "route": self.routes.template(scope),
             "status": int(status),  # an HTTPStatus is shown with its name
             "duration_ms": exchange.milliseconds(),
             "client": scope["client"][0] if scope.get("client") else None,

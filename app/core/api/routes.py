@@ -3,16 +3,17 @@
 FastAPI keeps included routers as objects: a route's own path lacks the prefix it was included under.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from re import Pattern
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from starlette.applications import Starlette
 from starlette.convertors import Convertor
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Scope
@@ -66,6 +67,28 @@ class ListedRoute:
         """What FastAPI resolves for it, where FastAPI serves it."""
         return getattr(self.context, "dependant", None)
 
+    @property
+    def max_body_size(self) -> int | None:
+        """How many bytes a body may have, where the route or a router around it says so."""
+        return getattr(self.context, "max_body_size", None)
+
+    @cached_property
+    def calls(self) -> tuple[Any, ...]:
+        """What is called before the endpoint, in the order of the calls."""
+        return tuple(_calls(self.dependant)) if self.dependant else ()
+
+    @cached_property
+    def field_names(self) -> frozenset[str]:
+        """The names of all fields that it declares: an error shows these, and no text of the caller's."""
+        if self.dependant is None:
+            return frozenset()
+        documented = _in_schema(getattr(self.context, "openapi_extra", None))  # what the operation reads for itself
+        return frozenset((*_declared(self.dependant), *documented))
+
+    def fits(self, scope: Scope) -> bool:
+        """Whether the path of a request is one of its paths."""
+        return bool(self.pattern.match(_path(scope)))
+
 
 def listed_routes(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[ListedRoute]:
     """The routes in the order in which a request tries them; of a mount itself alone."""
@@ -92,53 +115,69 @@ def all_routes(routes: Iterable[ListedRoute]) -> Iterator[ListedRoute]:
             yield from all_routes(mounted_routes(route))
 
 
-def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
+def allowed_methods(app: Starlette, scope: Scope) -> list[str]:
     """The methods that some route has for the path of this request; where it can be read, HEAD is one."""
-    contexts = [context for context in iter_route_contexts(app.routes) if context.methods]
-    methods = {method for context in contexts if _fits(context, scope) for method in context.methods or ()}
+    fitting = (route.methods for route in listed_routes(app.routes) if route.fits(scope))
+    methods = set[str]().union(*fitting) - {ANY_METHOD, WEBSOCKET}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-class RouteTemplates:
-    """The path template of the route a request took: `/api/v1/users/{user_id}`."""
+class RouteTable:
+    """Finds the route of a request among those of an application."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette) -> None:
         self._app = app
-        self._contexts: dict[Any, list[RouteContext]] = {}
+        self._by_endpoint: dict[int, tuple[Any, list[ListedRoute]]] = {}  # by identity: not every one can be hashed
 
-    def of(self, scope: Scope) -> str | None:
-        """The template, or None where no route fits the path."""
-        if scope.get("endpoint") is None:
-            return None
-        if context := self.context(scope):
-            return context.path_format
-        mounts = (route for route in listed_routes(self._app.routes) if route.is_mount)
-        return _mounted_template(mounts, _path(scope))
-
-    def context(self, scope: Scope) -> RouteContext | None:
+    def find(self, scope: Scope) -> ListedRoute | None:
         """The route that a request took, or the one it is going to take, or None."""
         endpoint = scope.get("endpoint")
         if endpoint is None:
-            contexts = [context for context in iter_route_contexts(self._app.routes) if _takes(context, scope)]
-        else:
-            if endpoint not in self._contexts:
-                self._read(endpoint)
-            contexts = self._contexts[endpoint]
-        if len(contexts) > 1:
-            contexts = [context for context in contexts if _fits(context, scope)]
-        return contexts[0] if contexts else None
+            method = scope.get("method")
+            return next((route for route in self._listed() if method in route.methods and route.fits(scope)), None)
+        if id(endpoint) not in self._by_endpoint:
+            self._read(endpoint)
+        _, routes = self._by_endpoint[id(endpoint)]
+        if len(routes) > 1:
+            return next((route for route in routes if route.fits(scope)), None)
+        return routes[0] if routes else None
+
+    def template(self, scope: Scope) -> str | None:
+        """The path template of the route a request took, `/api/v1/users/{user_id}`; None where no route fits."""
+        if scope.get("endpoint") is None:
+            return None
+        route = self.find(scope)
+        if route and not route.is_mount:
+            return route.context.path_format
+        return _mounted_template((route for route in self._listed() if route.is_mount), _path(scope))
 
     def answers_head(self, scope: Scope) -> bool:
         """Whether a route takes HEAD itself."""
-        contexts = iter_route_contexts(self._app.routes)
-        return any("HEAD" in (context.methods or ()) and _fits(context, scope) for context in contexts)
+        return any("HEAD" in route.methods and route.fits(scope) for route in self._listed())
+
+    def _listed(self) -> Iterator[ListedRoute]:
+        return listed_routes(self._app.routes)
 
     def _read(self, missing: Any) -> None:
-        contexts: dict[Any, list[RouteContext]] = defaultdict(list)
-        for context in iter_route_contexts(self._app.routes):
-            contexts[context.endpoint].append(context)
-        contexts.setdefault(missing, [])
-        self._contexts = {**self._contexts, **contexts}
+        """Read the routes again: some were added, or a mounted application has this endpoint."""
+        known: dict[int, tuple[Any, list[ListedRoute]]] = {id(missing): (missing, [])}
+        for route in self._listed():
+            known.setdefault(id(route.endpoint), (route.endpoint, []))[1].append(route)
+        self._by_endpoint = {**self._by_endpoint, **known}
+
+
+def route_table(app: Starlette) -> RouteTable:
+    """The table of an application, which is kept with it."""
+    table: RouteTable | None = getattr(app.state, "route_table", None)
+    if table is None:
+        table = app.state.route_table = RouteTable(app)
+    return table
+
+
+def route_of(scope: Scope) -> ListedRoute | None:
+    """The route of a request, with what the routers around it add: dependencies and limits."""
+    app = scope.get("app")  # of a mounted application, that one
+    return route_table(app).find(scope) if isinstance(app, Starlette) else None
 
 
 def _mounted_template(routes: Iterable[ListedRoute], path: str) -> str | None:
@@ -152,28 +191,41 @@ def _mounted_template(routes: Iterable[ListedRoute], path: str) -> str | None:
     return None
 
 
-def _fits(context: RouteContext, scope: Scope) -> bool:
-    return bool(context.path_regex.match(_path(scope)))
-
-
-def _takes(context: RouteContext, scope: Scope) -> bool:
-    return scope.get("method") in (context.methods or ()) and _fits(context, scope)
-
-
 def _path(scope: Scope) -> str:
     """The path below the one at which the service stands; a mount adds its own to that."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("app_root_path", scope.get("root_path", "")))
 
 
-_tables: WeakKeyDictionary[FastAPI, RouteTemplates] = WeakKeyDictionary()
+def _calls(dependant: Dependant) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield from _calls(dependency)
+        yield dependency.call
 
 
-def route_of(scope: Scope) -> RouteContext | None:
-    """The route of a request, with what the routers around it add: dependencies and limits."""
-    app = scope.get("app")
-    if app is None:
-        return None
-    if app not in _tables:
-        _tables[app] = RouteTemplates(app)
-    return _tables[app].context(scope)
+def _declared(dependant: Dependant) -> Iterator[str]:
+    inputs = (dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params)
+    for field in [field for fields in (*inputs, dependant.body_params) for field in fields]:
+        yield field.alias
+        yield from _in_schema(_schema_of(field.field_info.annotation))
+    for dependency in dependant.dependencies:
+        yield from _declared(dependency)
+
+
+def _schema_of(annotation: Any) -> Any:
+    try:
+        return TypeAdapter(annotation).json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
+        return None  # a type of its own, without fields
+
+
+def _in_schema(schema: Any) -> Iterator[str]:
+    """The names of fields, of models, and of the alternatives of a union."""
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key in ("properties", "$defs", "mapping"):
+                yield from value
+            yield from _in_schema(value)
+    elif isinstance(schema, Sequence) and not isinstance(schema, str):
+        for value in schema:
+            yield from _in_schema(value)
