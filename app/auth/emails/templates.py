@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic.alias_generators import to_snake
 
 from app.core.services.mail import BaseTemplate
@@ -10,8 +10,8 @@ from app.core.services.mail import BaseTemplate
 _VIEWS = Path(__file__).parent / "views"
 
 
-class AuthTemplate(BaseTemplate):
-    """Base of the mails of this module; `VerifyEmail` shows `verify_email.html`."""
+class AuthTemplate(BaseModel):
+    """What the mails of this module share; `VerifyEmail` shows `verify_email.html`."""
 
     project: str = Field(examples=["Example"])
     username: str | None = Field(default=None, examples=["ann"])
@@ -23,27 +23,27 @@ class AuthTemplate(BaseTemplate):
         return f"{to_snake(type(self).__name__)}.html"
 
 
-class Welcome(AuthTemplate):
+class Welcome(AuthTemplate, BaseTemplate):
     """To a new account; with a link while its address is not verified."""
 
     url: str | None = Field(examples=["https://example.com/verify-email#token=sample"])
 
 
-class VerifyEmail(AuthTemplate):
+class VerifyEmail(AuthTemplate, BaseTemplate):
     """A link that verifies an address."""
 
     url: str = Field(examples=["https://example.com/verify-email#token=sample"])
     hours: int = Field(examples=[48])
 
 
-class ResetPassword(AuthTemplate):
+class ResetPassword(AuthTemplate, BaseTemplate):
     """A link that sets a new password."""
 
     url: str = Field(examples=["https://example.com/reset-password#token=sample"])
     minutes: int = Field(examples=[60])
 
 
-class EmailChanged(AuthTemplate):
+class EmailChanged(AuthTemplate, BaseTemplate):
     """To the old address: the account has another one now."""
 
     new_email: str = Field(examples=["ann.new@example.com"])
@@ -53,21 +53,21 @@ class EmailChangeRequested(EmailChanged):
     """To the present address: somebody asked for another one."""
 
 
-class PasswordReplaced(AuthTemplate):
+class PasswordReplaced(AuthTemplate, BaseTemplate):
     """To an account whose password is another one now."""
 
     url: str = Field(examples=["https://example.com/forgot-password"])
 
 
-class SuperuserGranted(AuthTemplate):
+class SuperuserGranted(AuthTemplate, BaseTemplate):
     """To an account that was made a superuser."""
 
 
-class AddressTaken(AuthTemplate):
+class AddressTaken(AuthTemplate, BaseTemplate):
     """To the owner of an address that somebody tried to register again."""
 
     url: str = Field(examples=["https://example.com/forgot-password"])
 
 
-class UsernameNotFree(AuthTemplate):
+class UsernameNotFree(AuthTemplate, BaseTemplate):
     """To somebody whose registration failed on the user name, where the API may not say so."""

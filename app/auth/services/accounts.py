@@ -1,12 +1,12 @@
 """The rules for changing an account that hold whoever asks."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.emails.templates import (
-    AuthTemplate,
     EmailChanged,
     EmailChangeRequested,
     PasswordReplaced,
@@ -21,7 +21,7 @@ from app.auth.schemas.user import UserDTO
 from app.auth.services.links import Links
 from app.core.db import utcnow
 from app.core.services.events import EventsServiceInterface
-from app.core.services.mail import EmailData, MailServiceInterface
+from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 
 
 def is_usable(user: User | UserDTO, *, verification_required: bool) -> bool:
@@ -29,25 +29,16 @@ def is_usable(user: User | UserDTO, *, verification_required: bool) -> bool:
     return user.status_id == UserStatus.ACTIVE and (user.is_verified or not verification_required)
 
 
+@dataclass(kw_only=True)
 class AccountService:
     """Shared by the profile and by administration. Nothing here commits."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        sessions: SessionRepository,
-        events: EventsServiceInterface,
-        mail: MailServiceInterface,
-        links: Links,
-        verification_required: bool,
-    ) -> None:
-        self.users = users
-        self.sessions = sessions
-        self.events = events
-        self.mail = mail
-        self.links = links
-        self.verification_required = verification_required
+    users: UserRepository
+    sessions: SessionRepository
+    events: EventsServiceInterface
+    mail: MailServiceInterface
+    links: Links
+    verification_required: bool
 
     async def require_live(self, user_id: int, session_id: int, *, db: AsyncSession) -> UserDTO:
         """The caller as of now: session or rights may have ended while the request waited for a hash or a lock.
@@ -116,6 +107,6 @@ class AccountService:
         self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor_id, is_superuser=True))
         await self._tell(user, SuperuserGranted(**self.links.greeting(user)), "account")
 
-    async def _tell(self, user: User, template: AuthTemplate, about: str) -> None:
+    async def _tell(self, user: User, template: BaseTemplate, about: str) -> None:
         data = EmailData(subject=f"Your {about} at {self.links.project}", recipients=[user.email])
         await self.mail.queue(template, data)

@@ -1,5 +1,7 @@
 """Checking passwords."""
 
+from dataclasses import dataclass
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import PasswordConfirmationFailed
@@ -10,21 +12,14 @@ from app.auth.security.passwords import Left, PasswordHasher
 from app.core.services.events import EventsServiceInterface
 
 
+@dataclass(kw_only=True)
 class CredentialService:
     """Checks passwords with no transaction held meanwhile: hashing takes long, and SQLite has one writer."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        hasher: PasswordHasher,
-        events: EventsServiceInterface,
-        left: Left | None = None,
-    ) -> None:
-        self.users = users
-        self.hasher = hasher
-        self.events = events
-        self.left = left
+    users: UserRepository
+    hasher: PasswordHasher
+    events: EventsServiceInterface
+    left: Left | None = None
 
     async def hash(self, password: str, *, db: AsyncSession) -> str:
         """The hash of a new password; what was written through `db` so far is committed."""

@@ -1,5 +1,7 @@
 """Logging in."""
 
+from dataclasses import dataclass
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import LoginFailed, LoginFailure
@@ -13,23 +15,15 @@ from app.auth.services.sessions import SessionService
 from app.core.services.events import EventsServiceInterface
 
 
+@dataclass(kw_only=True)
 class LoginService:
     """Exchanges a password for a session. Every refusal is the same answer after the same work."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        credentials: CredentialService,
-        sessions: SessionService,
-        events: EventsServiceInterface,
-        verification_required: bool,
-    ) -> None:
-        self.users = users
-        self.credentials = credentials
-        self.sessions = sessions
-        self.events = events
-        self.verification_required = verification_required
+    users: UserRepository
+    credentials: CredentialService
+    sessions: SessionService
+    events: EventsServiceInterface
+    verification_required: bool
 
     async def login(self, form: LoginForm, *, db: AsyncSession) -> TokenAnswer:
         """The tokens of a new session; InvalidGrant where the password is wrong or the account cannot be used."""

@@ -1,19 +1,20 @@
 """Mails with secrets in them: made and sent by tasks, so that no row ever holds a token."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.config import AuthConfig
-from app.auth.emails.templates import AddressTaken, AuthTemplate, ResetPassword, VerifyEmail, Welcome
+from app.auth.emails.templates import AddressTaken, ResetPassword, VerifyEmail, Welcome
 from app.auth.models import OneTimeToken, Purpose, User, UserStatus
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.security.opaque_tokens import new_token, token_hash
 from app.auth.services.links import Links
 from app.core.db import utcnow
-from app.core.services.mail import EmailData, MailServiceInterface
+from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 
 
 class Intent(NamedTuple):
@@ -37,6 +38,7 @@ class Intent(NamedTuple):
         return {"user_id": self.user_id, "stamp": self.stamp, "asked_at": self.asked_at}
 
 
+@dataclass(kw_only=True)
 class AccountMailService:
     """Sends each account mail. A repeated run makes a new token: the one before may have been lost with its mail.
 
@@ -44,20 +46,11 @@ class AccountMailService:
     for last is in force.
     """
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        tokens: OneTimeTokenRepository,
-        mail: MailServiceInterface,
-        links: Links,
-        config: AuthConfig,
-    ) -> None:
-        self.users = users
-        self.tokens = tokens
-        self.mail = mail
-        self.links = links
-        self.config = config
+    users: UserRepository
+    tokens: OneTimeTokenRepository
+    mail: MailServiceInterface
+    links: Links
+    config: AuthConfig
 
     async def send_welcome(self, user_id: int, *, db: AsyncSession) -> None:
         """Greet a new account, with a link while its address is not verified and it is as it was made."""
@@ -141,6 +134,6 @@ class AccountMailService:
             )
             await self._send(template, f"Confirm your address at {self.links.project}", email, db=db)
 
-    async def _send(self, template: AuthTemplate, subject: str, recipient: str, *, db: AsyncSession) -> None:
+    async def _send(self, template: BaseTemplate, subject: str, recipient: str, *, db: AsyncSession) -> None:
         await self.users.commit(db=db)  # the token is stored, and no transaction waits for the mail server
         await self.mail.send(template, EmailData(subject=subject, recipients=[recipient]))

@@ -1,5 +1,7 @@
 """What people do with their own account."""
 
+from dataclasses import dataclass
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import PasswordChanged
@@ -15,25 +17,16 @@ from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
+@dataclass(kw_only=True)
 class ProfileService:
     """Changes and ends the caller's account."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        credentials: CredentialService,
-        accounts: AccountService,
-        queue: QueueServiceInterface,
-        events: EventsServiceInterface,
-        verification_required: bool,
-    ) -> None:
-        self.users = users
-        self.credentials = credentials
-        self.accounts = accounts
-        self.queue = queue
-        self.events = events
-        self.verification_required = verification_required
+    users: UserRepository
+    credentials: CredentialService
+    accounts: AccountService
+    queue: QueueServiceInterface
+    events: EventsServiceInterface
+    verification_required: bool
 
     async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession, session_id: int) -> UserDTO:
         """Change name and address. Where addresses must be verified a new one counts once it is."""

@@ -1,5 +1,7 @@
 """Mailed links: new passwords and verified addresses."""
 
+from dataclasses import dataclass
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import EmailAddressChanged, EmailAddressVerified, PasswordResetCompleted, PasswordResetRequested
@@ -18,25 +20,16 @@ from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
+@dataclass(kw_only=True)
 class RecoveryService:
     """Asks for links and honours them. Asking does the same for every address: one look-up, one queued task."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        tokens: OneTimeTokenRepository,
-        credentials: CredentialService,
-        accounts: AccountService,
-        queue: QueueServiceInterface,
-        events: EventsServiceInterface,
-    ) -> None:
-        self.users = users
-        self.tokens = tokens
-        self.credentials = credentials
-        self.accounts = accounts
-        self.queue = queue
-        self.events = events
+    users: UserRepository
+    tokens: OneTimeTokenRepository
+    credentials: CredentialService
+    accounts: AccountService
+    queue: QueueServiceInterface
+    events: EventsServiceInterface
 
     async def request_reset(self, email: str, *, db: AsyncSession) -> None:
         """Have a link for a new password sent, if the address has an account."""

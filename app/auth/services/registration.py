@@ -1,6 +1,7 @@
 """Registering."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,27 +19,17 @@ from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import EmailData, MailServiceInterface
 
 
+@dataclass(kw_only=True)
 class RegistrationService:
     """Makes accounts for whoever asks."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        credentials: CredentialService,
-        events: EventsServiceInterface,
-        mail: MailServiceInterface,
-        links: Links,
-        allowed: bool,
-        verification_required: bool,
-    ) -> None:
-        self.users = users
-        self.credentials = credentials
-        self.events = events
-        self.mail = mail
-        self.links = links
-        self.allowed = allowed
-        self.verification_required = verification_required
+    users: UserRepository
+    credentials: CredentialService
+    events: EventsServiceInterface
+    mail: MailServiceInterface
+    links: Links
+    allowed: bool
+    verification_required: bool
 
     async def register(self, data: Registration, *, db: AsyncSession) -> UserDTO | None:
         """The new account; a taken address or name is a conflict.

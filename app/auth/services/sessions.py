@@ -1,5 +1,6 @@
 """Logins: opened, carried on by refresh tokens, ended."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -25,31 +26,19 @@ It is judged by the moment a request arrived, as if it had been served at once: 
 """
 
 
+@dataclass(kw_only=True)
 class SessionService:
     """Opens, refreshes, lists and ends sessions."""
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        sessions: SessionRepository,
-        refresh_tokens: RefreshTokenRepository,
-        access_tokens: AccessTokens,
-        secret: SecretStr,
-        lifetime: timedelta,
-        verification_required: bool,
-        events: EventsServiceInterface,
-        origin: Origin,
-    ) -> None:
-        self.users = users
-        self.sessions = sessions
-        self.refresh_tokens = refresh_tokens
-        self.access_tokens = access_tokens
-        self.secret = secret.get_secret_value().encode()
-        self.lifetime = lifetime
-        self.verification_required = verification_required
-        self.events = events
-        self.origin = origin
+    users: UserRepository
+    sessions: SessionRepository
+    refresh_tokens: RefreshTokenRepository
+    access_tokens: AccessTokens
+    secret: SecretStr
+    lifetime: timedelta
+    verification_required: bool
+    events: EventsServiceInterface
+    origin: Origin
 
     async def open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
         """A new session with its first tokens, in the caller's transaction."""
@@ -72,7 +61,7 @@ class SessionService:
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
         if family is None or not self._is_live(family):
             raise InvalidGrant("The refresh token is not valid.")
-        follower = successor(token, salt=family.token.salt, secret=self.secret)
+        follower = successor(token, salt=family.token.salt, secret=self.secret.get_secret_value().encode())
         if family.token.rotated_at is None:
             await self._rotate(family, follower, db=db)
         elif not await self._is_in_grace(family.token.rotated_at, follower, db=db, arrived_at=arrived_at):

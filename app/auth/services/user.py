@@ -1,6 +1,7 @@
 """Administration of accounts."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,28 +35,19 @@ class Administrator(NamedTuple):
     may_grant: Policy
 
 
+@dataclass(kw_only=True)
 class UserService:
     """Lists, makes, changes and deletes accounts.
 
     Rights are checked once nothing is waited for any more: a hash or a lock takes time in which they may be taken.
     """
 
-    def __init__(
-        self,
-        *,
-        users: UserRepository,
-        sessions: SessionRepository,
-        accounts: AccountService,
-        credentials: CredentialService,
-        events: EventsServiceInterface,
-        queue: QueueServiceInterface,
-    ) -> None:
-        self.users = users
-        self.sessions = sessions
-        self.accounts = accounts
-        self.credentials = credentials
-        self.events = events
-        self.queue = queue
+    users: UserRepository
+    sessions: SessionRepository
+    accounts: AccountService
+    credentials: CredentialService
+    events: EventsServiceInterface
+    queue: QueueServiceInterface
 
     async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
         """One account; UserNotFound otherwise."""
