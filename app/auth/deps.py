@@ -56,7 +56,7 @@ class Caller(NamedTuple):
 async def optional_caller(
     connection: HTTPConnection, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]
 ) -> Caller | None:
-    """Whose access token this is, None without one. Session and user are read in one statement: both must be alive."""
+    """The caller by access token, None without one. Session and user are read in one statement: both must be alive."""
     if token is None:
         return None
     claims = config.access_tokens.read(token)
@@ -72,7 +72,7 @@ OptionalCaller = Annotated[Caller | None, Depends(optional_caller)]
 
 
 async def current_caller(caller: OptionalCaller) -> Caller:
-    """Whose access token this is; AuthenticationError without one."""
+    """The caller by access token; AuthenticationError without one."""
     if caller is None:
         raise AuthenticationError
     return caller
@@ -158,17 +158,9 @@ async def session_service(
 Sessions = Annotated[SessionService, Depends(session_service)]
 
 
-async def login_service(
-    config: Config, credentials: Credentials, sessions: Sessions, events: AuthEvents
-) -> LoginService:
+async def login_service(credentials: Credentials, sessions: Sessions, events: AuthEvents) -> LoginService:
     """Exchanges passwords for sessions."""
-    return LoginService(
-        users=UserRepository(),
-        credentials=credentials,
-        sessions=sessions,
-        events=events,
-        verification_required=config.verification_required,
-    )
+    return LoginService(users=UserRepository(), credentials=credentials, sessions=sessions, events=events)
 
 
 async def registration_service(
@@ -218,16 +210,11 @@ async def recovery_service(
 
 
 async def profile_service(
-    config: Config, credentials: Credentials, accounts: Accounts, queue: QueueService, events: AuthEvents
+    credentials: Credentials, accounts: Accounts, queue: QueueService, events: AuthEvents
 ) -> ProfileService:
     """Changes the caller's own account."""
     return ProfileService(
-        users=UserRepository(),
-        credentials=credentials,
-        accounts=accounts,
-        queue=queue,
-        events=events,
-        verification_required=config.verification_required,
+        users=UserRepository(), credentials=credentials, accounts=accounts, queue=queue, events=events
     )
 
 

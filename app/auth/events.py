@@ -1,4 +1,4 @@
-"""What this module tells others. No event holds a secret; only those of an account's birth and end name its owner."""
+"""Events of this module. None holds a secret; only the creation and deletion of an account name its owner."""
 
 from collections.abc import Mapping
 from enum import StrEnum

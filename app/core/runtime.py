@@ -32,7 +32,7 @@ from app.core.services.queue import (
 )
 
 DATABASE_SECONDS = 2.0
-"""How long a start waits for the database to say where the keys of Redis lie."""
+"""Seconds a start waits for the prefix of the Redis keys, which is in the database."""
 
 
 @dataclass

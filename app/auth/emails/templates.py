@@ -1,4 +1,4 @@
-"""What each mail shows. Those whose `url` has a token hold a secret: a task sends them, they are never queued."""
+"""Mail templates. Those whose `url` has a token hold a secret: a task sends them, they are never queued."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _VIEWS = Path(__file__).parent / "views"
 
 
 class AuthTemplate(BaseModel):
-    """What the mails of this module share; `VerifyEmail` shows `verify_email.html`."""
+    """Base of the mails of this module; `VerifyEmail` shows `verify_email.html`."""
 
     project: str = Field(examples=["Example"])
     username: str | None = Field(default=None, examples=["ann"])

@@ -80,7 +80,7 @@ class HashPool:
         self._seconds = 0.05  # that one takes, on average
 
     async def run(self, function: Callable[[], T], left: Left | None = None) -> T:
-        """What the function gives back; TooManyPasswords where it is not called."""
+        """Call the function in a thread; TooManyPasswords where its turn does not come."""
         wait = (self._pending - self._workers + 1) * self._seconds / self._workers
         if wait > MAX_WAIT:
             raise TooManyPasswords(retry_after=math.ceil(wait))

@@ -14,7 +14,7 @@ class Links:
         self._base = str(settings.FRONTEND_URL).rstrip("/")
 
     def greeting(self, user: User) -> dict[str, Any]:
-        """What every mail to the account's address shows; the name only where the address is verified.
+        """The values that every mail to an account shows; the name only where the address is verified.
 
         Mail programs make links of names like `www.example.com`, and anybody can register anybody's address.
         """

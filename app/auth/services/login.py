@@ -23,7 +23,6 @@ class LoginService:
     credentials: CredentialService
     sessions: SessionService
     events: EventsServiceInterface
-    verification_required: bool
 
     async def login(self, form: LoginForm, *, db: AsyncSession) -> TokenAnswer:
         """The tokens of a new session; InvalidGrant where the password is wrong or the account cannot be used."""
@@ -31,7 +30,7 @@ class LoginService:
         user = await self.credentials.check(found, db=db, password=form.password.get_secret_value())
         # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
         # learn whether it was free.
-        if user is None or not is_usable(user, verification_required=self.verification_required):
+        if user is None or not is_usable(user, verification_required=self.sessions.verification_required):
             await self._tell_failure(found, db=db, verified=user is not None)
             raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
         answer = await self.sessions.open(user, db=db)

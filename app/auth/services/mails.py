@@ -18,7 +18,7 @@ from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 
 
 class Intent(NamedTuple):
-    """Who asked for a link, when, and under which security stamp; a task carries it until its mail is made.
+    """A request for a link: who asked, when, and under which security stamp. A task carries it until its mail is made.
 
     Without a user it is an address that has no account. Tasks stored by versions without stamps count as stamp 0.
     """
@@ -34,7 +34,7 @@ class Intent(NamedTuple):
         return cls(user.id if user else None, user.security_stamp if user else 0, utcnow())
 
     def data(self) -> dict[str, Any]:
-        """What to push to a task that mails a link."""
+        """The payload of a task that mails a link."""
         return {"user_id": self.user_id, "stamp": self.stamp, "asked_at": self.asked_at}
 
 

@@ -1,10 +1,9 @@
-"""What whoever operates the service may do without an account of their own. Each needs an open runtime."""
+"""Account operations of the `kit` command, which has no account of its own. Each needs an open runtime."""
 
 from pydantic import SecretStr
 
 from app.auth.config import AuthConfig, get_auth_config
 from app.auth.events import PasswordResetCompleted, UserCreated
-from app.auth.exceptions import UserNotFound
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserCreate, UserDTO
@@ -34,9 +33,7 @@ async def reset_password(login: str, password: SecretStr) -> UserDTO:
     password_hash = await config.password_hasher.hash(password.get_secret_value())
     async with session_scope() as db:
         found = await users.find_by_login(db=db, login=login)
-        if found is None:
-            raise UserNotFound
-        user = await users.require(db=db, id=found.id, for_update=True)
+        user = await users.require(db=db, id=found.id if found else 0, for_update=True)
         await _accounts(config).set_password(user, password_hash, db=db)
         runtime().events.dispatch(PasswordResetCompleted(user_id=user.id))
         return UserDTO.model_validate(user)

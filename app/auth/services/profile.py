@@ -26,7 +26,6 @@ class ProfileService:
     accounts: AccountService
     queue: QueueServiceInterface
     events: EventsServiceInterface
-    verification_required: bool
 
     async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession, session_id: int) -> UserDTO:
         """Change name and address. Where addresses must be verified a new one counts once it is."""
@@ -67,7 +66,7 @@ class ProfileService:
         return await self.users.require(db=db, id=user_id, for_update=True)
 
     async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
-        if self.verification_required:
+        if self.accounts.verification_required:
             # Whether the address is taken is told to its owner by the mail, not to the caller.
             await self.accounts.tell_of_requested_move(user, email)
             data = {**Intent.of(user).data(), "email": email, "session_id": session_id}

@@ -20,7 +20,7 @@ from app.core.deps import logger
 from app.core.services.events import EventsServiceInterface
 
 REFRESH_GRACE = timedelta(seconds=10)
-"""How long a rotated token still answers with its successor: a lost answer or two tabs are no theft.
+"""A rotated token still answers with its successor for this long: a lost answer or two tabs are no theft.
 
 It is judged by the moment a request arrived, as if it had been served at once: a slow service ends no session.
 """

@@ -24,7 +24,7 @@ Policy: TypeAlias = Callable[[UserDTO], Awaitable[None]]
 
 
 class Administrator(NamedTuple):
-    """Who administers accounts, in which session, and the policies to ask when the change takes effect.
+    """An administrator, their session, and the policies to ask when the change takes effect.
 
     `may_grant` is asked where a superuser is made, changed or deleted.
     """

@@ -38,7 +38,7 @@ def env_file() -> Path:
 
 
 def _values_of(path: Path) -> dict[str, str | None]:
-    """What a settings file says, as it stands: a password may hold `${`."""
+    """Read a settings file as it stands: a password may hold `${`."""
     return dotenv_values(path, interpolate=False)
 
 

@@ -1,4 +1,4 @@
-"""What a setting must not be outside `local` and `testing`."""
+"""Checks of setting values for every environment but `local` and `testing`."""
 
 import zlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""How structlog is set up: processors, renderers, level. `app.core.services.log` says what a line holds."""
+"""Set up structlog: processors, renderers, level. `app.core.services.log` says what a line holds."""
 
 import sys
 import threading
@@ -64,7 +64,7 @@ def _console_renderer(colors: bool) -> Processor:
 
 
 def _for_people(line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What matters first: a request as `GET /path 200 15 ms`, the ids at the end."""
+    """Put what matters first: a request as `GET /path 200 15 ms`, the ids at the end."""
     line["timestamp"] = line["timestamp"].replace("+00:00", "Z")
     if line["event"] == "request" and {"method", "route", "status", "duration_ms"} <= line.keys():
         took = line.pop("duration_ms")

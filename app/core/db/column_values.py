@@ -150,7 +150,7 @@ _FLAG = ColumnValue("true or false", TypeAdapter(bool), "true", pattern=re.compi
 _PART = Annotated[str, Field(max_length=MAX_PART)]
 
 UNTYPED = ColumnValue("text", TypeAdapter(str), "1", frozenset(Lookup))
-"""Of a field whose type is known only where the statement is built: `typed` converts it there."""
+"""For a field whose type is known only where the statement is built: `typed` converts it there."""
 
 _OF_LOOKUPS = {
     Lookup.NULL: _FLAG,

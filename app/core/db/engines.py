@@ -86,7 +86,7 @@ def create_engine(
 
 
 def tcp_options(url: URL) -> Mapping[str, int]:
-    """How soon a connection to PostgreSQL notices that nobody is there, where `url` does not say so itself."""
+    """TCP options by which a connection notices that PostgreSQL is gone, unless `url` sets them."""
     return {name: value for name, value in _TCP.items() if name not in url.query}
 
 

@@ -1,4 +1,4 @@
-"""Which installation this is: an identity in its own database, so that services on one Redis keep apart."""
+"""The identity of an installation, kept in its database, so that services on one Redis keep apart."""
 
 import asyncio
 from collections.abc import Callable
@@ -41,7 +41,7 @@ async def identity_of(database: Database) -> str:
 
 
 def owner_key(prefix: str) -> str:
-    """Where Redis keeps which installation last started under `prefix`."""
+    """The Redis key that names the installation that last started under `prefix`."""
     return f"{prefix}owner"
 
 
@@ -54,7 +54,7 @@ async def other_owner(redis: Redis, prefix: str, database: Database) -> str | No
 
 
 class KeyPrefix:
-    """What every Redis key begins with: the setting, or the identity of the installation, read once.
+    """Prefix of every Redis key: the setting, or the identity of the installation, read once.
 
     Without the database nobody can say where the keys lie, so Redis counts as away until it answers.
     """

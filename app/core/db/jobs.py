@@ -80,18 +80,17 @@ class Job(BaseModel):
     request_id: Mapped[str | None] = mapped_column(String(128))
     conversation_id: Mapped[str | None] = mapped_column(String(128))
     dedup_key: Mapped[str | None] = mapped_column(String(255))
+    principal: Mapped[str | None] = mapped_column(String(340))
 
     @property
     def heard(self) -> dict[str, str | None]:
-        """Of the run of a listener, which event it hears; both None for any other task."""
+        """Event and listener of a job that runs a listener; both None for any other task."""
         data = self.payload if self.task == LISTEN_TASK else {}
         return {"event": data.get("event"), "listener": data.get("listener")}
 
-    principal: Mapped[str | None] = mapped_column(String(340))
-
 
 class Schedule(BaseModel):
-    """Until when the ticks of a scheduled task are dealt with. Of several schedulers the one that moves it on acts."""
+    """Last tick handled for a scheduled task. Of several schedulers the one that moves it on acts."""
 
     __tablename__ = "core_schedules"
 

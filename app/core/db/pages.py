@@ -20,7 +20,7 @@ S = TypeVar("S", bound=PydanticModel)
 
 
 class Lists(Protocol):
-    """What of a repository a list is made of."""
+    """The part of a repository that a list needs."""
 
     model: Any
 
@@ -48,7 +48,7 @@ async def read_page(
 
 
 async def count_rows(statement: Select[Any], model: type[BaseModel], *, db: AsyncSession) -> int:
-    """How many rows `statement` finds."""
+    """Count the rows of `statement`."""
     return await db.scalar(select(func.count()).select_from(statement.with_only_columns(model.id).subquery())) or 0
 
 

@@ -13,7 +13,7 @@ _pending: ContextVar["PendingWork | None"] = ContextVar("pending_work", default=
 
 
 class PendingWork:
-    """What must be done before the answer to a request leaves, or before a job ends; in the order it was asked for."""
+    """Work to finish before the answer to a request leaves or a job ends, in the order it was added."""
 
     def __init__(self) -> None:
         self._work: list[Callable[[], Awaitable[None]]] = []

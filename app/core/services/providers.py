@@ -18,10 +18,10 @@ INTERFACES: dict[str, type[Any]] = {
     "QUEUE_PROVIDER": QueueServiceInterface,
     "MAIL_PROVIDER": MailServiceInterface,
 }
-"""What the class that each setting names must implement."""
+"""The interface that the class of each setting must implement."""
 
 OFFERED = ("settings", "database", "redis", "key_prefix", "broker", "background", "waker", "queue", "sender")
-"""What its `__init__` may ask for, by name; `queue` comes after QUEUE_PROVIDER itself."""
+"""Names its `__init__` may ask for; `queue` comes after QUEUE_PROVIDER itself."""
 
 
 def check_providers(settings: AppConfig) -> None:

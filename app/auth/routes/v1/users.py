@@ -19,7 +19,7 @@ list_params = ListParamsBuilder(UserListParams, UserSortParam, UserFilterParam)
 
 
 async def administrator(caller: CurrentCaller) -> Administrator:
-    """Who administers accounts."""
+    """The administrator who sent the request."""
     return Administrator(caller.user.id, caller.session_id, can_write_users, can_grant_superuser)
 
 

@@ -155,7 +155,7 @@ class RedisStore(CacheStore):
             await step(partial(self._redis.unlink, *names[start : start + BATCH]))
 
     def _owe(self, reason: Exception) -> None:
-        """See that what could not be deleted now is deleted before Redis is read again."""
+        """Queue failed deletes; they run before Redis is read again."""
         if self._prefix.known is None or len(self._owed) + len(self._owed_patterns) > OWED:
             self._owes_everything = True
             self._owed.clear()

@@ -33,7 +33,7 @@ class BaseEvent(PydanticModel):
             cls.__event_name__ = to_snake(cls.__name__)
 
     def _get_principal(self) -> str | None:
-        """Whose personal data this is, as `user:7`, so that `erase_jobs` finds its jobs; None where it is nobody's."""
+        """Owner of the personal data, as `user:7`, so that `erase_jobs` finds its jobs; None where there is none."""
         return None
 
     @classmethod

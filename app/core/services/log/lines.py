@@ -1,4 +1,4 @@
-"""What a line holds: the event with its arguments, time, ids and values, without secrets."""
+"""Content of a log line: the event with its arguments, time, ids and values, without secrets."""
 
 import logging
 import sys

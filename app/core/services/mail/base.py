@@ -90,5 +90,5 @@ class SendMail(MailTask):
 
 
 def mail_principal(mailbox: str) -> str:
-    """Whose data a queued mail to this mailbox is: what `erase_jobs` takes."""
+    """The principal of queued mails to this mailbox, as `erase_jobs` takes it."""
     return f"mailto:{parse_mailbox(mailbox).addr_spec.casefold()}"

@@ -79,7 +79,7 @@ class BaseTemplate(PydanticModel, ABC):
 
     @classmethod
     def _parameters(cls) -> type[PydanticModel]:
-        """What it takes to make one: the class itself, or a model of the parameters of its own `__init__`."""
+        """The model that checks its values: the class itself, or one made of the parameters of its own `__init__`."""
         if not cls.__pydantic_custom_init__:
             return cls
         hints = get_type_hints(cls.__init__, include_extras=True)
@@ -129,7 +129,7 @@ class BaseTemplate(PydanticModel, ABC):
 
     @classmethod
     def _adapter(cls, name: str) -> TypeAdapter[Any]:
-        """Of an attribute: its type as the class declares it, or the parameter of that name."""
+        """Adapter of an attribute: for the type the class declares, or that of the parameter of its name."""
         field = cls.model_fields.get(name)
         hint = field.annotation if field else get_type_hints(cls.__init__, include_extras=True).get(name)
         return _ANYTHING if hint in (None, Any) else TypeAdapter(hint)

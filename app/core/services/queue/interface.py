@@ -30,7 +30,7 @@ class BaseTask(ABC):
 
     @classmethod
     def _get_principal(cls, payload: Mapping[str, Any]) -> str | None:
-        """Whose personal data the stored payload holds, as `user:7`, so that `erase_jobs` finds it; nobody's: None."""
+        """Owner of the payload's personal data, as `user:7`, so that `erase_jobs` finds it; None for none."""
         return None
 
 
