@@ -10,13 +10,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.core.api import health
 from app.core.api.bodies import MAX_FORM_FIELDS
-from app.core.api.collisions import warn_about_collisions
 from app.core.api.cors import CrossOrigin
 from app.core.api.docs import DOCUMENT, PAGE, add_docs, add_index
 from app.core.api.error_boundary import ErrorBoundary
 from app.core.api.errors import add_error_handlers
 from app.core.api.input_guard import InputGuard
-from app.core.api.limit_order import warn_about_misplaced_limits
 from app.core.api.middlewares import (
     CONVERSATION_ID,
     REQUEST_ID,
@@ -25,8 +23,8 @@ from app.core.api.middlewares import (
     SecurityHeaders,
 )
 from app.core.api.openapi import DESCRIPTION, DocumentedAPI, operation_id, operation_id_v2
+from app.core.api.route_checks import check_units, warn_about_routes
 from app.core.api.routes import route_table
-from app.core.api.units import check_units
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
 from app.core.kit import Kit
 from app.core.modules import installed_modules, parts
@@ -147,8 +145,7 @@ def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], Abstra
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         check_units(app.routes)
         async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
-            warn_about_collisions(app.routes)
-            warn_about_misplaced_limits(app.routes)
+            warn_about_routes(app.routes)
             warn_of_other_servers(settings)
             yield
 

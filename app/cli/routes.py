@@ -12,7 +12,6 @@ from app.cli.console import load_settings, settings_errors, show_json, show_tabl
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from fastapi.dependencies.models import Dependant
 
     from app.core.api.collisions import Collision
     from app.core.api.routes import ListedRoute
@@ -31,7 +30,7 @@ def routes(
     load_settings()
     app = built_app()
     from app.core.api.collisions import route_collisions
-    from app.core.api.limit_order import misplaced_limits
+    from app.core.api.route_checks import misplaced_limits
     from app.core.api.routes import all_routes, listed_routes
 
     collisions = route_collisions(app.routes)
@@ -69,20 +68,13 @@ def _rows(route: "ListedRoute", collisions: "list[Collision]") -> "Iterator[dict
         yield {
             "method": method,
             "path": route.path,
-            "auth": any(map(_is_security, _calls(route.dependant))),
-            "permissions": sorted({name for call in _calls(route.dependant) for name in _permissions(call)}),
-            "limits": [str(call) for call in _calls(route.dependant) if _is_limit(call)],
+            "auth": any(map(_is_security, route.calls)),
+            "permissions": sorted({name for call in route.calls for name in _permissions(call)}),
+            "limits": [str(call) for call in route.calls if _is_limit(call)],
             "module": _module_of(route.name),
             "endpoint": route.name,
             "collision": never,
         }
-
-
-def _calls(dependant: "Dependant | None") -> Iterator[Any]:
-    """Everything that is called before the endpoint."""
-    for dependency in dependant.dependencies if dependant else ():
-        yield dependency.call
-        yield from _calls(dependency)
 
 
 def _is_security(call: Any) -> bool:

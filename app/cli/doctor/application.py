@@ -23,7 +23,7 @@ def application() -> list[Finding]:
         fix = "kit module validate, or python -c 'import app.main' for the whole story"
         return [fault("application", f"cannot be built: {type(exc).__name__}: {reason(exc)}", fix)]
     from app.core.api.collisions import Collision, route_collisions
-    from app.core.api.limit_order import MisplacedLimit, misplaced_limits
+    from app.core.api.route_checks import MisplacedLimit, misplaced_limits
 
     faults: list[Collision | MisplacedLimit] = [*route_collisions(app.routes), *misplaced_limits(app.routes)]
     found = [warning("application", str(one).removesuffix(f"; {one.fix}"), one.fix) for one in faults]

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope
 
 from app.core.api.errors import RefusedBody, with_known_names
 from app.core.api.json_bodies import MAX_NODES, is_text, json_fault
-from app.core.api.limit_order import limits_by_address
+from app.core.api.limiter import limits_by_address
 from app.core.api.routes import route_of
 from app.core.exceptions import InvalidInputError, RateLimitedError
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from starlette.routing import BaseRoute
 
 from app.core.api.routes import ANY_METHOD, WEBSOCKET, ListedRoute, listed_routes, mounted_routes
-from app.core.services.log import logger
 
 _STRANGE = "\N{SNOWMAN}"
 """What no path spells out: only a parameter takes it."""
@@ -61,12 +60,6 @@ def route_collisions(routes: Sequence[BaseRoute]) -> list[Collision]:
     What is hidden only in part, as `/{name}/list` behind `/users/{id}`, can still be reached and is not listed.
     """
     return list(_collisions(list(listed_routes(routes))))
-
-
-def warn_about_collisions(routes: Sequence[BaseRoute]) -> None:
-    """One line in the log for each."""
-    for collision in route_collisions(routes):
-        logger.warning(f"route collision: {collision}")
 
 
 def _collisions(listed: Sequence[ListedRoute]) -> Iterator[Collision]:

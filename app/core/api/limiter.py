@@ -1,16 +1,19 @@
 """Limits on how often one client may call."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 from fastapi.requests import HTTPConnection
 from fastapi_limiter.depends import RateLimiter
 from pyrate_limiter import Limiter
+from starlette.types import Scope
 
-from app.core.api.identity import client_identity
+from app.core.api.identity import client_address, client_identity, is_identifying
 from app.core.api.limit_fields import CountedLimit, counted_limits, whole_seconds
 from app.core.api.limiter_stores import Stores
 from app.core.api.limiter_windows import Verdict, windows
+from app.core.api.routes import ListedRoute, route_of
 from app.core.configs import get_settings
 from app.core.deps import configured
 from app.core.exceptions import RateLimitedError
@@ -79,6 +82,21 @@ class ConfigurableRateLimiter(RateLimiter):
         label = self.name or _name(connection.scope["endpoint"])
         printable = "".join(letter for letter in label if letter.isascii() and (letter.isalnum() or letter in "_.:/-"))
         return CountedLimit(printable or "limit", rate.limit, whole_seconds(rate.interval), verdict)
+
+
+def limits_by_address(scope: Scope) -> Iterator[ConfigurableRateLimiter]:
+    """The limits of the route a request took that need no more than its address."""
+    route = route_of(scope)
+    for limit in early_limits(route) if route else ():
+        if limit.identifier in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
+            yield limit
+
+
+def early_limits(route: ListedRoute) -> Iterator[ConfigurableRateLimiter]:
+    """The limits before the first dependency that identifies the caller."""
+    for call in takewhile(lambda call: not is_identifying(call), route.calls):
+        if isinstance(call, ConfigurableRateLimiter):
+            yield call
 
 
 def _refuse_beyond(verdict: Verdict) -> None:

@@ -6,14 +6,14 @@ from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 from starlette.types import Receive, Scope, Send
 
 from app.core import exceptions as kinds
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
+from app.core.api.routes import ListedRoute, listed_routes
 from app.core.api.schema_names import named_by_module
 from app.core.deps import db_session
 from app.core.services.cache.answers import EXCHANGE
@@ -172,20 +172,19 @@ def _document_unchanged(document: dict[str, Any], cached: Iterable[tuple[str, st
             operation["responses"]["304"] = {"description": "What `If-None-Match` names has not changed"}
 
 
-def _operations(app: FastAPI, wanted: Callable[[Dependant], bool]) -> Iterator[tuple[str, str]]:
-    for context in iter_route_contexts(app.routes):
-        if isinstance(context.original_route, APIRoute) and wanted(context.dependant):
-            for method in context.methods or ():
-                yield method.lower(), context.path_format or ""
+def _operations(app: FastAPI, wanted: Callable[[ListedRoute], bool]) -> Iterator[tuple[str, str]]:
+    for route in filter(wanted, listed_routes(app.routes)):
+        for method in route.methods:
+            yield method.lower(), route.context.path_format or ""
 
 
-def _is_limited(dependant: Dependant) -> bool:
-    return isinstance(dependant.call, ConfigurableRateLimiter) or any(map(_is_limited, dependant.dependencies))
+def _is_limited(route: ListedRoute) -> bool:
+    return any(isinstance(call, ConfigurableRateLimiter) for call in route.calls)
 
 
-def _needs_database(dependant: Dependant) -> bool:
-    return dependant.call is db_session or any(map(_needs_database, dependant.dependencies))
+def _needs_database(route: ListedRoute) -> bool:
+    return any(call is db_session for call in route.calls)
 
 
-def _is_cached(dependant: Dependant) -> bool:
-    return any(dependency.name == EXCHANGE for dependency in dependant.dependencies)
+def _is_cached(route: ListedRoute) -> bool:
+    return route.dependant is not None and any(one.name == EXCHANGE for one in route.dependant.dependencies)

@@ -17,9 +17,9 @@ from redis.backoff import NoBackoff
 
 from app.core.api import ConfigurableRateLimiter
 from app.core.api.identity import client_address, identifies_caller
-from app.core.api.limit_order import misplaced_limits, warn_about_misplaced_limits
 from app.core.api.limiter_stores import REDIS_PAUSE, Stores
 from app.core.api.limiter_windows import SlidingWindow, Windows, windows
+from app.core.api.route_checks import misplaced_limits, warn_about_routes
 from app.core.runtime import connect_redis, runtime
 from tests.core.api.conftest import Serve, make_app
 from tests.core.api.test_errors import check
@@ -338,5 +338,5 @@ class TestOrder:
         application = make_app(router)
         assert [one.route.path for one in misplaced_limits(application.routes)] == ["/wrong", "/wrong-too"]
         with captured_log() as lines:
-            warn_about_misplaced_limits(application.routes)
+            warn_about_routes(application.routes)
         assert "the limit of 7 in 60 s counts addresses instead of callers" in lines.text

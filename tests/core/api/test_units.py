@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Mount
 
 from app.auth import CurrentUser
-from app.core.api.units import check_units
+from app.core.api.route_checks import check_units
 from app.core.deps import DBSession, db_session
 from app.core.exceptions import ConfigError
 from tests.core.api.conftest import make_app

@@ -1,23 +1,45 @@
-"""Refuses, at start, routes that would keep a unit of work open for as long as their connection."""
+"""Checks of the routes at start: units of work that would last too long, and limits that come too early."""
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from fastapi.dependencies.models import Dependant
 from starlette.routing import BaseRoute
 
+from app.core.api.collisions import route_collisions
+from app.core.api.identity import client_identity, is_identifying
+from app.core.api.limiter import ConfigurableRateLimiter, early_limits
 from app.core.api.routes import WEBSOCKET, ListedRoute, all_routes, listed_routes
 from app.core.configs import PROJECT_ROOT
 from app.core.deps import db_session
 from app.core.exceptions import ConfigError
+from app.core.services.log import logger
 
 _FIX = "take it out and open `async with session_scope() as db` (app.core.db) for each message"
 _WHY = {
     "websocket": "DBSession would last as long as the socket, and with it SQLite's only write lock",
     "stream": "DBSession has ended when the first item is sent",
 }
+
+
+@dataclass(frozen=True)
+class MisplacedLimit:
+    """A limit that is meant for callers and comes before the dependency that tells who calls."""
+
+    route: ListedRoute
+    limit: ConfigurableRateLimiter
+
+    @property
+    def fix(self) -> str:
+        """What to do about it."""
+        return "put the dependency that identifies the caller before it, or give it key=client_address"
+
+    def __str__(self) -> str:
+        route = f"{self.route.path} ({self.route.name})"
+        return f"{route}: the limit of {self.limit} counts addresses instead of callers; {self.fix}"
 
 
 def check_units(routes: Sequence[BaseRoute]) -> None:
@@ -29,6 +51,25 @@ def check_units(routes: Sequence[BaseRoute]) -> None:
     ]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def misplaced_limits(routes: Sequence[BaseRoute]) -> list[MisplacedLimit]:
+    """The limits of routes that know their caller only afterwards."""
+    return [
+        MisplacedLimit(route, limit)
+        for route in listed_routes(routes)
+        if any(map(is_identifying, route.calls))
+        for limit in early_limits(route)
+        if limit.identifier is client_identity
+    ]
+
+
+def warn_about_routes(routes: Sequence[BaseRoute]) -> None:
+    """Log a line for each route that no request can reach, and for each misplaced limit."""
+    for collision in route_collisions(routes):
+        logger.warning(f"route collision: {collision}")
+    for misplaced in misplaced_limits(routes):
+        logger.warning(f"misplaced limit: {misplaced}")
 
 
 def _lasting(route: ListedRoute) -> str | None:
