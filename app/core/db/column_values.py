@@ -74,6 +74,12 @@ def type_value(name: str, type_: TypeEngine[Any]) -> ColumnValue:
     raise TypeError(f"{name} cannot be filtered by: no text is a single {type(type_).__name__}")
 
 
+def integers(type_: Integer) -> range:
+    """The integers that a column of this type holds on PostgreSQL."""
+    bits = 63 if isinstance(type_, BigInteger) else 15 if isinstance(type_, SmallInteger) else 31
+    return range(-(2**bits), 2**bits)
+
+
 def typed(item: FilterParam, type_: TypeEngine[Any]) -> FilterParam:
     """`item` with the texts of a query as values of `type_`; InvalidInputError where they do not fit."""
     try:
@@ -104,8 +110,7 @@ def _enum(type_: Enum) -> ColumnValue:
 
 
 def _integer(type_: Integer) -> ColumnValue:
-    bits = 63 if isinstance(type_, BigInteger) else 15 if isinstance(type_, SmallInteger) else 31
-    low, high = -(2**bits), 2**bits - 1
+    low, high = integers(type_)[0], integers(type_)[-1]
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[int, Field(ge=low, le=high)])
     return ColumnValue(f"an integer from {low} to {high}", adapter, "1", _ORDER, re.compile(r"-?[0-9]{1,19}"))
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from operator import ge, gt, le, lt
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement, Integer, false, or_
 
+from app.core.db.column_values import integers
 from app.core.db.list_params import Lookup, SortOrder
 
 _COMPARE: dict[Lookup, Callable[[Any, Any], ColumnElement[bool]]] = {
@@ -27,7 +28,9 @@ def condition(field: ColumnElement[Any], value: Any, lookup: Lookup = Lookup.EQ)
     if lookup is Lookup.NE:
         return _differs(field, value)
     if isinstance(value, list | tuple | set | frozenset):
-        return field.in_(value)
+        return field.in_([item for item in value if _can_hold(field, item)])
+    if not _can_hold(field, value):
+        return false()
     return field.is_(None) if value is None else field == value
 
 
@@ -47,6 +50,11 @@ def _differs(field: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
     differs = field.not_in(value) if several else field != value
     # A missing value differs from every value; SQL alone would say it does not know.
     return or_(differs, field.is_(None)) if _can_be_null(field) else differs
+
+
+def _can_hold(field: ColumnElement[Any], value: Any) -> bool:
+    """Databases raise where an integer beyond the column is compared with it."""
+    return not (isinstance(value, int) and isinstance(field.type, Integer)) or value in integers(field.type)
 
 
 def _can_be_null(field: ColumnElement[Any]) -> bool:

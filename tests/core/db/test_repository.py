@@ -56,6 +56,16 @@ class TestGet:
             await customers.require(db=shop, id=ann.id)
         assert await customers.require(db=shop, id=ann.id, with_deleted=True) is ann
 
+    @pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**40])
+    async def test_a_number_that_no_column_holds_is_in_no_row(self, shop: AsyncSession, number: int) -> None:
+        (ann,) = await store(shop, "ann")
+        assert await customers.get(db=shop, id=number) is None
+        assert await customers.get(db=shop, id=[ann.id, number]) is ann
+        assert await customers.count(db=shop, points=number) == 0
+        assert not await customers.exists(db=shop, points=2**31)
+        with pytest.raises(CustomerNotFound):
+            await customers.delete(db=shop, model_id=number)
+
     async def test_an_unknown_column_is_an_error(self, shop: AsyncSession) -> None:
         with pytest.raises(TypeError, match="Customer has no column nick"):
             await customers.get(db=shop, nick="a")
