@@ -39,7 +39,8 @@ def test_the_document_is_kept(template: URL, tmp_path: Path, progress: Progress)
 def schemathesis(url: str) -> "subprocess.CompletedProcess[str]":
     """Run it against the service at `url`."""
     command = (
-        *(str(BIN / "schemathesis"), "run", f"{url}/openapi.json", "--no-color", "--continue-on-failure"),
+        *(str(BIN / "schemathesis"), "--config-file", str(Path(__file__).with_name("schemathesis.toml"))),
+        *("--no-color", "run", f"{url}/openapi.json", "--continue-on-failure"),
         *("--phases", PHASES, "--max-examples", str(EXAMPLES), "--seed", str(SEED)),
         *("--generation-database", "none", "--exclude-checks", "positive_data_acceptance"),
     )

@@ -96,8 +96,9 @@ class HashPool:
         gone = asyncio.ensure_future(left() if left else asyncio.Event().wait())
         try:
             either: set[asyncio.Future[Any]] = {result, gone}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not result.done() and gone.exception() is None and future.cancel():
+            await asyncio.wait(either, timeout=MAX_WAIT, return_when=asyncio.FIRST_COMPLETED)
+            unknown = gone.done() and gone.exception()  # whether the client is still there
+            if not result.done() and not unknown and future.cancel():
                 raise TooManyPasswords
             return await result
         finally:
