@@ -68,8 +68,6 @@ class InputGuard:
             await self.app(scope, receive, send)
 
     def _bad_input(self, scope: Scope, head: Head) -> Response | None:
-        if scope["type"] != "http":
-            return None
         if len(scope["query_string"]) > MAX_QUERY_SIZE:
             return problem(scope, HTTPStatus.REQUEST_URI_TOO_LONG, "uri_too_long", _LONG_QUERY)
         if place := _unfit_address(scope):

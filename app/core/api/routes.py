@@ -133,7 +133,7 @@ class RouteTable:
         """The route that a request took, or the one it is going to take, or None."""
         endpoint = scope.get("endpoint")
         if endpoint is None:
-            method = scope.get("method")
+            method = scope.get("method", WEBSOCKET)
             return next((route for route in self._listed() if method in route.methods and route.fits(scope)), None)
         if id(endpoint) not in self._by_endpoint:
             self._read(endpoint)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Body, FastAPI, Form, Request
+from fastapi import APIRouter, Body, FastAPI, Form, Request, WebSocket
 
 from tests.core.api.asgi import Exchange, WebSocketExchange
 from tests.core.api.conftest import Serve, make_app
@@ -235,3 +235,17 @@ class TestHead:
         exchange.scope["headers"] *= 2
         await exchange.run(make_app(router))
         assert exchange.received[0]["status"] == 400
+
+    @pytest.mark.parametrize(("path", "query", "loc"), [("a\0", b"", '["path"]'), ("a", b"q=%ff", '["query","q"]')])
+    async def test_nor_text_that_cannot_be_stored(self, app: FastAPI, path: str, query: bytes, loc: str) -> None:
+        sockets = APIRouter()
+
+        @sockets.websocket("/t/rooms/{room}")
+        async def enter(websocket: WebSocket, room: str, q: str = "") -> None:
+            await websocket.accept()
+
+        exchange = WebSocketExchange(f"/t/rooms/{path}", client="192.0.2.1", texts=[])
+        exchange.scope["query_string"] = query
+        await exchange.run(make_app(sockets))
+        assert exchange.received[0].get("status") == 422
+        assert f'"loc":{loc}'.encode() in exchange.received[1]["body"]
