@@ -25,13 +25,7 @@ def condition(field: ColumnElement[Any], value: Any, lookup: Lookup = Lookup.EQ)
         return field.icontains(value, autoescape=True)
     if compare := _COMPARE.get(lookup):
         return compare(field, value)
-    if lookup is Lookup.NE:
-        return _differs(field, value)
-    if isinstance(value, list | tuple | set | frozenset):
-        return field.in_([item for item in value if _can_hold(field, item)])
-    if not _can_hold(field, value):
-        return false()
-    return field.is_(None) if value is None else field == value
+    return _differs(field, value) if lookup is Lookup.NE else _equals(field, value)
 
 
 def ordering(field: ColumnElement[Any], order: SortOrder) -> ColumnElement[Any]:
@@ -41,6 +35,14 @@ def ordering(field: ColumnElement[Any], order: SortOrder) -> ColumnElement[Any]:
     if not _can_be_null(field):
         return ordered
     return ordered.nulls_first() if descends else ordered.nulls_last()
+
+
+def _equals(field: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    if isinstance(value, list | tuple | set | frozenset):
+        return field.in_([item for item in value if _can_hold(field, item)])
+    if value is None:
+        return field.is_(None)
+    return field == value if _can_hold(field, value) else false()
 
 
 def _differs(field: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
