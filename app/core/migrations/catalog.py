@@ -77,7 +77,9 @@ class Catalog:
                 self._metadata.create_all(memory, plain)
                 return self._kept(_sqlite(memory))
         with self._connection.begin_nested() as savepoint:
-            self._connection.execute(text("SELECT set_config('search_path', 'pg_temp, ' || current_schema(), true)"))
+            self._connection.execute(
+                text("SELECT set_config('search_path', 'pg_temp, ' || current_setting('search_path'), true)")
+            )
             self._metadata.create_all(self._connection, plain, checkfirst=False)
             found = self._kept(_postgresql(self._connection, "pg_my_temp_schema()"))
             savepoint.rollback()
@@ -98,12 +100,16 @@ class Catalog:
         return self.wanted.get((kind, table, name)) == self.actual.get((kind, table, name))
 
     def differences(self) -> list[Difference]:
-        """What differs. A value of an enum that no model has any more is left to the database."""
-        return [
-            Difference(*key, self.wanted.get(key), self.actual.get(key))
-            for key in sorted(self.wanted.keys() | self.actual.keys())
-            if self.wanted.get(key) != self.actual.get(key) and (key[0] != "enum value" or key in self.wanted)
-        ]
+        """What differs. Of an enum that is there, values that no model has any more are left to the database."""
+        enums = {name.partition(".")[0] for kind, _, name in self.actual if kind == "enum value"}
+
+        def counts(kind: str, table: str, name: str) -> bool:
+            if kind != "enum value":
+                return self.wanted.get((kind, table, name)) != self.actual.get((kind, table, name))
+            return (kind, table, name) not in self.actual and name.partition(".")[0] in enums
+
+        keys = sorted(key for key in self.wanted.keys() | self.actual.keys() if counts(*key))
+        return [Difference(*key, self.wanted.get(key), self.actual.get(key)) for key in keys]
 
 
 def _postgresql(connection: Connection, schema: str) -> Iterator[tuple[Key, str]]:

@@ -15,8 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from app.core.migrations.autogenerate import complete, options
 from app.core.migrations.env import quiet
 from app.core.migrations.operations import Operation, describe
-from app.core.migrations.reader import HOLE, Recording, read
+from app.core.migrations.reader import Recording, read
 from app.core.migrations.timelines import Timeline, Timelines
+from app.core.migrations.values import HOLE
 
 
 @dataclass(frozen=True)

@@ -12,37 +12,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import MigrateOperation, Operations, ops
+from alembic.operations import MigrateOperation, ops
 from alembic.operations.base import AbstractOperations
-from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 
 from app.core.migrations.operations import Operation, describe
 from app.core.migrations.statements import read_sql
+from app.core.migrations.values import (
+    DATABASE,
+    HOLE,
+    PURE,
+    UNKNOWN,
+    Database,
+    Noted,
+    Unknown,
+    filled,
+    may_call,
+    opened,
+    unknown,
+)
 
-HOLE = "kit_unread"  # stands in text for what is not known
 _DEPTH = 20
-_PURE = ("dict", "enumerate", "len", "list", "range", "reversed", "set", "sorted", "str", "tuple", "zip")
-_CONSTRUCTORS = ("sqlalchemy.sql", "sqlalchemy.dialects", "sqlalchemy.schema", "sqlalchemy.types")
 _HARMLESS = ("comment", "existing_", "nullable", "postgresql_", "rows", "schema", "server_default", "sqlite_", "unique")
-_DATA = (str, int, float, bool, list, tuple, dict, set, frozenset, range, type(None), AbstractOperations)
 _LOOPS = (list, tuple, dict, set, frozenset, range, enumerate, zip, reversed)
 _BINARY: dict[type[ast.operator], Callable[..., Any]] = {ast.Add: operator.add, ast.Mod: operator.mod}
-
-
-class _Unknown:
-    """A value that only a run would give."""
-
-
-class _Database(_Unknown):
-    """What `op.get_bind()` and `op.get_context()` give."""
-
-
-UNKNOWN, DATABASE = _Unknown(), _Database()
 
 
 @dataclass
@@ -66,19 +63,6 @@ def read(revision: Script, *, down: bool = False) -> Recording:
     return reader.recording
 
 
-class _Noted(Operations):
-    """`alembic.op`, of which nothing is carried out."""
-
-    def __init__(self, note: Callable[[MigrateOperation], None]) -> None:
-        super().__init__(MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True}))
-        self._note = note
-
-    def invoke(self, operation: MigrateOperation) -> Any:
-        self._note(operation)
-        # A revision may fill the table that it makes.
-        return operation.to_table(self.migration_context) if isinstance(operation, ops.CreateTableOp) else None
-
-
 class _Reader(ast.NodeVisitor):
     """Visiting a statement notes what it does; visiting an expression gives its value, or UNKNOWN."""
 
@@ -87,7 +71,7 @@ class _Reader(ast.NodeVisitor):
         self.module = vars(module)
         tree = ast.parse(Path(str(module.__file__)).read_text())
         self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-        self.op = _Noted(self._note)
+        self.op = Noted(self._note)
         self.scope: dict[str, Any] = {}
         self.depth = 0
 
@@ -121,12 +105,12 @@ class _Reader(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
-            self.scope[name] = _opened(sys.modules.get(alias.name if alias.asname else name))
+            self.scope[name] = opened(sys.modules.get(alias.name if alias.asname else name))
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
             found = getattr(sys.modules.get(str(node.module)), alias.name, UNKNOWN)
-            self.scope[alias.asname or alias.name] = _opened(found)
+            self.scope[alias.asname or alias.name] = opened(found)
 
     def visit_Assign(self, node: ast.Assign) -> None:
         value = self.visit(node.value)
@@ -162,7 +146,7 @@ class _Reader(ast.NodeVisitor):
         return node.value
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
-        return "".join(str(_filled(self.visit(part))) for part in node.values)
+        return "".join(str(filled(self.visit(part))) for part in node.values)
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> Any:
         return self.visit(node.value)
@@ -180,7 +164,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_ListComp(self, node: ast.ListComp | ast.GeneratorExp) -> Any:
         made = [self.visit(node.elt) for _ in self._each(node.generators[0])]
-        return UNKNOWN if _unknown(made) or len(node.generators) > 1 else made
+        return UNKNOWN if unknown(made) or len(node.generators) > 1 else made
 
     def visit_GeneratorExp(self, node: ast.GeneratorExp) -> Any:
         return self.visit_ListComp(node)
@@ -190,29 +174,29 @@ class _Reader(ast.NodeVisitor):
             return self.scope[node.id]
         if node.id in self.functions:
             return self.functions[node.id]
-        found = self.module.get(node.id, getattr(builtins, node.id) if node.id in _PURE else UNKNOWN)
-        return self.op if getattr(found, "__name__", "") == "alembic.op" else _opened(found)
+        found = self.module.get(node.id, getattr(builtins, node.id) if node.id in PURE else UNKNOWN)
+        return self.op if getattr(found, "__name__", "") == "alembic.op" else opened(found)
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
         return self._attribute(self.visit(node.value), node.attr)
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
         base, key = self.visit(node.value), self.visit(node.slice)
-        return base[key] if isinstance(base, (dict, list, str, tuple)) and not _unknown([key]) else UNKNOWN
+        return base[key] if isinstance(base, (dict, list, str, tuple)) and not unknown([key]) else UNKNOWN
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
         left, right = self.visit(node.left), self.visit(node.right)
         if isinstance(left, str) or isinstance(right, str):
-            left, right = _filled(left), _filled(right)
+            left, right = filled(left), filled(right)
         return (
-            UNKNOWN if _unknown([left, right]) or type(node.op) not in _BINARY else _BINARY[type(node.op)](left, right)
+            UNKNOWN if unknown([left, right]) or type(node.op) not in _BINARY else _BINARY[type(node.op)](left, right)
         )
 
     def visit_Call(self, node: ast.Call) -> Any:
         base = self.visit(node.func.value) if isinstance(node.func, ast.Attribute) else UNKNOWN
         given = [self.visit(one) for one in node.args]
         named = {str(one.arg): self.visit(one.value) for one in node.keywords}
-        with_database = any(isinstance(one, (AbstractOperations, _Database)) for one in (*given, *named.values()))
+        with_database = any(isinstance(one, (AbstractOperations, Database)) for one in (*given, *named.values()))
         if isinstance(node.func, ast.Attribute):
             name = node.func.attr
             if isinstance(base, AbstractOperations):
@@ -226,7 +210,7 @@ class _Reader(ast.NodeVisitor):
         )
         if isinstance(function, ast.FunctionDef):
             return self.call(function, given, named)
-        if _may_call(function):
+        if may_call(function):
             known = {key: one for key, one in named.items() if one is not UNKNOWN}
             return function(*(sa.types.NullType() if one is UNKNOWN else one for one in given), **known)
         return self._unread(node, "not followed") if with_database else UNKNOWN
@@ -267,7 +251,7 @@ class _Reader(ast.NodeVisitor):
             and node.func.attr == "batch_alter_table"
         ):
             table = self.visit(node.args[0]) if node.args else UNKNOWN
-            with self.op.batch_alter_table(_filled(table), recreate="never") as batch:
+            with self.op.batch_alter_table(filled(table), recreate="never") as batch:
                 vars(batch).update(invoke=self.op.invoke)
                 yield batch
         else:
@@ -285,10 +269,10 @@ class _Reader(ast.NodeVisitor):
             return DATABASE
         if name == "bulk_insert":
             given[1:] = [[]]
-        if _unknown(given) or _unknown(one for key, one in named.items() if not key.startswith(_HARMLESS)):
+        if unknown(given) or unknown(one for key, one in named.items() if not key.startswith(_HARMLESS)):
             self._unread(node, "with a value that only a run would give")
         known = {key: one for key, one in named.items() if one is not UNKNOWN}
-        return getattr(op, name)(*map(_filled, given), **known)
+        return getattr(op, name)(*map(filled, given), **known)
 
     def _ask(self, node: ast.Call, name: str, given: list[Any]) -> Any:
         if name in ("execute", "exec_driver_sql", "scalar", "scalars"):
@@ -317,35 +301,6 @@ class _Reader(ast.NodeVisitor):
             f"{one.name} on a name that only a run would give" for one in found if HOLE in str(one)
         ]
 
-    def _unread(self, node: ast.AST, reason: str) -> _Unknown:
+    def _unread(self, node: ast.AST, reason: str) -> Unknown:
         self.recording.unread.append(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:60]} ({reason})")
         return UNKNOWN
-
-
-def _opened(value: Any) -> Any:
-    """The value where it may be looked into: plain data, and what SQLAlchemy is made of."""
-    if isinstance(value, ModuleType):
-        return value if value.__name__.partition(".")[0] == "sqlalchemy" else UNKNOWN
-    kind = value if isinstance(value, (type, FunctionType)) else type(value)
-    ours = isinstance(value, _DATA) or str(getattr(kind, "__module__", "")).startswith("sqlalchemy.")
-    return value if ours or any(value is getattr(builtins, name) for name in _PURE) else UNKNOWN
-
-
-def _may_call(function: Any) -> bool:
-    if function is UNKNOWN:
-        return False
-    if any(function is getattr(builtins, name) for name in _PURE):
-        return True
-    owner = getattr(function, "__self__", None)
-    return isinstance(owner, (str, list, dict)) or str(getattr(function, "__module__", "")).startswith(_CONSTRUCTORS)
-
-
-def _unknown(values: Iterable[Any]) -> bool:
-    return any(isinstance(one, _Unknown) for one in values)
-
-
-def _filled(value: Any) -> Any:
-    """The value for a text or a name: what is not known becomes a hole."""
-    if isinstance(value, tuple):
-        return tuple(map(_filled, value))
-    return HOLE if isinstance(value, _Unknown) else value
