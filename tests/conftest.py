@@ -17,6 +17,7 @@ os.environ.update(backend.environment())
 import httpx  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
+from pydantic import SecretStr  # noqa: E402
 from sqlalchemy.engine import URL  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession  # noqa: E402
 
@@ -136,7 +137,7 @@ async def client(request: pytest.FixtureRequest, app: FastAPI) -> AsyncIterator[
 def sync_client(template: URL) -> Iterator[TestClient]:
     """FastAPI's client for tests that are no coroutines and for websockets, with a database of its own."""
     url = backend.copy()
-    settings = get_settings().model_copy(update={"DATABASE_URL": url.render_as_string(hide_password=False)})
+    settings = get_settings().model_copy(update={"DATABASE_URL": SecretStr(url.render_as_string(hide_password=False))})
     try:
         with TestClient(create_app(settings, run_jobs=False), raise_server_exceptions=False) as http:
             yield http

@@ -137,6 +137,21 @@ class TestUrls:
         assert "hunter2" not in repr(AppConfig())
 
 
+class TestCopies:
+    """`get_settings().model_copy(update=...)` is how tests set what they need."""
+
+    def test_what_is_derived_follows_the_new_values(self) -> None:
+        settings = AppConfig(DATABASE_URL=SecretStr("sqlite:///one.db"))
+        assert settings.database_url.database == "one.db"
+        other = settings.model_copy(update={"DATABASE_URL": SecretStr("sqlite:///other.db")})
+        assert other.database_url.database == "other.db"
+        assert settings.database_url.database == "one.db"
+
+    def test_a_derived_value_can_be_set_itself(self) -> None:
+        secret = SecretStr("another key, as long as it has to be")
+        assert AppConfig().model_copy(update={"secret_key": secret}).secret_key is secret
+
+
 class TestRunnerPlace:
     @pytest.mark.parametrize(
         ("lines", "in_app"),

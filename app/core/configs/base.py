@@ -9,8 +9,9 @@ import json
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, SecretStr
@@ -99,6 +100,13 @@ class BaseConfig(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _EnvFile(settings_cls)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, whose cached properties are computed from these."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in vars(copy).keys() - type(self).model_fields.keys() - (update or {}).keys():
+            del vars(copy)[name]
+        return copy
 
     def problems(self) -> list[str]:
         """Faults that must stop a start outside `local` and `testing`: one sentence each, never a value."""
