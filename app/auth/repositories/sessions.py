@@ -23,8 +23,6 @@ class Family(NamedTuple):
 class SessionRepository(BaseRepository[AuthSession]):
     """Reads and ends logins."""
 
-    model = AuthSession
-
     async def get_live(self, *, db: AsyncSession, user_id: int) -> Sequence[AuthSession]:
         """The user's sessions in force, the latest used first."""
         statement = (
@@ -65,8 +63,6 @@ class SessionRepository(BaseRepository[AuthSession]):
 
 class RefreshTokenRepository(BaseRepository[RefreshToken]):
     """Finds refresh tokens by their hash."""
-
-    model = RefreshToken
 
     async def lock_family(self, *, db: AsyncSession, token_hash: str) -> Family | None:
         """The token with its session and account. Token and session stay locked until the transaction ends.

@@ -12,8 +12,6 @@ from app.core.db import BaseRepository, utcnow
 class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
     """Finds, replaces and uses up tokens."""
 
-    model = OneTimeToken
-
     async def owner_id(self, *, db: AsyncSession, token_hash: str, purposes: Collection[Purpose]) -> int | None:
         """Whose the token is, if it could be consumed now."""
         statement = (

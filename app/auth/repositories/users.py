@@ -35,7 +35,6 @@ _PRINCIPAL = (
 class UserRepository(BaseRepository[User]):
     """Reads and writes accounts; a taken address or name is EmailTaken or UsernameTaken."""
 
-    model = User
     not_found = UserNotFound
 
     async def find_by_email(self, *, db: AsyncSession, email: str) -> User | None:

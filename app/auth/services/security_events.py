@@ -1,15 +1,17 @@
 """Security events, with where they came from."""
 
+from dataclasses import dataclass
+
 from app.auth.events import Origin, SecurityEvent
 from app.core.services.events import BaseEvent, EventsServiceInterface
 
 
+@dataclass(kw_only=True)
 class SecurityEvents(EventsServiceInterface):
     """Adds the origin of the request to every security event dispatched in it."""
 
-    def __init__(self, *, events: EventsServiceInterface, origin: Origin) -> None:
-        self.events = events
-        self.origin = origin
+    events: EventsServiceInterface
+    origin: Origin
 
     def dispatch(self, event: BaseEvent) -> None:
         if isinstance(event, SecurityEvent):
