@@ -96,7 +96,7 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> None
 
 
 def _announce(settings: "AppConfig", listener: socket.socket, news: list[str], quiet: bool) -> None:
-    """Say where everything is as soon as the service really answers; if `quiet`, only what is shown once."""
+    """Print the addresses once the service answers; if `quiet`, only what is shown once."""
     host, port = listener.getsockname()[:2]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
     give_up = time.monotonic() + ANNOUNCE_SECONDS
@@ -137,7 +137,7 @@ def _welcome(settings: "AppConfig", host: str, port: int, news: list[str]) -> li
 
 
 def _stores(settings: "AppConfig") -> dict[str, str]:
-    """Where data, cache and jobs are; never a password."""
+    """The places of data, cache and jobs, without passwords."""
     url = settings.database_url
     if url.get_backend_name() == "sqlite":
         database = f"SQLite {url.database}"

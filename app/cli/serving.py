@@ -1,4 +1,4 @@
-"""uvicorn with a limit on header sections, which its parser lacks, that cuts nobody short when it stops."""
+"""A uvicorn server that limits header sections, which its parser does not, and finishes pending requests at the end."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 ACCEPT_SECONDS = 0.1
 REQUEST_SECONDS = 0.5
 LINGER_SECONDS = 1.0
-"""How long a connection that is refused is still read: closed at once it would be reset, and the answer lost."""
+"""A refused connection is read for so long: closed at once it would be reset, and the answer lost."""
 
 MAX_HEAD_SIZE = 64 * 1024
 MAX_FIELDS = 100

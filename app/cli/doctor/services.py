@@ -169,7 +169,7 @@ def redis() -> Iterator[Finding]:
 
 
 def _identity() -> str | None:
-    """Of this installation; None where it has none yet, or the database cannot say."""
+    """The identity of this installation; None where it has none yet, or the database cannot be read."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.core.configs import app_config

@@ -1,7 +1,6 @@
-"""Bodies as they are read: within the limits of their route, of a type it takes, and fit to be stored.
+"""Checks of a body while it is read: size and type by its route, and text that can be stored.
 
-The first read comes when the request has its route and nothing is known of its caller. Limits that count addresses
-are counted then: FastAPI reads the body before it calls any dependency.
+FastAPI reads the body before it calls any dependency, so limits that count addresses are counted at the first read.
 """
 
 import asyncio
@@ -27,9 +26,9 @@ URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
 MAX_FORM_SIZE = 256 * 1024
-"""How many bytes an urlencoded form may have, where its route declares no `max_body_size`: decoding one is slow."""
+"""Bytes of an urlencoded form whose route declares no `max_body_size`: decoding one is slow."""
 MAX_FORM_FIELDS = 100
-"""How many fields a form may have, where its route declares no `form_limits`."""
+"""Fields of a form whose route declares no `form_limits`."""
 
 CONTENT_TYPE = ["header", "content-type"]
 
@@ -37,7 +36,7 @@ CONTENT_TYPE = ["header", "content-type"]
 SUSPECT = re.compile(rb"%(?:00|[89a-fA-F])|[\0\x80-\xff]")
 
 Fault: TypeAlias = dict[str, object]
-Check: TypeAlias = Callable[[bytes], Fault | None]
+Check: TypeAlias = Callable[[Scope, bytes], Fault | None]
 
 
 def media_type(content_type: bytes) -> str:
@@ -50,12 +49,12 @@ def is_json(kind: str) -> bool:
     return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def size_limit(scope: Scope, default: int, content_type: bytes) -> int:
-    """How many bytes the body may have: what the route declares as its `max_body_size`, or the default."""
+def size_limit(scope: Scope, default: int, kind: str) -> int:
+    """The most bytes a body of this type may have: the `max_body_size` of its route, or the default."""
     route = route_of(scope)
     if route and route.max_body_size is not None:
         return route.max_body_size
-    return min(default, MAX_FORM_SIZE) if media_type(content_type) == URLENCODED else default
+    return min(default, MAX_FORM_SIZE) if kind == URLENCODED else default
 
 
 def too_large(limit: int) -> str:
@@ -64,7 +63,7 @@ def too_large(limit: int) -> str:
 
 
 def text_fault(scope: Scope, loc: list[str]) -> Fault:
-    """What is wrong with text that no column can hold."""
+    """A fault for text that no column can hold."""
     fault = {"loc": loc, "msg": "Text must be UTF-8 without NUL characters", "type": "string_unicode"}
     return with_known_names(scope, fault)
 
@@ -93,13 +92,12 @@ def client_left(connection: HTTPConnection) -> Callable[[], Awaitable[None]]:
 
 
 class CheckedBody:
-    """Reads the body and raises where it must be refused."""
+    """The `receive` of a request that raises where the body must be refused."""
 
     def __init__(self, scope: Scope, receive: Receive, default_limit: int, content_type: bytes) -> None:
         self._scope = scope
         self._receive = receive
         self._limit = default_limit
-        self._content_type = content_type
         self._media_type = media_type(content_type)
         self._admitted = False
         self._size = 0
@@ -143,21 +141,19 @@ class CheckedBody:
     def _begin(self) -> None:
         if expected := _expected_instead(self._scope, self._media_type):
             _refuse({"loc": CONTENT_TYPE, "msg": f"The body must be {expected}", "type": "content_type"})
-        self._limit = size_limit(self._scope, self._limit, self._content_type)
+        self._limit = size_limit(self._scope, self._limit, self._media_type)
         if "json" in self._media_type:
-            route = route_of(self._scope)
-            mebibytes = ((route and route.max_body_size) or 0) // 2**20
-            self._check = _json_check(MAX_NODES * max(1, mebibytes))
+            self._check = _json_fault
         elif self._media_type == URLENCODED:
-            self._check = _form_check(self._scope)
+            self._check = _form_fault
             self._fields_left = _max_fields(self._scope) - 1
         elif self._media_type == MULTIPART and not isinstance(_body_of(self._scope), File):
-            self._check = _text_check(self._scope)
+            self._check = _multipart_fault
 
     def _end(self) -> None:
         body = b"".join(self._chunks)
         self._chunks.clear()
-        if self._check and (fault := self._check(body)):
+        if self._check and (fault := self._check(self._scope, body)):
             _refuse(fault)
 
 
@@ -166,7 +162,7 @@ def _refuse(fault: Fault) -> None:
 
 
 def _expected_instead(scope: Scope, kind: str) -> str | None:
-    """What the body should be, where the operation a request took cannot read `kind`.
+    """The type of body to send instead, where the operation of a request cannot read `kind`.
 
     An operation that declares no body, or one of a type of its own, reads for itself.
     """
@@ -186,27 +182,23 @@ def _body_of(scope: Scope) -> Body | None:
 
 
 def _max_fields(scope: Scope) -> int:
-    """What FastAPI applies too: what the application and the routers declare is in the scope."""
+    """The limit that FastAPI applies too: the scope has those of the application and the routers."""
     declared = {**scope.get("fastapi", {}).get("form_limits", {}), **getattr(scope.get("route"), "form_limits", {})}
     most: int = declared.get("max_fields", MAX_FORM_FIELDS)
     return most
 
 
-def _json_check(max_nodes: int) -> Check:
-    def check(body: bytes) -> Fault | None:
-        fault = json_fault(body, max_nodes)
-        return {"loc": ["body"], "type": fault[0], "msg": fault[1]} if fault else None
-
-    return check
-
-
-def _form_check(scope: Scope) -> Check:
-    def check(body: bytes) -> Fault | None:
-        name = unstorable_field(body)
-        return None if name is None else text_fault(scope, ["body", name])
-
-    return check
+def _json_fault(scope: Scope, body: bytes) -> Fault | None:
+    route = route_of(scope)
+    mebibytes = ((route and route.max_body_size) or 0) // 2**20
+    fault = json_fault(body, MAX_NODES * max(1, mebibytes))
+    return {"loc": ["body"], "type": fault[0], "msg": fault[1]} if fault else None
 
 
-def _text_check(scope: Scope) -> Check:
-    return lambda body: None if is_text(body) else text_fault(scope, ["body"])
+def _form_fault(scope: Scope, body: bytes) -> Fault | None:
+    name = unstorable_field(body)
+    return None if name is None else text_fault(scope, ["body", name])
+
+
+def _multipart_fault(scope: Scope, body: bytes) -> Fault | None:
+    return None if is_text(body) else text_fault(scope, ["body"])

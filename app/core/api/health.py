@@ -59,7 +59,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """What was asked, and what it answered."""
+    """The state of each component."""
 
     status: Literal["ok", "degraded"]
     checks: dict[str, State]
@@ -116,7 +116,7 @@ async def details(response: HttpResponse) -> Response[Details]:
 
 
 def status_of(components: Components) -> Literal["ok", "degraded", "unavailable"]:
-    """What the components mean for the whole."""
+    """The state of the service, from those of its components."""
     if any(_has_failed(components, name) for name in _ESSENTIAL):
         return "unavailable"
     return "degraded" if any(_has_failed(components, name) for name in components) else "ok"

@@ -1,4 +1,4 @@
-"""Refuses, before anything reads it, input that is too large, ambiguous, or that nothing here reads as it was meant.
+"""Refuses requests that are too large, ambiguous or hold text that cannot be stored, before anything reads them.
 
 NUL and lone surrogates are valid in JSON and in percent-encoding, and PostgreSQL refuses both; Starlette
 replaces invalid UTF-8 silently.
@@ -19,6 +19,7 @@ from app.core.api.bodies import (
     MAX_FORM_SIZE,
     SUSPECT,
     CheckedBody,
+    media_type,
     size_limit,
     text_fault,
     too_large,
@@ -36,7 +37,7 @@ _TWICE = "A request may have one Authorization field at most."
 
 
 class Head(NamedTuple):
-    """What counts of the header section."""
+    """The header fields that are checked."""
 
     hosts: list[bytes]
     authorizations: int
@@ -73,7 +74,7 @@ class InputGuard:
         if place := _unfit_address(scope):
             return input_problem(scope, [text_fault(scope, place)])
         if head.content_length > self._lowest_limit(scope):
-            limit = size_limit(scope, self.max_body_size, head.content_type)
+            limit = size_limit(scope, self.max_body_size, media_type(head.content_type))
             if head.content_length > limit:
                 return problem(scope, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "content_too_large", too_large(limit))
         if _is_foreign_multipart(head.content_type):

@@ -1,4 +1,4 @@
-"""What is refused in JSON that is well formed: too much of it, text no column can hold, depth, repeated names, numbers.
+"""Limits on well-formed JSON: its size, depth, repeated names, numbers, and text that no column can hold.
 
 JSON that is not well formed is left to FastAPI, which tells the place.
 """
@@ -10,11 +10,11 @@ from math import isfinite
 from typing import Any, NoReturn, TypeAlias
 
 MAX_DEPTH = 64
-"""How deep arrays and objects may be nested; Python's parser gives up at a thousand or so."""
+"""Levels of arrays and objects; Python's parser gives up at a thousand or so."""
 MAX_NODES = 10_000
-"""How many values a body may hold: decoding, checking and reporting cost time for each."""
+"""Values in a body: decoding, checking and reporting cost time for each."""
 MAX_NAMES = 200
-"""How many names an object may have."""
+"""Names in an object."""
 
 Fault: TypeAlias = tuple[str, str]
 """Type and message."""
@@ -40,7 +40,7 @@ class _Refused(Exception):
 
 
 def json_fault(body: bytes, max_nodes: int = MAX_NODES) -> Fault | None:
-    """What is wrong with a body, or None where nothing is or it is no JSON at all. Counts before it decodes."""
+    """The first fault of a body; None where there is none or it is no JSON at all. Counts before it decodes."""
     if _has_more_nodes(body, max_nodes):
         return ("json_nodes", f"A body may hold {max_nodes} values at most")
     if not is_text(body) or _has_unfit_escape(body):

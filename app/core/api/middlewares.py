@@ -40,7 +40,7 @@ _STARTS = ("http.response.start", "websocket.http.response.start", "websocket.ac
 
 
 def arrived_at(connection: HTTPConnection) -> datetime:
-    """When the request was there with its whole body: judge a caller's deadline by it, not by how long we took."""
+    """The moment the whole request had arrived: a deadline of the caller's is judged by it, not by how long we took."""
     return connection.scope.get(_ARRIVED_AT) or utcnow()
 
 

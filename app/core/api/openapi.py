@@ -57,7 +57,7 @@ class DocumentedAPI(FastAPI):
     """The import names of the modules and their short names, which the names of their schemas begin with."""
 
     base_path = ""
-    """Where the service stands, as `/svc`, whether the proxy in front strips that from the path or not."""
+    """The path of the service behind its proxy, as `/svc`, whether the proxy strips it or not."""
 
     _finished: dict[str, Any] | None = None
 

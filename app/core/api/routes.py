@@ -69,12 +69,12 @@ class ListedRoute:
 
     @property
     def max_body_size(self) -> int | None:
-        """How many bytes a body may have, where the route or a router around it says so."""
+        """The most bytes of a body, where the route or a router around it limits them."""
         return getattr(self.context, "max_body_size", None)
 
     @cached_property
     def calls(self) -> tuple[Any, ...]:
-        """What is called before the endpoint, in the order of the calls."""
+        """The dependencies, in the order in which they are called."""
         return tuple(_calls(self.dependant)) if self.dependant else ()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What only all imports together show: modules in a circle (M3), and policies that services ask (M4)."""
+"""Rules that need all imports at once: modules in a circle (M3), and policies that services ask (M4)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise

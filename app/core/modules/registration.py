@@ -1,4 +1,4 @@
-"""How modules join the application themselves: `register(app)` is called once and gives back a router or nothing."""
+"""Calls `register(app)` of modules that join the application themselves; it returns a router or nothing."""
 
 import importlib
 import inspect
