@@ -53,7 +53,7 @@ def options(
         return [step for script in reversed(list(scripts.walk_revisions())) for step in read(script).steps]
 
     models = sa.MetaData(naming_convention=line.metadata.naming_convention)
-    for table in line.metadata.sorted_tables:
+    for table in line.metadata.tables.values():
         table.to_metadata(models)  # to undo a step that makes a CHECK, Alembic adds that to the table once more
     return found | {
         "target_metadata": models,
@@ -79,7 +79,7 @@ def _partitions(connection: sa.Connection) -> Iterator[str]:
 def complete(migration: MigrationContext, upgrades: ops.UpgradeOps) -> list[Difference]:
     """Add to what autogenerate found what it cannot see; what only a person can write is given back."""
     catalog: Catalog = migration.opts["catalog"]
-    models = migration.opts["target_metadata"].sorted_tables
+    models = migration.opts["target_metadata"].tables.values()
     is_ours = migration.opts["include_object"]
     tables = [table for table in models if is_ours(table, table.name, "table", False, None)]
     add_values(tables, migration.opts["history"](), upgrades)

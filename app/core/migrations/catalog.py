@@ -70,7 +70,7 @@ class Catalog:
     @cached_property
     def wanted(self) -> Definitions:
         """As the models would make them on this database."""
-        plain = [table for table in self._metadata.sorted_tables if table.schema is None]
+        plain = [table for table in self._metadata.tables.values() if table.schema is None]
         if self._connection.dialect.name == "sqlite":
             engine = create_engine("sqlite://")
             with engine.connect() as memory:
