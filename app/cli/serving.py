@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,8 @@ LINGER_SECONDS = 1.0
 
 MAX_HEAD_SIZE = 64 * 1024
 MAX_FIELDS = 100
+
+ARRIVED_AT = "kit.arrived_at"  # what app.core.api.middlewares reads; see _refuse for why it is not imported
 
 _NOT_HTTP = (HTTPStatus.BAD_REQUEST, "bad_request", "The request is not valid HTTP.")
 _LONG_TARGET = (HTTPStatus.REQUEST_URI_TOO_LONG, "uri_too_long", f"A URL may have {MAX_HEAD_SIZE} bytes at most.")
@@ -80,7 +83,9 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the next head."""
+        """Note when the request arrived, however late the service comes to read it, and wait for the next head."""
+        scope: Any = self.scope
+        scope[ARRIVED_AT] = datetime.now(UTC)
         self._in_head, self._unseen = True, 0
         super().on_message_complete()
 
@@ -104,7 +109,7 @@ class Connection(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            if self.cycle.response_started:
+            if self.cycle.response_started or self.pipeline:
                 self.transport.close()
                 return
         # Not above: uvicorn's supervisor stops a process that takes longer than 5 s to import this file.

@@ -213,6 +213,30 @@ async def waits(session: AsyncSession, task: "asyncio.Task[int]") -> None:
             await asyncio.sleep(0.01)
 
 
+class TestEndedSession:
+    @pytest.mark.parametrize("reason", [EndReason.REVOKED, EndReason.TOKEN_REUSED])
+    async def test_what_it_asked_for_is_void(self, committed: Database, house: House, reason: EndReason) -> None:
+        """The owner ends the thief's session in the list of sessions, or the thief's tokens end it."""
+        await Address().ask(house)
+        await house.drain()
+        mailed = house.links("thief@example.com")
+        await Address().ask(house)  # still queued
+        async with committed.session_scope() as session:
+            await SessionRepository().revoke(db=session, user_id=house.user_id, reason=reason)
+        await house.drain()
+
+        assert house.links("thief@example.com") == mailed
+        assert [await Address().use(house, token) for token in mailed] == [422]
+
+    async def test_who_logs_out_still_gets_the_link(self, db: AsyncSession, house: House) -> None:
+        await Address().ask(house)
+        await SessionRepository().revoke(db=db, user_id=house.user_id, reason=EndReason.LOGOUT)
+        await db.commit()
+        await house.drain()
+
+        assert await Address().use(house, *house.links("thief@example.com")) == 204
+
+
 class TestWelcome:
     async def test_a_link_comes_with_it_unless_a_remedy_came_since(self, db: AsyncSession, house: House) -> None:
         for name, remedies in {"ann": 0, "bob": 1}.items():

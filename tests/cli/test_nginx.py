@@ -11,9 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
+from fastapi import Response as HttpResponse
 
 from app.cli.serving import MAX_HEAD_SIZE, Connection
+from app.core.api import PaginatedResponse
 from app.core.configs import PROJECT_ROOT, AppConfig
+from app.core.db import PaginatedResult
 from tests.core.api.server import serving
 from tests.processes import free_port
 
@@ -93,6 +96,17 @@ async def _answers(port: int) -> bool:
             return (await http.get(f"http://127.0.0.1:{port}/health/live")).is_success
     except httpx.TransportError:
         return False
+
+
+@router.get("/items")
+async def items(request: Request, response: HttpResponse) -> PaginatedResponse[int]:
+    return PaginatedResponse[int].of(PaginatedResult([1], 1, 1, 1), request, response)
+
+
+async def test_answers_with_links_for_a_long_query_come_through(port: int) -> None:
+    async with httpx.AsyncClient(timeout=60) as http:
+        answer = await http.get(f"http://127.0.0.1:{port}/t/items?a={'a' * 4000}")
+    assert (answer.status_code, len(answer.headers["link"]) > 8000) == (200, True)
 
 
 async def test_slow_clients_are_cut_and_others_served_meanwhile(port: int) -> None:

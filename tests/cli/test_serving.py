@@ -8,6 +8,8 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 
 from app.cli.serving import MAX_FIELDS, MAX_HEAD_SIZE, Connection
+from app.core.api.middlewares import arrived_at
+from app.core.db import utcnow
 from tests.core.api.server import serving
 from tests.core.api.test_connections import answer, connection
 
@@ -18,6 +20,13 @@ router = APIRouter(prefix="/t")
 async def fields(request: Request) -> int:
     await request.body()
     return len(request.headers)
+
+
+@router.post("/arrival")
+async def arrival(request: Request) -> bool:
+    came = utcnow()
+    await request.body()
+    return arrived_at(request) <= came
 
 
 @pytest.fixture
@@ -78,3 +87,14 @@ class TestHead:
             status, head, _ = await answer(reader)
             assert (status, b"connection: close" in head) == (200, True)
             assert await reader.read() == b""
+
+    async def test_of_two_requests_at_once_neither_is_taken_for_the_other(self, port: int) -> None:
+        async with asyncio.timeout(60), connection(port) as (reader, writer):
+            writer.write(HEAD + b"\r\n" + CHUNKED + b"A: b\r\n" * (MAX_FIELDS + 1) + b"\r\n")
+            assert b"431" not in await reader.read()
+
+
+async def test_a_request_has_arrived_before_the_service_reads_it(port: int) -> None:
+    async with asyncio.timeout(60), connection(port) as (reader, writer):
+        writer.write(b"POST /t/arrival HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}")
+        assert (await answer(reader))[2] == b"true"

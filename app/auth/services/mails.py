@@ -104,7 +104,7 @@ class AccountMailService:
         return user if user and user.security_stamp == intent.stamp else None
 
     async def _token(self, user: User, email: str, purpose: Purpose, intent: Intent, *, db: AsyncSession) -> str | None:
-        """The token of a new link, which voids the older ones of its purpose; None where a later one was asked for."""
+        """The token of a new link, which voids the older ones of its purpose; None where it would not count."""
         token = new_token()
         row = OneTimeToken(
             user_id=user.id,

@@ -19,6 +19,7 @@ from app.core.api.bodies import (
     MAX_FORM_SIZE,
     SUSPECT,
     CheckedBody,
+    Fault,
     media_type,
     size_limit,
     text_fault,
@@ -29,6 +30,8 @@ from app.core.api.json_bodies import is_text
 from app.core.api.problems import input_problem, problem
 
 MAX_QUERY_SIZE = 64 * 1024
+MAX_QUERY_FIELDS = 1000
+MAX_CONTENT_TYPE_SIZE = 1000
 _LONG_QUERY = f"A query may have {MAX_QUERY_SIZE} bytes at most."
 
 _HOST = re.compile(rb"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
@@ -112,6 +115,18 @@ def _bad_head(scope: Scope, head: Head) -> Response | None:
         return problem(scope, HTTPStatus.BAD_REQUEST, "bad_request", _NO_HOST)
     if head.authorizations > 1:
         return problem(scope, HTTPStatus.BAD_REQUEST, "bad_request", _TWICE)
+    fault = _costly(scope, head)
+    return input_problem(scope, [fault]) if fault else None
+
+
+def _costly(scope: Scope, head: Head) -> Fault | None:
+    """What takes longer to parse than its bytes: the fields of a query, and the parameters of a content type."""
+    if scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+        message = f"A query may have {MAX_QUERY_FIELDS} fields at most"
+        return {"loc": ["query"], "msg": message, "type": "query_fields"}
+    if len(head.content_type) > MAX_CONTENT_TYPE_SIZE:
+        message = f"A content type may have {MAX_CONTENT_TYPE_SIZE} bytes at most"
+        return {"loc": CONTENT_TYPE, "msg": message, "type": "content_type"}
     return None
 
 

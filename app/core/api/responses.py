@@ -10,6 +10,9 @@ from pydantic import BaseModel, Field
 
 from app.core.db import PaginatedResult
 
+MAX_LINK_SIZE = 8 * 1024
+"""Proxies and clients refuse longer headers, and with them the answer; `meta` says the same."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -70,7 +73,10 @@ class PaginatedResponse(BaseModel, Generic[T]):
 
     @classmethod
     def of(cls, result: PaginatedResult[Any], request: Request, response: HttpResponse) -> Any:
-        """The answer for `result`; sets `Link` (RFC 8288) on `response`, and `X-Total-Count` where it was counted."""
+        """The answer for `result`; sets `Link` (RFC 8288) on `response`, and `X-Total-Count` where it was counted.
+
+        There is no `Link` where it would be too long.
+        """
         pagination: Pagination | CursorPagination
         if result.cursors is not None:
             ahead, back = result.cursors.next, result.cursors.prev
@@ -81,7 +87,8 @@ class PaginatedResponse(BaseModel, Generic[T]):
             links = page_links(request, page, last=max(1, -(-total // result.per_page)))
             pagination = Pagination(total=total, page=page, per_page=result.per_page)
             response.headers["X-Total-Count"] = str(total)
-        response.headers["Link"] = links
+        if len(links) <= MAX_LINK_SIZE:
+            response.headers["Link"] = links
         return cls(data=list(result.items), meta=PageMeta(pagination=pagination))
 
 

@@ -106,6 +106,11 @@ class TestPaginatedResponse:
         assert dict(httpx.URL(links(answer)["next"]).params) == {**asked, "page": "2"}
         assert answer.headers["link"].isascii()
 
+    async def test_links_that_clients_or_proxies_would_refuse_are_left_out(self, http: httpx.AsyncClient) -> None:
+        assert len((await http.get(f"/t/items?total=25&page=2&a={'a' * 1900}")).headers["link"]) > 7600
+        answer = await http.get(f"/t/items?total=25&page=2&a={'a' * 2100}")
+        assert (answer.json()["meta"]["pagination"]["page"], "link" in answer.headers) == (2, False)
+
     async def test_a_false_host_has_no_effect(self, http: httpx.AsyncClient) -> None:
         answer = await http.get("/t/items?total=25", headers={"Host": "evil.test", "X-Forwarded-Host": "evil.test"})
         assert "evil" not in answer.headers["link"]
