@@ -18,7 +18,7 @@ PUBLISHED = {
     "app.auth.models": "User UserStatus",
     "app.auth.policies": "",
     "app.auth.routes.v1.users": "router",
-    "app.auth.schemas.user": "UserDTO UserListParams UserResponse",
+    "app.auth.schemas.user": "UserDTO UserFilterParam UserListParams UserResponse UserSortParam",
     "app.auth.services.user": "UserService",
 }
 
