@@ -96,10 +96,10 @@ def listed_routes(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[Lis
         if isinstance(context.original_route, Mount):
             yield ListedRoute(f"{prefix}{context.path}" or "/", frozenset({ANY_METHOD, WEBSOCKET}), context)
         elif isinstance(context.original_route, WebSocketRoute):
-            yield ListedRoute(f"{prefix}{context.path}", frozenset({WEBSOCKET}), context)
+            yield ListedRoute(f"{prefix}{context.path_format or context.path}", frozenset({WEBSOCKET}), context)
         elif isinstance(context.original_route, Route):
             methods = frozenset(context.methods or {ANY_METHOD})
-            yield ListedRoute(f"{prefix}{context.path}", methods, context)
+            yield ListedRoute(f"{prefix}{context.path_format or context.path}", methods, context)
 
 
 def mounted_routes(mount: ListedRoute) -> Iterator[ListedRoute]:

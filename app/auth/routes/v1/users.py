@@ -50,13 +50,13 @@ async def read_me(user: CurrentUser) -> Response[UserResponse]:
     return Response(data=user)
 
 
-@router.get("/{user_id}", dependencies=[Depends(can_read_user)])
+@router.get("/{user_id:int}", dependencies=[Depends(can_read_user)])
 async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[UserResponse]:
     """One account; everybody may read their own."""
     return Response(data=await service.get(user_id, db=db))
 
 
-@router.patch("/{user_id}", dependencies=[Depends(can_write_users)])
+@router.patch("/{user_id:int}", dependencies=[Depends(can_write_users)])
 async def update_user(
     user_id: RowId, body: UserUpdate, db: DBSession, service: Users, by: ByAdministrator
 ) -> Response[UserResponse]:
@@ -64,7 +64,7 @@ async def update_user(
     return Response(data=await service.update(user_id, body, db=db, by=by))
 
 
-@router.delete("/{user_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
+@router.delete("/{user_id:int}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
 async def delete_user(user_id: RowId, db: DBSession, service: Users, by: ByAdministrator) -> None:
     """Delete an account and end its sessions."""
     await service.delete(user_id, db=db, by=by)
