@@ -29,10 +29,13 @@ from app.core.api.bodies import (
 from app.core.api.json_bodies import is_text
 from app.core.api.problems import input_problem, problem
 
+MAX_PATH_SIZE = 4096
+"""Below the 4,300 digits that int() takes: `{id:int}` in a route calls it before anything can refuse the number."""
+
 MAX_QUERY_SIZE = 64 * 1024
 MAX_QUERY_FIELDS = 1000
 MAX_CONTENT_TYPE_SIZE = 1000
-_LONG_QUERY = f"A query may have {MAX_QUERY_SIZE} bytes at most."
+_LONG_ADDRESS = f"A path may have {MAX_PATH_SIZE} characters at most, a query {MAX_QUERY_SIZE} bytes."
 
 _HOST = re.compile(rb"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
 _NO_HOST = "A request must name its host in exactly one Host field."
@@ -72,8 +75,8 @@ class InputGuard:
             await self.app(scope, receive, send)
 
     def _bad_input(self, scope: Scope, head: Head) -> Response | None:
-        if len(scope["query_string"]) > MAX_QUERY_SIZE:
-            return problem(scope, HTTPStatus.REQUEST_URI_TOO_LONG, "uri_too_long", _LONG_QUERY)
+        if len(scope["path"]) > MAX_PATH_SIZE or len(scope["query_string"]) > MAX_QUERY_SIZE:
+            return problem(scope, HTTPStatus.REQUEST_URI_TOO_LONG, "uri_too_long", _LONG_ADDRESS)
         if place := _unfit_address(scope):
             return input_problem(scope, [text_fault(scope, place)])
         if head.content_length > self._lowest_limit(scope):

@@ -41,6 +41,11 @@ async def read_text(text: str, q: str = "") -> str:
     return text + q
 
 
+@router.get("/numbers/{number:int}")
+async def read_number() -> None:
+    ran.append("number")
+
+
 @pytest.fixture
 async def http(serve: Serve) -> httpx.AsyncClient:
     return await serve(router, MAX_BODY_SIZE=1000)
@@ -77,6 +82,11 @@ class TestSize:
         await too_long.run(application)
         assert (fits.status, too_long.status) == (200, 414)
         assert b'"code":"uri_too_long"' in too_long.body
+
+    async def test_a_path_that_is_too_long(self, http: httpx.AsyncClient) -> None:
+        assert (await http.get("/t/numbers/" + "9" * 4000)).status_code == 200
+        answer = await http.get("/t/numbers/" + "9" * 4301)  # int() refuses such a number
+        assert (answer.status_code, answer.json()["code"]) == (414, "uri_too_long")
 
     async def test_up_to_the_limit_is_fine(self, http: httpx.AsyncClient) -> None:
         assert (await http.post("/t/raw", content=b"x" * 1000)).json() == 1000
