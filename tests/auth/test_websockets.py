@@ -19,6 +19,7 @@ from app.core.deps import EventsService, MailService, QueueService
 from tests.core.api.asgi import WebSocketExchange
 from tests.core.api.conftest import make_app
 from tests.core.api.server import serving
+from tests.core.log.capture import captured_log
 from tests.factories.user import UserFactory
 from tests.utils import login_user
 
@@ -146,6 +147,15 @@ class TestOverTheWire:
         status, problem = await refusal(port, "/number?number=hunter2")
         assert (status, problem["errors"][0]["loc"]) == (422, ["query", "number"])
         assert "hunter2" not in json.dumps(problem)
+
+    async def test_refusals_and_clients_that_leave_are_no_errors(self, port: int) -> None:
+        with captured_log() as lines:
+            await refusal(port, "/active")
+            async with asyncio.timeout(60), dial(port, "/optional") as socket:
+                await heard(socket)
+            async with asyncio.timeout(60), dial(port, "/bug?late=true") as socket:
+                await socket.wait_closed()
+        assert [line["event"] for line in lines.all() if line["level"] == "error"] == ["websocket failed"], "that of the bug"
 
     async def test_a_bug_is_a_problem_before_and_a_close_after(self, port: int) -> None:
         status, problem = await refusal(port, "/bug")

@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.core.api.errors import EXC_INFO, close, failure
 from app.core.services.background import PendingWork, pending_work
@@ -37,6 +37,8 @@ class ErrorBoundary:
         refusal = _Handshake(scope, send)
         try:
             await self.app(scope, receive, refusal.send)
+        except WebSocketDisconnect:
+            return  # raised by what waits for a message: the client has left, nothing failed
         except Exception as exc:
             answer = failure(scope, exc)
             logger.error("websocket failed", exc_info=scope[EXC_INFO])

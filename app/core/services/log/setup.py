@@ -16,6 +16,8 @@ logger = LogService(configure_structlog("INFO", "console", Output(), complete))
 """The logger of this process; `configure_logging` gives it its level and format."""
 
 _LOGGED = "kit_logged"
+_REFUSED = "ASGI callable returned without completing handshake."
+"""What uvicorn calls an error: a websocket that was refused with an answer."""
 
 
 def configure_logging(settings: AppConfig, output: BinaryIO | None = None) -> None:
@@ -72,4 +74,5 @@ def _route_standard_library(lines: FilteringBoundLogger, level: str) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and record.exc_info[1] and _LOGGED in record.exc_info[1].__dict__)
+    shown = record.exc_info and record.exc_info[1] and _LOGGED in record.exc_info[1].__dict__
+    return not shown and record.msg != _REFUSED
