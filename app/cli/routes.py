@@ -23,7 +23,7 @@ _IMPLIED = "HEAD"
 def routes(
     path: Annotated[str, typer.Option("--path", help="Only paths that begin so.")] = "/",
     method: Annotated[str | None, typer.Option("--method", help="Only this method.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where anything is wrong with them.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where one is never reached.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """List every route, who may call it and how often, and those that no request can reach."""
@@ -42,13 +42,13 @@ def routes(
         if method is None or row["method"] in (method.upper(), "*")
     ]
     faults = [str(one) for one in collisions if one.hidden.path.startswith(path)]
-    faults += [str(one) for one in misplaced_limits(app.routes) if one.route.path.startswith(path)]
+    doubts = [str(one) for one in misplaced_limits(app.routes) if one.route.path.startswith(path)]
     if as_json:
         show_json(rows)
     elif not rows:
         typer.echo("No route fits.")
     else:
-        _print(rows, faults)
+        _print(rows, faults + doubts)
     if check and faults:
         raise typer.Exit(1)
 
