@@ -155,7 +155,9 @@ class TestOverTheWire:
                 await heard(socket)
             async with asyncio.timeout(60), dial(port, "/bug?late=true") as socket:
                 await socket.wait_closed()
-        assert [line["event"] for line in lines.all() if line["level"] == "error"] == ["websocket failed"], "that of the bug"
+        assert [line["event"] for line in lines.all() if line["level"] == "error"] == ["websocket failed"], (
+            "that of the bug"
+        )
 
     async def test_a_bug_is_a_problem_before_and_a_close_after(self, port: int) -> None:
         status, problem = await refusal(port, "/bug")
