@@ -228,6 +228,17 @@ class TestEndedSession:
         assert house.links("thief@example.com") == mailed
         assert [await Address().use(house, token) for token in mailed] == [422]
 
+    async def test_ending_one_waits_for_a_link_in_use(self, committed: Database, house: House) -> None:
+        await Address().ask(house)
+        headers = await house.login()
+        rows = (await house.client.get("/api/v1/auth/sessions", headers=headers)).json()["data"]
+        (asked,) = [row["id"] for row in rows if not row["is_current"]]
+        async with committed.session_scope() as using:
+            await UserRepository().get(db=using, for_update=True, id=house.user_id)
+            ending = asyncio.create_task(house.send("DELETE", f"/auth/sessions/{asked}", headers))
+            await waits(using, ending)
+        assert await ending == 204
+
     async def test_who_logs_out_still_gets_the_link(self, db: AsyncSession, house: House) -> None:
         await Address().ask(house)
         await SessionRepository().revoke(db=db, user_id=house.user_id, reason=EndReason.LOGOUT)

@@ -80,6 +80,8 @@ class SessionService:
         self, session_id: int, *, db: AsyncSession, user_id: int, reason: EndReason = EndReason.REVOKED
     ) -> None:
         """End one of the user's own sessions; SessionNotFound where there is no such live one."""
+        if reason is EndReason.REVOKED:  # of this and a link that the session asked for, the first to commit counts
+            await self.users.get(db=db, for_update=True, id=user_id)
         if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
             raise SessionNotFound
         ended = LoggedOut if reason is EndReason.LOGOUT else SessionRevoked
