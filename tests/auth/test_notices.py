@@ -53,13 +53,13 @@ class TestCompletedMove:
         await house.drain()
         assert "is now new@example.com" in house.texts("owner@example.com")[-1]
 
-    async def test_all_end_where_the_session_that_asked_has_ended(self, db: AsyncSession, house: House) -> None:
+    async def test_all_end_where_the_session_that_asked_has_logged_out(self, db: AsyncSession, house: House) -> None:
         other = await house.login()
         await Address().ask(house)
         await house.drain()
         last = (await db.scalars(select(AuthSession).order_by(AuthSession.id.desc()))).first()
         assert last is not None
-        await SessionRepository().revoke(db=db, user_id=house.user_id, session_id=last.id, reason=EndReason.REVOKED)
+        await SessionRepository().revoke(db=db, user_id=house.user_id, session_id=last.id, reason=EndReason.LOGOUT)
         await db.commit()
 
         assert await Address().use(house, house.links("thief@example.com")[0]) == 204

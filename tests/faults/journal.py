@@ -7,7 +7,9 @@ from app.core.configs import get_settings
 
 def note(*words: object) -> None:
     """Add a line."""
-    with Journal(get_settings().var_dir).path.open("a") as file:
+    path = Journal(get_settings().var_dir).path
+    path.parent.mkdir(exist_ok=True)  # nothing else may have needed it
+    with path.open("a") as file:
         file.write(" ".join(map(str, words)) + "\n")
 
 

