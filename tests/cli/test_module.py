@@ -179,7 +179,8 @@ class TestDocs:
             "| `shop_reviews_reviews` | What a user says of a product. No foreign key: "
             "the tables of others may change without notice. |",
             "| `WEBSOCKET /api/v1/shop/news` | Tell what is sold. |",
-            "| `POST /api/v1/auth/login` | Log in with e-mail address or user name (OAuth2 password grant). |",
+            "| `POST /api/v1/auth/login` | Log in with e-mail address or user name: "
+            "the OAuth2 password grant as a form, or JSON. |",
             "| `get_user(user_id: int) -> UserDTO \\| None` | The account, or None where there is none (any more). |",
             "| `17 3 * * * UTC` | `auth.purge_expired` |",
             "| `REFRESH_TOKEN_EXPIRE_DAYS` | `30` |",
