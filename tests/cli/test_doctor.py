@@ -12,7 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from redis import Redis
-from sqlalchemy import insert
+from sqlalchemy import delete, insert
 from sqlalchemy.engine import URL
 
 from app.cli.doctor.services import clock_findings
@@ -131,6 +131,7 @@ def test_a_dozen_injected_faults_are_all_named(project: PlantedProject, database
             Redis(port=port).config_set("requirepass", "hidden")
             healthy = Checkup(project)
             with connected(database) as connection:
+                connection.execute(delete(Installation))
                 connection.execute(insert(Installation).values(id=1, identity="ours"))
                 connection.commit()
             Redis(port=port, password="hidden").set("shop:owner", "theirs")

@@ -1,5 +1,6 @@
 """`kit migrate`: what it says here, and what it does in a copy of the application with a module planted."""
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ def downgrade(): pass
 @pytest.mark.usefixtures("template")
 class TestUpToDate:
     """On the test suite's own database, where everything has run."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_left_of_other_tests(self) -> None:
+        gc.collect()  # asyncio says of a task of theirs that it was destroyed, in the middle of what a command says
 
     def said(self, *arguments: str, code: int = 0) -> str:
         result = CliRunner().invoke(app, ["migrate", *arguments])
