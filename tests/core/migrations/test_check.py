@@ -71,6 +71,7 @@ class TestOwnership:
         ],
     )
     @pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
+    @pytest.mark.once
     def test_an_operation_on_anothers_table_is_named(
         self, planted: Planted, operation: str, code: str, down: bool
     ) -> None:
@@ -90,6 +91,7 @@ class TestOwnership:
             "with op.batch_alter_table('widgets_a') as b:\n    b.create_foreign_key('fk', '{}', ['u'], ['id'])",
         ],
     )
+    @pytest.mark.once
     def test_a_foreign_key_to_anothers_table_is_named(self, planted: Planted, code: str) -> None:
         path = add_revision(planted.line, 1, code.format("auth_users"))
         (fault,) = planted.faults("owner")
@@ -99,6 +101,7 @@ class TestOwnership:
             path = add_revision(planted.line, 1, code.format(free))
             assert planted.faults("owner") == []
 
+    @pytest.mark.once
     def test_what_a_revision_prints_is_not_an_answer(
         self, planted: Planted, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -115,6 +118,7 @@ class TestOwnership:
             widgets.upgrade()
         assert tables_of(widgets.url) == before
 
+    @pytest.mark.once
     def test_a_table_of_no_module_must_be_the_timelines_own_work(self, planted: Planted) -> None:
         add_revision(planted.line, 1, "op.create_table('loose', sa.Column('id', sa.Integer))")
         mark(add_revision(planted.line, 2, "op.drop_table('loose')"))
@@ -123,6 +127,7 @@ class TestOwnership:
         (fault,) = planted.faults("owner")
         assert fault.what == "drop_table on stray, which belongs to no installed module"
 
+    @pytest.mark.once
     def test_reading_and_changing_what_is_ones_own_is_no_fault(self, planted: Planted) -> None:
         body = f"""
         made = {MAKE}
@@ -160,6 +165,7 @@ class TestLossOfData:
             ("empties widgets_a", "op.execute('DELETE FROM widgets_a')"),
         ],
     )
+    @pytest.mark.once
     def test_it_needs_a_reason(self, planted: Planted, lost: str, code: str) -> None:
         path = add_revision(planted.line, 1, code)
         (fault,) = planted.faults("destructive")
@@ -187,6 +193,7 @@ class TestLossOfData:
         ],
         ids=str,
     )
+    @pytest.mark.once
     def test_a_type_that_holds_less_is_a_loss(
         self, planted: Planted, old: sa.types.TypeEngine[object], new: sa.types.TypeEngine[object], narrower: bool
     ) -> None:
@@ -253,6 +260,7 @@ class TestRawSql:
             "REPLACE INTO auth_users VALUES (1)",
         ],
     )
+    @pytest.mark.once
     def test_what_reaches_anothers_is_named(self, planted: Planted, sql: str) -> None:
         mark(add_revision(planted.line, 1, f"{MAKE}\nop.execute({sql!r})"))
         assert planted.faults("owner")
@@ -267,10 +275,12 @@ class TestRawSql:
             "WITH old AS (DELETE FROM widgets_a RETURNING *) SELECT * FROM old",
         ],
     )
+    @pytest.mark.once
     def test_what_loses_data_is_named(self, planted: Planted, sql: str) -> None:
         add_revision(planted.line, 1, f"{MAKE}\nop.execute({sql!r})")
         assert planted.faults("destructive")
 
+    @pytest.mark.once
     def test_what_is_not_understood_is_named(self, planted: Planted) -> None:
         add_revision(planted.line, 1, f"{MAKE}\nop.execute('UPDATE OR IGNORE auth_users SET id = 1')")
         assert planted.faults("owner")
@@ -312,6 +322,7 @@ class TestSource:
             "sa.Table('auth_users', sa.MetaData(), sa.Column('id', sa.Integer)).drop(op.get_bind())",
         ],
     )
+    @pytest.mark.once
     def test_what_its_code_leads_to_is_read(self, planted: Planted, code: str) -> None:
         mark(add_revision(planted.line, 1, code))
         assert [fault.what.partition(", ")[0].split()[-1] for fault in planted.faults("owner")] == ["auth_users"]
@@ -327,6 +338,7 @@ class TestSource:
             "name = 'a' if op.get_bind() else 'b'\nop.drop_table(name)",
         ],
     )
+    @pytest.mark.once
     def test_what_cannot_be_followed_is_named(self, planted: Planted, code: str) -> None:
         mark(add_revision(planted.line, 1, code))
         assert planted.faults("owner") == []
