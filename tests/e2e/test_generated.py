@@ -80,7 +80,7 @@ class TestModule:
             clone.python("-m", "pytest", "-q", "tests/purchase_orders", timeout=5 * MINUTES, E2E="")
         else:
             clone.run(*MAKE, "check", timeout=10 * MINUTES, **ALONE)
-            clone.run(*MAKE, "test", timeout=25 * MINUTES, **ALONE)
+            clone.run(*MAKE, "test", f"ARGS={os.environ.get('E2E_TESTS', '')}", timeout=25 * MINUTES, **ALONE)
 
     def test_its_list_sorts_filters_and_pages(self, clone: Clone, settings: dict[str, str]) -> None:
         clone.made("module", "new", "purchase_orders")
