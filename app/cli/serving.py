@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 ACCEPT_SECONDS = 0.1
-REQUEST_SECONDS = 0.5
+REQUEST_SECONDS = 1.5
 LINGER_SECONDS = 1.0
 """A refused connection is read for so long: closed at once it would be reset, and the answer lost."""
 

@@ -13,7 +13,7 @@ from app.core.db.jobs import JobStatus
 from tests.faults.service import Service, often, strike, tally
 from tests.processes import until
 
-GRACE = 2
+GRACE = 3
 MARGIN = 5
 """What the rest of stopping may take beside the grace time."""
 

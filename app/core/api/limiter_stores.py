@@ -23,7 +23,7 @@ class Stores:
 
     def __init__(self) -> None:
         self._away = False
-        self._failed_at = float("-inf")
+        self._counted_alone_at = float("-inf")
         self._ask_again = float("-inf")
 
     async def decide(self, limit: Windows, key: str) -> Verdict:
@@ -33,8 +33,12 @@ class Stores:
         if shared is not None and not shared.allowed:
             return shared
         own = limit.admit(item)
-        # Both may differ at the edge of a window, by the delay of the network: Redis counts, unless it failed lately.
-        return own if shared is None or self._failed_within(limit.rate.interval / 1000) else shared
+        now = time.monotonic()
+        if shared is None:
+            self._counted_alone_at = now
+        # Both may differ at the edge of a window, by the delay of the network: Redis counts, unless it lacks calls.
+        complete = now - self._counted_alone_at >= limit.rate.interval / 1000
+        return shared if shared is not None and complete else own
 
     async def _ask_redis(self, limit: Windows, item: RateItem) -> Verdict | None:
         redis, settings, now = runtime().redis, runtime().settings, time.monotonic()
@@ -47,16 +51,12 @@ class Stores:
                 prefix = await runtime().key_prefix.get()
                 verdict = await limit.admit_shared(item, redis, f"{prefix}limit:")
         except (RedisError, OSError) as exc:
-            self._failed_at = time.monotonic()
-            self._ask_again = self._failed_at + REDIS_PAUSE
+            self._ask_again = time.monotonic() + REDIS_PAUSE
             self._note(exc)
             return None
         self._ask_again = float("-inf")
         self._note(None)
         return verdict
-
-    def _failed_within(self, seconds: float) -> bool:
-        return time.monotonic() - self._failed_at < seconds
 
     def _note(self, failure: Exception | None) -> None:
         """Log a change, and only a change."""

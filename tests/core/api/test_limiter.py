@@ -294,6 +294,15 @@ class TestRedisAway:
         runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
         assert await statuses(http, "/t/x", 2) == [200, 429]
 
+    async def test_calls_counted_here_while_one_finds_it_back_count_on(self, redis: Redis) -> None:
+        stores, limit, key = Stores(), windows(3, round(REDIS_PAUSE * 1000)), str(uuid4())
+        runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
+        await stores.decide(limit, key)
+        await asyncio.sleep(REDIS_PAUSE)  # away for longer than the window
+        runtime().redis = redis
+        decisions = await asyncio.gather(*(stores.decide(limit, key) for _ in range(20)))
+        assert [decision.allowed for decision in decisions].count(True) == 3
+
     async def test_it_is_used_again_when_it_is_back(self, serve: Serve, redis: Redis) -> None:
         stores = Stores()
         limit = windows(1, 60_000)
