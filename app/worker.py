@@ -11,9 +11,9 @@ from taskiq import TaskiqEvents, TaskiqState
 
 from app.core.configs import check_settings, get_settings
 from app.core.db.installation import KeyPrefix
+from app.core.db.session import current_database
 from app.core.exceptions import ConfigError
 from app.core.modules import parts
-from app.core.runtime import open_runtime, runtime
 from app.core.services.log import configure_logging
 from app.core.services.providers import check_providers
 from app.core.services.queue import JobScheduler, make_broker
@@ -40,7 +40,7 @@ except ConfigError as exc:
     _refuse(str(exc))
 configure_logging(settings)
 
-broker = make_broker(settings, KeyPrefix(settings.REDIS_KEY_PREFIX, lambda: runtime().database))
+broker = make_broker(settings, KeyPrefix(settings.REDIS_KEY_PREFIX, current_database))
 scheduler = JobScheduler(broker)
 _opened = AsyncExitStack()
 
@@ -48,12 +48,16 @@ _opened = AsyncExitStack()
 @broker.on_event(TaskiqEvents.WORKER_STARTUP)
 async def open_worker(_: TaskiqState) -> None:
     """Open what tasks need and begin to run jobs."""
+    from app.core.runtime import open_runtime
+
     await _opened.enter_async_context(open_runtime(settings, run_jobs=True, run_schedule=False))
 
 
 @broker.on_event(TaskiqEvents.CLIENT_STARTUP)
 async def open_scheduler(_: TaskiqState) -> None:
     """Open what it takes to store a tick."""
+    from app.core.runtime import open_runtime
+
     await _opened.enter_async_context(open_runtime(settings, run_jobs=False))
 
 

@@ -6,7 +6,7 @@ from alembic import context
 
 from app.core.configs import app_config
 from app.core.migrations import autogenerate, env
-from app.core.migrations.timelines import installed_timelines
+from app.core.migrations.installed import installed_timelines
 from app.core.services.log import configure_logging
 
 if context.config.cmd_opts is not None:  # the `alembic` command; a caller inside the program has its own logging

@@ -25,10 +25,10 @@ from app.auth.services.security_events import SecurityEvents
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import UserService
 from app.core.api.bodies import client_left
-from app.core.api.identity import identifies_caller, remember_principal
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
 from app.core.exceptions import AuthenticationError
+from app.core.identity import identifies_caller, remember_principal
 from app.core.services.events import EventsServiceInterface
 from app.core.services.log.context import conversation_id, request_id
 

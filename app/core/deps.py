@@ -8,12 +8,17 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.runtime import runtime
+from app.core.db.session import current_database
 from app.core.services.cache import CacheServiceInterface, cached, invalidates
+from app.core.services.cache.answers import SAME_FOR_ALL
+from app.core.services.cache.interface import current_cache
 from app.core.services.events import EventsServiceInterface, listener
+from app.core.services.events.interface import current_events
 from app.core.services.log import logger
 from app.core.services.mail import MailServiceInterface
+from app.core.services.mail.interface import current_mail
 from app.core.services.queue import QueueServiceInterface, outside_requests, queued
+from app.core.services.queue.interface import current_queue
 
 T = TypeVar("T")
 
@@ -33,12 +38,15 @@ async def db_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     A websocket has none, as it would stay open with it: the application refuses to start where one asks for it.
     """
     if connection.scope["type"] == "websocket":
-        async with runtime().database.session(read_only=True) as unused:
+        async with current_database().session(read_only=True) as unused:
             yield unused
         return
     read_only = connection.scope["method"] in ("GET", "HEAD")
-    async with runtime().database.session_scope(read_only=read_only) as session:
+    async with current_database().session_scope(read_only=read_only) as session:
         yield session
+
+
+setattr(db_session, SAME_FOR_ALL, True)  # only the method decides which
 
 
 def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
@@ -51,7 +59,7 @@ def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
     async def call(**given: Any) -> T:
         if given["connection"].scope["type"] != "websocket":
             return await dependency(**given)
-        async with runtime().database.session_scope(read_only=True) as db:
+        async with current_database().session_scope(read_only=True) as db:
             return await dependency(**{**given, "db": db})
 
     call.__short_unit__ = True  # type: ignore[attr-defined]  # for the check at start
@@ -61,28 +69,28 @@ def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
 @outside_requests(db_session)
 async def task_session() -> AsyncIterator[AsyncSession]:
     """The unit of work of a task or listener: committed when that has ended well."""
-    async with runtime().database.session_scope() as session:
+    async with current_database().session_scope() as session:
         yield session
 
 
 async def cache_service() -> CacheServiceInterface:
     """The cache of this process."""
-    return runtime().cache
+    return current_cache()
 
 
 async def events_service() -> EventsServiceInterface:
     """The event service of this process."""
-    return runtime().events
+    return current_events()
 
 
 async def queue_service() -> QueueServiceInterface:
     """The queue of this process."""
-    return runtime().queue
+    return current_queue()
 
 
 async def mail_service() -> MailServiceInterface:
     """The mail service of this process."""
-    return runtime().mail
+    return current_mail()
 
 
 # "function" scope: the unit commits before the response starts, so a failing commit is still an error answer.

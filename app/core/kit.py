@@ -13,15 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.api.list_params import ListParamsBuilder
 from app.core.api.responses import PaginatedResponse
 from app.core.configs import AppConfig
-from app.core.db import BaseRepository, FilterParam, ListParams, SortParam
+from app.core.db import BaseRepository, FilterParam, ListParams, SortParam, current_database
 from app.core.deps import DBSession, db_session
 from app.core.exceptions import ConfigError
 from app.core.modules import installed_modules
-from app.core.runtime import runtime
 from app.core.services.cache import CacheServiceInterface
+from app.core.services.cache.interface import current_cache
+from app.core.services.events.interface import current_events
 from app.core.services.events.registry import listeners
 from app.core.services.log import logger
 from app.core.services.mail import BaseTemplate, EmailData
+from app.core.services.mail.interface import current_mail
+from app.core.services.queue.interface import current_queue
 from app.core.services.queue.registry import tasks
 
 S = TypeVar("S", bound=BaseModel)
@@ -88,7 +91,7 @@ class Kit:
 
     def session_scope(self, *, read_only: bool = False) -> AbstractAsyncContextManager[AsyncSession]:
         """A unit of work outside a request: commits when the block ends well, rolls back otherwise."""
-        return runtime().database.session_scope(read_only=read_only)
+        return current_database().session_scope(read_only=read_only)
 
     def cache(self, namespace: str) -> CacheServiceInterface:
         """The cache, every key below `namespace`, which is the package's name."""
@@ -96,17 +99,17 @@ class Kit:
 
     async def push(self, task: str, data: Mapping[str, Any] | None = None, *, durable: bool = True) -> int | None:
         """Store a run of the task called `task` with the current unit of work; LookupError where there is none."""
-        return await runtime().queue.push(tasks.get(task).cls, data, durable=durable)
+        return await current_queue().push(tasks.get(task).cls, data, durable=durable)
 
     def dispatch(self, event: str, data: Mapping[str, Any]) -> None:
         """Tell the listeners of every event class whose `__event_name__` is `event`; without one nothing happens."""
         for kind in listeners.events(event):
-            runtime().events.dispatch(kind.model_validate(data))
+            current_events().dispatch(kind.model_validate(data))
 
     async def send_mail(self, *, to: Sequence[str], subject: str, view: Path, values: Mapping[str, Any]) -> None:
         """Queue a mail with the current unit of work; `view` is a Jinja2 file that shows `values`, never a secret."""
         envelope = EmailData(subject=subject, recipients=list(to))
-        await runtime().mail.queue(ViewMail(view=view, values=dict(values)), envelope)
+        await current_mail().queue(ViewMail(view=view, values=dict(values)), envelope)
 
     def list_of(
         self, model: type[Any], schema: type[S], *, sort: Sequence[str], filters: Sequence[str]
@@ -144,7 +147,7 @@ class _LateCache:
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(runtime().cache.namespace(self._namespace), name)
+        return getattr(current_cache().namespace(self._namespace), name)
 
 
 def _one_of(names: Sequence[str]) -> Any:

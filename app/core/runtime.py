@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,60 +10,54 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from taskiq import AsyncBroker
 
+# The registries, too: without them an event finds no listener, a job no task, a package's mail no template.
+from app.core import kit, listeners, tasks  # noqa: F401
 from app.core.configs import AppConfig, make_private
-from app.core.db.installation import KeyPrefix
-from app.core.db.session import Database
-from app.core.exceptions import RuntimeNotOpen
-from app.core.services.background import Background
+from app.core.configs.app import current_settings
+from app.core.db.installation import KeyPrefix, current_key_prefix, current_redis
+from app.core.db.session import Database, current_database
+from app.core.migrations.installed import known_revisions
+from app.core.migrations.timelines import expected_revisions
+from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
-from app.core.services.events import EventsService, EventsServiceInterface
+from app.core.services.cache.interface import current_cache
+from app.core.services.events import EventsService
+from app.core.services.events.interface import current_events
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
+from app.core.services.mail.interface import current_mail
 from app.core.services.providers import provided
-from app.core.services.queue import (
-    Clock,
-    JobRunner,
-    JobWaker,
-    QueueService,
-    QueueServiceInterface,
-    make_broker,
-)
+from app.core.services.queue import Clock, JobRunner, JobWaker, QueueService, QueueServiceInterface, make_broker
+from app.core.services.queue.broker import current_broker
+from app.core.services.queue.interface import current_queue
+from app.core.services.queue.runner import current_runner
+from app.core.services.queue.waker import current_waker
 
 DATABASE_SECONDS = 2.0
 """Seconds a start waits for the prefix of the Redis keys, which is in the database."""
 
 
-@dataclass
 class Runtime:
-    """The open resources of this process."""
+    """The open resources of this process, a name for each slot; setting one exchanges the resource."""
 
-    settings: AppConfig
-    database: Database
-    redis: Redis | None
-    key_prefix: KeyPrefix
-    cache: CacheServiceInterface
-    events: EventsServiceInterface
-    queue: QueueServiceInterface
-    mail: MailServiceInterface
-    runner: JobRunner
-    waker: JobWaker
-    broker: AsyncBroker
-    background: Background
-
-
-_current: Runtime | None = None
+    settings = current_settings
+    database = current_database
+    redis = current_redis
+    key_prefix = current_key_prefix
+    cache = current_cache
+    events = current_events
+    queue = current_queue
+    mail = current_mail
+    runner = current_runner
+    waker = current_waker
+    broker = current_broker
+    background = current_background
 
 
 def runtime() -> Runtime:
-    """The open runtime of this process."""
-    if _current is None:
-        raise RuntimeNotOpen("the application is not started: use its lifespan, or open_runtime() in a script")
-    return _current
-
-
-def _database() -> Database:
-    return runtime().database  # looked up at each use: a test may exchange it
+    """The open resources; RuntimeNotOpen before the application has started."""
+    current_settings()
+    return Runtime()
 
 
 @asynccontextmanager
@@ -75,23 +68,15 @@ async def open_runtime(
 
     `run_jobs` has this process run jobs in the background, and scheduled ones unless `run_schedule` says otherwise.
     """
-    global _current  # noqa: PLW0603  the one place that holds what is open
-    # Registries first: without them an event finds no listener, a job no task, a package's mail no template.
-    from app.core import kit, listeners, tasks  # noqa: F401
-
-    async with AsyncExitStack() as stack:
-        opened = await _open(settings, stack, run_jobs)
-        previous, _current = _current, opened
-        try:
-            async with _jobs(opened, run_jobs, run_jobs if run_schedule is None else run_schedule):
-                yield opened
-        finally:
-            # What the stack closes may still look the runtime up.
-            await stack.aclose()
-            _current = previous
+    with ExitStack() as held:
+        async with AsyncExitStack() as stack:
+            await _open(settings, stack, held, run_jobs)
+            async with _jobs(run_jobs, run_jobs if run_schedule is None else run_schedule):
+                yield Runtime()
+            # Slots are emptied last: what the stack closes may still look a resource up.
 
 
-async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> Runtime:
+async def _open(settings: AppConfig, stack: AsyncExitStack, held: ExitStack, run_jobs: bool) -> None:
     # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
     pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
     if settings.database_url.get_backend_name() == "sqlite":
@@ -116,7 +101,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
     stack.push_async_callback(broker.shutdown)
     background = Background()
     runner = JobRunner(
-        _database,
+        current_database,
         concurrency=settings.JOBS_CONCURRENCY,
         poll=settings.JOBS_POLL_SECONDS,
         lease=settings.JOBS_LEASE_SECONDS,
@@ -125,7 +110,7 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
     sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
     offered = {
         "settings": settings,
-        "database": _database,
+        "database": current_database,
         "redis": redis,
         "key_prefix": key_prefix,
         "broker": broker,
@@ -140,29 +125,36 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> R
         stack.push_async_callback(made.close)
         return made
 
-    queue = offered["queue"] = service("QUEUE_PROVIDER", lambda: QueueService(_database, waker, broker, background))
-    return Runtime(
-        settings=settings,
-        database=database,
-        redis=redis,
-        key_prefix=key_prefix,
-        cache=service("CACHE_PROVIDER", lambda: _cache(settings, key_prefix, stack)),
-        events=service("EVENTS_PROVIDER", lambda: EventsService(_database, waker, background)),
-        queue=queue,
-        mail=service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue)),
-        runner=runner,
-        waker=waker,
-        broker=broker,
-        background=background,
+    queue = offered["queue"] = service(
+        "QUEUE_PROVIDER", lambda: QueueService(current_database, waker, broker, background)
     )
+    cache = service("CACHE_PROVIDER", lambda: _cache(settings, key_prefix, stack))
+    events = service("EVENTS_PROVIDER", lambda: EventsService(current_database, waker, background))
+    mail = service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue))
+    for put_back in (
+        current_settings.hold(settings),
+        current_database.hold(database),
+        current_redis.hold(redis),
+        current_key_prefix.hold(key_prefix),
+        current_cache.hold(cache),
+        current_events.hold(events),
+        current_queue.hold(queue),
+        current_mail.hold(mail),
+        current_runner.hold(runner),
+        current_waker.hold(waker),
+        current_broker.hold(broker),
+        current_background.hold(background),
+        expected_revisions.hold(known_revisions),
+    ):
+        held.callback(put_back)
 
 
 @asynccontextmanager
-async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIterator[None]:
+async def _jobs(run_jobs: bool, run_schedule: bool) -> AsyncIterator[None]:
     clock: asyncio.Task[None] | None = None
     try:
         if run_jobs:
-            opened.runner.start()
+            current_runner().start()
         if run_schedule:
             clock = asyncio.create_task(Clock().run())
         yield
@@ -170,11 +162,11 @@ async def _jobs(opened: Runtime, run_jobs: bool, run_schedule: bool) -> AsyncIte
         if clock:
             clock.cancel()
             await asyncio.gather(clock, return_exceptions=True)
-        grace = opened.settings.SHUTDOWN_GRACE_SECONDS
+        grace = current_settings().SHUTDOWN_GRACE_SECONDS
         grace_ends = asyncio.get_running_loop().time() + grace
-        await opened.runner.stop(grace)
+        await current_runner().stop(grace)
         # One grace for both; at least a second, as what was dispatched outside a unit may still be on its way.
-        await opened.background.close(max(grace_ends - asyncio.get_running_loop().time(), 1))
+        await current_background().close(max(grace_ends - asyncio.get_running_loop().time(), 1))
 
 
 def connect_redis(url: str, timeout: float) -> Redis:

@@ -11,7 +11,8 @@ from app.auth.services.accounts import AccountService
 from app.auth.services.links import Links
 from app.core.configs import get_settings
 from app.core.db import session_scope
-from app.core.runtime import runtime
+from app.core.services.events.interface import current_events
+from app.core.services.mail.interface import current_mail
 
 
 async def create_account(data: UserCreate) -> UserDTO:
@@ -21,7 +22,7 @@ async def create_account(data: UserCreate) -> UserDTO:
     async with session_scope() as db:
         values = data.model_dump(exclude={"password"})
         user = await UserRepository().add(db=db, password_hash=password_hash, **values)
-        runtime().events.dispatch(UserCreated(**user.to_dict()))
+        current_events().dispatch(UserCreated(**user.to_dict()))
         if user.is_superuser:
             await _accounts(config).tell_new_superuser(user)
         return UserDTO.model_validate(user)
@@ -35,7 +36,7 @@ async def reset_password(login: str, password: SecretStr) -> UserDTO:
         found = await users.find_by_login(db=db, login=login)
         user = await users.require(db=db, id=found.id if found else 0, for_update=True)
         await _accounts(config).set_password(user, password_hash, db=db)
-        runtime().events.dispatch(PasswordResetCompleted(user_id=user.id))
+        current_events().dispatch(PasswordResetCompleted(user_id=user.id))
         return UserDTO.model_validate(user)
 
 
@@ -43,8 +44,8 @@ def _accounts(config: AuthConfig) -> AccountService:
     return AccountService(
         users=UserRepository(),
         sessions=SessionRepository(),
-        events=runtime().events,
-        mail=runtime().mail,
+        events=current_events(),
+        mail=current_mail(),
         links=Links(get_settings()),
         verification_required=config.verification_required,
     )

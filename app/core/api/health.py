@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 
 from app.core.api.responses import Response
+from app.core.db.installation import current_redis
 from app.core.db.integrity import lacks_tables
+from app.core.db.session import current_database
 from app.core.exceptions import UnavailableError
-from app.core.migrations.timelines import KnownRevisions, known_revisions
-from app.core.runtime import runtime
+from app.core.migrations.timelines import KnownRevisions, expected_revisions
 from app.core.services.log import logger
 
 CHECK_SECONDS = 2.0
@@ -124,8 +125,7 @@ def status_of(components: Components) -> Literal["ok", "degraded", "unavailable"
 
 async def examine() -> Components:
     """Ask every component; concurrent callers share one examination, so a flood of them is one query at a time."""
-    asked = runtime()
-    parts = (asked, asked.database, asked.redis)
+    parts = (current_database(), current_redis())
     task = _Shared.task
     if task is None or task.done() or _Shared.parts != parts:
         task = _Shared.task = asyncio.create_task(_examine())
@@ -142,7 +142,7 @@ class _Shared:
 
 async def _examine() -> Components:
     questions = [_outcome(("database", "migrations"), _ask_database)]
-    if runtime().redis is not None:
+    if current_redis() is not None:
         questions.append(_outcome(("redis",), _ask_redis))
     return {name: found for answers in await asyncio.gather(*questions) for name, found in answers.items()}
 
@@ -170,9 +170,9 @@ async def _outcome(
 
 
 async def _ask_database() -> tuple[State, State]:
-    lines = await asyncio.to_thread(known_revisions)  # reads the files once, then remembers
+    lines = await asyncio.to_thread(expected_revisions())  # reads the files once, then remembers
     try:
-        async with runtime().database.session_scope(read_only=True) as session:
+        async with current_database().session_scope(read_only=True) as session:
             found = {line: frozenset(await session.scalars(line.applied)) for line in lines}
     except DBAPIError as exc:
         if not lacks_tables(exc.orig):
@@ -191,7 +191,7 @@ def _migrated(found: Mapping[KnownRevisions, frozenset[str]]) -> State:
 
 
 async def _ask_redis() -> tuple[State]:
-    redis = runtime().redis
+    redis = current_redis()
     if redis is not None:
         await redis.ping()
     return ("ok",)

@@ -9,7 +9,6 @@ from fastapi_limiter.depends import RateLimiter
 from pyrate_limiter import Limiter
 from starlette.types import Scope
 
-from app.core.api.identity import client_address, client_identity, is_identifying
 from app.core.api.limit_fields import CountedLimit, counted_limits, whole_seconds
 from app.core.api.limiter_stores import Stores
 from app.core.api.limiter_windows import Verdict, windows
@@ -17,6 +16,7 @@ from app.core.api.routes import ListedRoute, route_of
 from app.core.configs import get_settings
 from app.core.deps import configured
 from app.core.exceptions import RateLimitedError
+from app.core.identity import client_address, client_identity, is_identifying
 
 Identify: TypeAlias = Callable[[Any], Awaitable[str]]
 """Tells who a Request, a WebSocket, or either (an HTTPConnection) is from."""

@@ -7,7 +7,8 @@ from pyrate_limiter import RateItem
 from redis.exceptions import RedisError
 
 from app.core.api.limiter_windows import Verdict, Windows
-from app.core.runtime import runtime
+from app.core.configs.app import current_settings
+from app.core.db.installation import current_key_prefix, current_redis
 from app.core.services.log import logger
 
 REDIS_PAUSE = 1.0
@@ -41,14 +42,14 @@ class Stores:
         return shared if shared is not None and complete else own
 
     async def _ask_redis(self, limit: Windows, item: RateItem) -> Verdict | None:
-        redis, settings, now = runtime().redis, runtime().settings, time.monotonic()
+        redis, settings, now = current_redis(), current_settings(), time.monotonic()
         if redis is None or now < self._ask_again:
             return None
         if self._away:
             self._ask_again = now + REDIS_PAUSE  # one call finds out for all
         try:
             async with asyncio.timeout(settings.RATE_LIMITER_TIMEOUT_SECONDS):
-                prefix = await runtime().key_prefix.get()
+                prefix = await current_key_prefix().get()
                 verdict = await limit.admit_shared(item, redis, f"{prefix}limit:")
         except (RedisError, OSError) as exc:
             self._ask_again = time.monotonic() + REDIS_PAUSE

@@ -10,12 +10,12 @@ from fastapi.dependencies.models import Dependant
 from starlette.routing import BaseRoute
 
 from app.core.api.collisions import route_collisions
-from app.core.api.identity import client_identity, is_identifying
 from app.core.api.limiter import ConfigurableRateLimiter, early_limits
 from app.core.api.routes import WEBSOCKET, ListedRoute, all_routes, listed_routes
 from app.core.configs import PROJECT_ROOT
 from app.core.deps import db_session
 from app.core.exceptions import ConfigError
+from app.core.identity import client_identity, is_identifying
 from app.core.services.log import logger
 
 _FIX = "take it out and open `async with session_scope() as db` (app.core.db) for each message"

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
 from app.core.configs.safety import unreachable_link, untrustworthy_proxies
+from app.core.process import Slot
 
 _LOCAL_HOSTS = (None, "localhost", "127.0.0.1", "::1")
 
@@ -231,3 +232,7 @@ class AppConfig(BaseConfig):
 def get_settings() -> AppConfig:
     """The one configuration of this process."""
     return AppConfig()
+
+
+current_settings = Slot[AppConfig]()
+"""The settings that the running application was opened with."""

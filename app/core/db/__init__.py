@@ -11,15 +11,13 @@ from app.core.db.engines import statements_may_take
 from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
 from app.core.db.repository import BaseRepository
-from app.core.db.session import Database, current_session, on_commit, store_with
+from app.core.db.session import Database, current_database, current_session, on_commit, store_with
 
 
 @asynccontextmanager
 async def session_scope(*, read_only: bool = False) -> AsyncIterator[AsyncSession]:
     """A unit of work on the running process's database: commits when the block ends well, rolls back otherwise."""
-    from app.core.runtime import runtime  # the runtime is built of this package
-
-    async with runtime().database.session_scope(read_only=read_only) as session:
+    async with current_database().session_scope(read_only=read_only) as session:
         yield session
 
 
@@ -38,6 +36,7 @@ __all__ = [
     "SortOrder",
     "SortParam",
     "UtcDateTime",
+    "current_database",
     "current_session",
     "insert_unless_taken",
     "live_unique",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.core.db.base import BaseModel
 from app.core.db.integrity import insert_unless_taken
 from app.core.db.session import Database
+from app.core.process import Slot
 
 ONLY_ROW = 1
 
@@ -78,3 +79,9 @@ class KeyPrefix:
             return f"kit:{await identity_of(self._database())}:"
         except (SQLAlchemyError, OSError) as exc:
             raise RedisConnectionError("the prefix of the keys is in the database, which does not answer") from exc
+
+
+current_key_prefix = Slot[KeyPrefix]()
+"""The prefix of the Redis keys of this process."""
+current_redis = Slot[Redis | None]()
+"""The Redis of limits and health checks; None where everything is in process."""

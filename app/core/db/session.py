@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.db.engines import READ_ONLY, create_engine
 from app.core.db.integrity import named_violations
+from app.core.process import Slot
 
 _current: ContextVar[AsyncSession | None] = ContextVar("current_unit", default=None)
 
@@ -169,3 +170,7 @@ def _is_inside(within: SessionTransaction | None, rolled_back: SessionTransactio
             return True
         within = within.parent
     return False
+
+
+current_database = Slot[Database]()
+"""The database of this process."""

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from app.core.configs import PROJECT_ROOT, app_config
 from app.core.migrations.check import Fault, differences, merge_fix, model_faults, revision_faults
 from app.core.migrations.env import connected, reading
+from app.core.migrations.installed import installed_timelines
 from app.core.migrations.reader import read
 from app.core.migrations.timelines import (
     MigrationError,
@@ -27,7 +28,6 @@ from app.core.migrations.timelines import (
     Timeline,
     Timelines,
     between,
-    installed_timelines,
     revision_info,
 )
 

@@ -5,20 +5,20 @@ The shared timeline holds the tables of core and of the modules with `migrations
 A timeline owns what its models declare and what carries the prefix of its modules; nothing else is its business.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
-from sqlalchemy import MetaData, Select, TableClause, column, select
+from sqlalchemy import MetaData, Select
 
 from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
-from app.core.modules import Module, installed_modules, table_owner
+from app.core.modules import Module, table_owner
+from app.core.process import Slot
 
 SHARED = "shared"
 VERSION_TABLE = "alembic_version"
@@ -103,13 +103,6 @@ class Timelines(Mapping[str, Timeline]):
         return next((table.name for table in declared if index in {found.name for found in table.indexes}), None)
 
 
-def installed_timelines() -> Timelines:
-    """The timelines of this process: the shared one, own ones of modules, those of packages, each by dependency."""
-    from app.core.models import metadata  # imports every model
-
-    return timelines_of(installed_modules(), metadata)
-
-
 @dataclass(frozen=True)
 class KnownRevisions:
     """What this code knows of a timeline: its revisions, its heads, and the query for those the database has."""
@@ -119,17 +112,8 @@ class KnownRevisions:
     applied: Select[str]
 
 
-@lru_cache
-def known_revisions() -> tuple[KnownRevisions, ...]:
-    """Every installed timeline that has revisions; read from their files once per process."""
-    found = []
-    for line in installed_timelines().values():
-        scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"), version_locations=[str(line.versions)])
-        revisions = frozenset(script.revision for script in scripts.walk_revisions())
-        version: Select[str] = select(column("version_num")).select_from(TableClause(line.version_table))
-        if revisions:
-            found.append(KnownRevisions(revisions, frozenset(scripts.get_heads()), version))
-    return tuple(found)
+expected_revisions = Slot[Callable[[], tuple[KnownRevisions, ...]]]()
+"""Gives the revisions that the code of this process expects the database to have."""
 
 
 def timelines_of(modules: Sequence[Module], metadata: MetaData) -> Timelines:

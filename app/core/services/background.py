@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any
 
+from app.core.process import Slot
 from app.core.services.log import logger
 from app.core.services.log.context import conversation_id, correlation, request_id
 
@@ -97,3 +98,7 @@ class Background:
                 await work
             except Exception:
                 logger.exception(failure)
+
+
+current_background = Slot[Background]()
+"""What this process does outside of units and requests."""

@@ -16,10 +16,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.core.api import ConfigurableRateLimiter
-from app.core.api.identity import client_address, identifies_caller
 from app.core.api.limiter_stores import REDIS_PAUSE, Stores
 from app.core.api.limiter_windows import SlidingWindow, Windows, windows
 from app.core.api.route_checks import misplaced_limits, warn_about_routes
+from app.core.identity import client_address, identifies_caller
 from app.core.runtime import connect_redis, runtime
 from tests.core.api.conftest import Serve, make_app
 from tests.core.api.test_errors import check

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from app.core.db import Database
 from app.core.exceptions import ConfigError
+from app.core.migrations.installed import installed_timelines
 from app.core.migrations.migrate import Migrations
 from app.core.migrations.timelines import (
     MigrationError,
     Timeline,
     Timelines,
-    installed_timelines,
     metadata_of,
     timelines_of,
 )

@@ -14,10 +14,10 @@ from fastapi.security import APIKeyHeader
 from pydantic import BaseModel
 from starlette.middleware.gzip import GZipMiddleware
 
-from app.core.api.identity import remember_principal
 from app.core.api.openapi import DocumentedAPI
 from app.core.db import Database
 from app.core.deps import CacheService, DBSession, cached
+from app.core.identity import remember_principal
 from app.core.runtime import Runtime
 from app.core.services.cache import CacheServiceInterface
 from tests.utils import freeze

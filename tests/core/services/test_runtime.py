@@ -96,10 +96,13 @@ async def test_jobs_wait_where_none_are_run(settings: AppConfig, jobs: Jobs, sce
     assert scene.values("play") == [1]
 
 
-async def test_the_runtime_before_is_the_runtime_again(kit: Runtime, settings: AppConfig) -> None:
+async def test_what_was_open_before_is_open_again(kit: Runtime, settings: AppConfig) -> None:
+    before = [kit.settings, kit.database, kit.cache, kit.queue, kit.runner]
     async with rolled_back(open_runtime(settings, run_jobs=True)) as opened:
-        assert runtime() is opened
-    assert runtime() is kit
+        now = [opened.settings, opened.database, opened.cache, opened.queue, opened.runner]
+        assert not any(one is other for one, other in zip(now, before, strict=True))
+    after = [runtime().settings, runtime().database, runtime().cache, runtime().queue, runtime().runner]
+    assert all(one is other for one, other in zip(after, before, strict=True))
 
 
 async def test_settings_choose_the_services(kit: Runtime, settings: AppConfig, tmp_path: Path) -> None:

@@ -15,8 +15,13 @@ from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from app.core.identity import principal_of
+
 EXCHANGE = "_cached_exchange"
 """The parameter through which a path operation is given its exchange."""
+
+SAME_FOR_ALL = "__kit_same_for_all__"
+"""Marks a dependency that reads nothing of a request that an answer could depend on."""
 
 _TAGS = re.compile(r'"([\x21\x23-\x7e\x80-\xff]*)"')
 
@@ -48,8 +53,6 @@ class Exchange:
     @property
     def caller(self) -> str | None:
         """Who a dependency has proven to be asking."""
-        from app.core.api.identity import principal_of  # that package is built on this one
-
         return principal_of(self.request)
 
     @property
@@ -133,9 +136,7 @@ def _declared_by(route: Any) -> _Declared:
 
 def _is_constant(dependant: Dependant) -> bool:
     """Whether nothing of a request reaches this dependency, by itself or through what it depends on."""
-    from app.core.deps import db_session  # asks for the method alone
-
-    if dependant.call is db_session:
+    if getattr(dependant.call, SAME_FOR_ALL, False):
         return True
     read = (
         *get_flat_params(dependant),

@@ -15,7 +15,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from app.core.services.cache.answers import EXCHANGE, Answer, Exchange, with_exchange
-from app.core.services.cache.interface import CacheServiceInterface, Factory, NotKept
+from app.core.services.cache.interface import CacheServiceInterface, Factory, NotKept, current_cache
 from app.core.services.cache.names import OF_CALLER, caller_tag, namespace_of
 from app.core.services.events.interface import EventsServiceInterface
 from app.core.services.mail.interface import MailServiceInterface
@@ -109,7 +109,7 @@ def cached(
             if exchange and private and (caller := exchange.caller):
                 marks.append(caller_tag(key))
                 key += OF_CALLER + caller
-            place = _Place(_cache().namespace(namespace), key, ttl, marks)
+            place = _Place(current_cache().namespace(namespace), key, ttl, marks)
             if exchange and answers:
                 return cast(R, await _answer(exchange, place, call, codec))
 
@@ -257,9 +257,3 @@ def _is_json(value: Any) -> bool:
 
 def _name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def _cache() -> CacheServiceInterface:
-    from app.core.runtime import runtime
-
-    return runtime().cache

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.process import Slot
+
 
 @dataclass(frozen=True)
 class NotKept:
@@ -65,3 +67,7 @@ class CacheServiceInterface(ABC):
 
     async def close(self) -> None:  # noqa: B027  most hold nothing
         """Release what the service holds. Called once, when the process ends."""
+
+
+current_cache = Slot[CacheServiceInterface]()
+"""The cache of this process."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from app.core.exceptions import UnavailableError
+from app.core.services.cache.interface import current_cache
 from app.core.services.cache.names import namespace_of
 from app.core.services.events.interface import BaseEvent, ListenedEvent
 from app.core.services.events.registry import Handler, listener
@@ -27,9 +28,7 @@ def invalidates(
     caller = sys._getframe(1).f_globals["__name__"]
 
     async def forget(heard: ListenedEvent[Any]) -> None:
-        from app.core.runtime import runtime  # built on this package
-
-        cache = runtime().cache.namespace(namespace_of(caller))
+        cache = current_cache().namespace(namespace_of(caller))
         done = [
             await cache.invalidate(*_names(tags, heard.data)),
             await cache.delete(*_names(keys, heard.data)),

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 
 from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
+from app.core.process import Slot
 from app.core.services.secret_types import holds_secret
 
 
@@ -79,3 +80,7 @@ class EventsServiceInterface(ABC):
 
     async def close(self) -> None:  # noqa: B027  most hold nothing
         """Release what the service holds. Called once, when the process ends."""
+
+
+current_events = Slot[EventsServiceInterface]()
+"""The event service of this process."""

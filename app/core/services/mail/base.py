@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from app.core.services.mail.envelope import EmailCopy, EmailData, parse_mailbox
-from app.core.services.mail.interface import BaseTemplate, MailServiceInterface
+from app.core.services.mail.interface import BaseTemplate, MailServiceInterface, current_mail
 from app.core.services.mail.message import OutgoingMail, Sender, compose
 from app.core.services.queue.context import PermanentFailure
 from app.core.services.queue.interface import BaseTask, QueueServiceInterface
@@ -80,13 +80,11 @@ class SendMail(MailTask):
 
     async def run(self, template: str, fields: dict[str, Any], email_data: EmailCopy | EmailData) -> None:
         """Send once."""
-        from app.core.runtime import runtime
-
         # Only classes that are loaded anyway: a row must not choose what gets imported.
         kind = BaseTemplate.known.get(template)
         if kind is None:
             raise LookupError(f"no mail template is called {template!r}: was it renamed or removed?")
-        await runtime().mail.send(kind._from_row(fields), email_data)
+        await current_mail().send(kind._from_row(fields), email_data)
 
 
 def mail_principal(mailbox: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel as PydanticModel
 from pydantic import TypeAdapter, create_model
 from pydantic.errors import PydanticUserError
 
+from app.core.process import Slot
 from app.core.services.mail.envelope import EmailData
 from app.core.services.mail.samples import sample_values
 from app.core.services.secret_types import is_secret
@@ -154,3 +155,7 @@ class MailServiceInterface(ABC):
 
     async def close(self) -> None:  # noqa: B027  most hold nothing
         """Release what the service holds. Called once, when the process ends."""
+
+
+current_mail = Slot[MailServiceInterface]()
+"""The mail service of this process."""

@@ -14,10 +14,12 @@ from taskiq_redis import ListQueueBroker
 
 from app.core.configs import AppConfig
 from app.core.db.installation import KeyPrefix
+from app.core.process import Slot
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
 from app.core.services.queue.execution import run_task
 from app.core.services.queue.registry import tasks
+from app.core.services.queue.runner import current_runner
 
 WAKE_TASK = "jobs.wake"
 RUN_ONCE_TASK = "tasks.run_once"
@@ -97,10 +99,8 @@ def make_broker(settings: AppConfig, prefix: KeyPrefix) -> AsyncBroker:
 
 async def wake(ids: list[int]) -> None:
     """These rows are due; the runner of this process looks for all that are."""
-    from app.core.runtime import runtime
-
     logger.debug("woken for jobs", ids=ids)
-    runtime().runner.wake()
+    current_runner().wake()
 
 
 async def run_once(
@@ -112,3 +112,7 @@ async def run_once(
             await run_task(*tasks.read(task, payload))
         except (Exception, KeyboardInterrupt, SystemExit):  # the last two would end the worker
             logger.exception("a task that is not durable failed", task=task)
+
+
+current_broker = Slot[AsyncBroker]()
+"""The broker of this process."""

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from app.core.exceptions import ConflictError, NotFoundError
+from app.core.process import Slot
 from app.core.services.queue.ticks import Schedule
 
 
@@ -114,3 +115,7 @@ class QueueServiceInterface(ABC):
 
     async def close(self) -> None:  # noqa: B027  most hold nothing
         """Release what the service holds. Called once, when the process ends."""
+
+
+current_queue = Slot[QueueServiceInterface]()
+"""The queue of this process."""

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.db.jobs import Job
 from app.core.db.session import Database
+from app.core.process import Slot
 from app.core.services.log import logger
 from app.core.services.queue.errors import describe
 from app.core.services.queue.execution import execute
@@ -175,3 +176,7 @@ class JobRunner:
         with suppress(TimeoutError):  # time to look again
             async with asyncio.timeout(self._pause):
                 await self._wake.wait()
+
+
+current_runner = Slot[JobRunner]()
+"""The job runner of this process, started or not."""

@@ -11,11 +11,12 @@ from taskiq import AsyncBroker, TaskiqScheduler
 from app.core.db.base import utcnow
 from app.core.db.integrity import insert_unless_taken
 from app.core.db.jobs import Schedule
-from app.core.db.session import store_with
+from app.core.db.session import current_database, store_with
 from app.core.services.log import logger
 from app.core.services.queue.errors import describe
 from app.core.services.queue.registry import RegisteredTask, tasks
 from app.core.services.queue.store import new_job
+from app.core.services.queue.waker import current_waker
 
 IN_TIME = timedelta(minutes=1)
 """A tick found later than this was missed."""
@@ -52,11 +53,9 @@ class Clock:
 
     async def look(self, task: RegisteredTask) -> datetime:
         """Store a job if `task` is due and no other scheduler has; when to look again."""
-        from app.core.runtime import runtime
-
         schedule = task.schedule
         assert schedule is not None  # noqa: S101  only such tasks are looked at
-        async with runtime().database.session_scope() as session:
+        async with current_database().session_scope() as session:
             now = utcnow()
             reached = await _reached(session, task, now)
             if (due := schedule.next_after(reached)) > now:
@@ -66,7 +65,7 @@ class Clock:
                 if schedule.catch_up or recent <= now:
                     # The key is for people: it says which tick this is.
                     job = new_job(task, {}, dedup_key=f"tick {recent if recent <= now else due:%FT%TZ}")
-                    store_with(session, job, partial(runtime().waker, job))
+                    store_with(session, job, partial(current_waker(), job))
                 else:
                     logger.warning("a scheduled run was missed and is skipped", task=task.name, due=due)
             return schedule.next_after(now)

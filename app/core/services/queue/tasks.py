@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
+from app.core.configs.app import current_settings
 from app.core.db.base import utcnow
+from app.core.db.session import current_database
 from app.core.services.log import logger
 from app.core.services.queue.administration import purge_jobs
 from app.core.services.queue.interface import BaseTask
@@ -18,9 +20,7 @@ class PurgeJobs(BaseTask):
 
     async def run(self) -> None:
         """Purge once."""
-        from app.core.runtime import runtime
-
-        kept = timedelta(days=runtime().settings.JOBS_KEEP_DAYS)
-        async with runtime().database.session_scope() as db:
+        kept = timedelta(days=current_settings().JOBS_KEEP_DAYS)
+        async with current_database().session_scope() as db:
             removed = await purge_jobs(db=db, before=utcnow() - kept)
         logger.info("completed jobs purged", count=sum(removed.values()))

@@ -5,6 +5,7 @@ from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
 
 from app.core.db.jobs import Job
+from app.core.process import Slot
 from app.core.services.background import Background
 from app.core.services.log import logger
 from app.core.services.queue.broker import WAKE_TASK
@@ -67,3 +68,7 @@ class JobWaker:
             if self._failed:
                 logger.info("workers can be woken again")
             self._failed = False
+
+
+current_waker = Slot[JobWaker]()
+"""The waker of this process."""

@@ -1,0 +1,38 @@
+"""The open resources of this process, a typed slot each. `app.core.runtime` fills them; nothing here imports it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar, cast
+
+from app.core.exceptions import RuntimeNotOpen
+
+T = TypeVar("T")
+
+_EMPTY = object()
+
+
+class Slot(Generic[T]):
+    """Holds one resource while the application runs; calling it gives the resource.
+
+    Call it at each use, and keep nothing: a test may exchange the resource.
+    """
+
+    def __init__(self) -> None:
+        self._held: object = _EMPTY
+
+    def __call__(self) -> T:
+        """Return the resource; RuntimeNotOpen before the application has started."""
+        if self._held is _EMPTY:
+            raise RuntimeNotOpen("the application is not started: use its lifespan, or open_runtime() in a script")
+        return cast(T, self._held)
+
+    def hold(self, resource: T) -> Callable[[], None]:
+        """Hold `resource` from now on; calling what is returned puts back what was held before."""
+        before, self._held = self._held, resource
+        return partial(setattr, self, "_held", before)
+
+    def __get__(self, owner: object, kind: type | None = None) -> T:
+        return self()
+
+    def __set__(self, owner: object, resource: T) -> None:
+        self._held = resource
