@@ -7,6 +7,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import OAuth2PasswordBearer
 
 from app.auth.config import AuthConfig, get_auth_config
+from app.auth.emails.service import Links
 from app.auth.events import Origin
 from app.auth.exceptions import AccountNotActive, InvalidAccessToken
 from app.auth.gateway import AuthGatewayInterface, get_gateway
@@ -16,7 +17,6 @@ from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserDTO
 from app.auth.services.accounts import AccountService, is_usable
 from app.auth.services.credentials import CredentialService
-from app.auth.services.links import Links
 from app.auth.services.login import LoginService
 from app.auth.services.profile import ProfileService
 from app.auth.services.recovery import RecoveryService

@@ -7,11 +7,10 @@ from typing import Annotated, Any, ClassVar
 from fastapi import Depends
 
 from app.auth.config import get_auth_config
+from app.auth.emails.service import AccountMailService, Intent, Links
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
-from app.auth.services.links import Links
-from app.auth.services.mails import AccountMailService, Intent
 from app.core.configs import get_settings
 from app.core.deps import DBSession, MailService, QueueService, queued
 from app.core.services.mail import MailTask, mail_principal

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.service import Links
 from app.auth.emails.templates import (
     EmailChanged,
     EmailChangeRequested,
@@ -18,7 +19,6 @@ from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserDTO
-from app.auth.services.links import Links
 from app.core.db import utcnow
 from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface

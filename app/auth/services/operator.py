@@ -3,12 +3,12 @@
 from pydantic import SecretStr
 
 from app.auth.config import AuthConfig, get_auth_config
+from app.auth.emails.service import Links
 from app.auth.events import PasswordResetCompleted, UserCreated
 from app.auth.repositories.sessions import SessionRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserCreate, UserDTO
 from app.auth.services.accounts import AccountService
-from app.auth.services.links import Links
 from app.core.configs import get_settings
 from app.core.db import session_scope
 from app.core.services.events.interface import current_events

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.service import Intent
 from app.auth.events import PasswordChanged
 from app.auth.models import User
 from app.auth.repositories.users import UserRepository
@@ -11,7 +12,6 @@ from app.auth.schemas.profile import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserDTO
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
-from app.auth.services.mails import Intent
 from app.auth.tasks import SendEmailChange, SendVerification
 from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface

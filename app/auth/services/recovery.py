@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.service import Intent
 from app.auth.events import EmailAddressChanged, EmailAddressVerified, PasswordResetCompleted, PasswordResetRequested
 from app.auth.exceptions import InvalidOneTimeToken
 from app.auth.models import OneTimeToken, Purpose, User, UserStatus
@@ -14,7 +15,6 @@ from app.auth.security.identity import email_key
 from app.auth.security.opaque_tokens import token_hash
 from app.auth.services.accounts import AccountService
 from app.auth.services.credentials import CredentialService
-from app.auth.services.mails import Intent
 from app.auth.tasks import SendPasswordReset, SendVerification
 from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface

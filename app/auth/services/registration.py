@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.service import Links
 from app.auth.emails.templates import AddressTaken, UsernameNotFree
 from app.auth.events import UserCreated
 from app.auth.exceptions import EmailTaken, RegistrationClosed, UsernameTaken
@@ -14,7 +15,6 @@ from app.auth.schemas.auth import Registration
 from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import usernames_from
 from app.auth.services.credentials import CredentialService
-from app.auth.services.links import Links
 from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import EmailData, MailServiceInterface
 

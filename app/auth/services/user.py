@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.service import Intent
 from app.auth.events import UserCreated
 from app.auth.models import EndReason, UserStatus
 from app.auth.repositories.sessions import SessionRepository
@@ -13,7 +14,6 @@ from app.auth.repositories.users import UserRepository
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
 from app.auth.services.accounts import AccountService, is_usable
 from app.auth.services.credentials import CredentialService
-from app.auth.services.mails import Intent
 from app.auth.tasks import SendVerification
 from app.core.db import PaginatedResult
 from app.core.services.events import EventsServiceInterface

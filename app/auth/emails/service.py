@@ -1,4 +1,4 @@
-"""Mails with secrets in them: made and sent by tasks, so that no row ever holds a token."""
+"""Mails to accounts. Those with links are made and sent by tasks, so that no row ever holds a token."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from app.auth.models import OneTimeToken, Purpose, User, UserStatus
 from app.auth.repositories.tokens import OneTimeTokenRepository
 from app.auth.repositories.users import UserRepository
 from app.auth.security.opaque_tokens import new_token, token_hash
-from app.auth.services.links import Links
+from app.core.configs import AppConfig
 from app.core.db import utcnow
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 
@@ -36,6 +36,37 @@ class Intent(NamedTuple):
     def data(self) -> dict[str, Any]:
         """The payload of a task that mails a link."""
         return {"user_id": self.user_id, "stamp": self.stamp, "asked_at": self.asked_at}
+
+
+class Links:
+    """URLs of the front end's pages, and what mails call the service.
+
+    They come from settings alone: a Host header must not end up in a mail. The token is in the fragment, which
+    browsers send to no server.
+    """
+
+    def __init__(self, settings: AppConfig) -> None:
+        self.project = settings.PROJECT_NAME
+        self._base = str(settings.FRONTEND_URL).rstrip("/")
+
+    def greeting(self, user: User) -> dict[str, Any]:
+        """Return the values that every mail to an account shows; the name only where the address is verified.
+
+        Mail programs make links of names like `www.example.com`, and anybody can register anybody's address.
+        """
+        return {"project": self.project, "username": user.username if user.is_verified else None}
+
+    def verify_email(self, token: str) -> str:
+        """Return the page that verifies an address."""
+        return f"{self._base}/verify-email#token={token}"
+
+    def reset_password(self, token: str) -> str:
+        """Return the page that sets a new password."""
+        return f"{self._base}/reset-password#token={token}"
+
+    def forgot_password(self) -> str:
+        """Return the page that asks for a password link."""
+        return f"{self._base}/forgot-password"
 
 
 @dataclass(kw_only=True)
