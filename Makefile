@@ -114,7 +114,10 @@ $(VENV)/.development: requirements-dev.txt pyproject.toml
 	@$(call install,requirements-dev.txt)
 	@touch $(VENV)/.runtime $@
 
-# $(1) is the file of requirements. What pip says counts only when it fails.
+# $(1) is the file of requirements. With uv where there is one (UV= goes without), else with pip, which in a terminal
+# shows what it does; in a pipe it speaks only when it fails.
+UV ?= $(shell command -v uv)
+
 define install
 	$(PYTHON) $(SUITABLE) 2>/dev/null || { \
 		echo 'Python 3.11 or newer is needed; $(PYTHON) is' "$$($(PYTHON) --version 2>&1 || true)." \
@@ -122,8 +125,10 @@ define install
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
 		echo 'The environment could not be made; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }; \
 	echo 'Installing $(1) into $(VENV), once ...'; \
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	quiet=$$(test -t 1 || echo --quiet); \
+	if [ -n '$(UV)' ]; then set -- $(UV) pip install $$quiet --python $(BIN)/python; \
+	else set -- $(BIN)/pip install $$quiet --disable-pip-version-check; fi; \
+	"$$@" --require-hashes -r $(1) && "$$@" --no-deps --no-build-isolation -e .
 endef
 
 # $(1) on SQLite and, where they are given, beside it on PostgreSQL and Redis; $(2) is what was done then.

@@ -85,6 +85,7 @@ def content_hash(pyproject: dict[str, Any]) -> str:
     poetry = pyproject["tool"]["poetry"]
     relevant = {
         "project": {key: pyproject["project"][key] for key in _PROJECT_KEYS if key in pyproject["project"]},
+        "dependency-groups": pyproject["dependency-groups"],
         "tool": {"poetry": {key: poetry[key] for key in _POETRY_KEYS if key in poetry}},
     }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
