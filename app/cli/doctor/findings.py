@@ -1,7 +1,7 @@
-"""What the checks of `kit doctor` give."""
+"""The result of a check of `kit doctor`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 State: TypeAlias = Literal["ok", "warning", "fault", "skipped"]
@@ -9,41 +9,25 @@ State: TypeAlias = Literal["ok", "warning", "fault", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, and what to do about it."""
+    """One thing that was examined, and how to repair it.
 
-    check: str
+    `warning` is what works and may surprise, `skipped` what could not be examined or is not used.
+    """
+
     state: State
     what: str
     fix: str = ""
+    check: str = ""
 
 
-def ok(check: str, what: str) -> Finding:
-    """It is as it should be."""
-    return Finding(check, "ok", what)
-
-
-def warning(check: str, what: str, fix: str) -> Finding:
-    """It works, and may surprise."""
-    return Finding(check, "warning", what, fix)
-
-
-def fault(check: str, what: str, fix: str) -> Finding:
-    """It does not work, or must not be so."""
-    return Finding(check, "fault", what, fix)
-
-
-def skipped(check: str, why: str) -> Finding:
-    """It could not be looked at, or there is nothing to look at."""
-    return Finding(check, "skipped", why)
-
-
-def or_ok(check: str, found: Iterable[Finding], what: str) -> list[Finding]:
-    """The findings, or one that says that there are none."""
-    return list(found) or [ok(check, what)]
+ok = partial(Finding, "ok")
+warning = partial(Finding, "warning")
+fault = partial(Finding, "fault")
+skipped = partial(Finding, "skipped")
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, of the driver's where it wraps one, without secrets."""
+    """The first line of an error, of the driver's where it wraps one, without secrets."""
     from app.core.services.log.redaction import clean_text
 
     cause = getattr(error, "orig", None) or error

@@ -1,4 +1,7 @@
-"""Whether what is installed is what is locked, and what is locked what is declared."""
+"""Checks of the interpreter, the packages, the lock, and of whether the settings can be read.
+
+Nothing of the service is imported at the top: its settings may be what is broken.
+"""
 
 import hashlib
 import json
@@ -10,9 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from app.cli.doctor.findings import Finding, fault, ok, or_ok, skipped
+from app.cli.console import faults_of
+from app.cli.doctor.findings import Finding, fault, ok, skipped
 
-ROOT = Path(__file__).resolve().parents[3]  # not from the settings: they may be what is broken
+ROOT = Path(__file__).resolve().parents[3]
 INSTALL = "make setup, or .venv/bin/pip install --require-hashes -r requirements.txt"
 LOCK = "make lock"
 
@@ -29,10 +33,10 @@ def python() -> Iterator[Finding]:
     wanted = tomllib.loads(project.read_text())["project"]["requires-python"] if project.is_file() else ""
     running = ".".join(map(str, sys.version_info[:3]))
     if all(_holds(sys.version_info[:2], *bound) for bound in _BOUND.findall(wanted)):
-        yield ok("python", running)
+        yield ok(running)
     else:
         fix = "make clean && make setup PYTHON=/path/to/another"
-        yield fault("python", f"{running} runs this, which is made for {wanted}", fix)
+        yield fault(f"{running} runs this, which is made for {wanted}", fix)
 
 
 def _holds(running: tuple[int, ...], comparison: str, version: str) -> bool:
@@ -44,40 +48,37 @@ def packages() -> list[Finding]:
     """Every package is there in the version that is pinned."""
     needed = _pins("requirements.txt")
     if not needed:
-        return [skipped("packages", "there is no requirements.txt here")]
-    faults = [*_drift(needed, may_miss=False), *_drift(_pins("requirements-dev.txt"), may_miss=True)]
-    return or_ok("packages", dict.fromkeys(faults), "the pinned versions are installed")
+        return [skipped("there is no requirements.txt here")]
+    drift = [*_drift(needed, may_miss=False), *_drift(_pins("requirements-dev.txt"), may_miss=True)]
+    return [fault(what, INSTALL) for what in dict.fromkeys(drift)]
 
 
-def _drift(pins: Iterable[re.Match[str]], *, may_miss: bool) -> Iterator[Finding]:
+def _drift(pins: Iterable[re.Match[str]], *, may_miss: bool) -> Iterator[str]:
     for pin in pins:
         try:
             installed = version(pin["name"])
         except PackageNotFoundError:
             if not (may_miss or _ELSEWHERE.search(pin["marker"])):
-                yield fault("packages", f"{pin['name']} {pin['version']} is not installed", INSTALL)
+                yield f"{pin['name']} {pin['version']} is not installed"
             continue
         if installed != pin["version"]:
-            yield fault("packages", f"{pin['name']} is {installed}, pinned is {pin['version']}", INSTALL)
+            yield f"{pin['name']} is {installed}, pinned is {pin['version']}"
 
 
-def lock() -> list[Finding]:
+def lock() -> Iterator[Finding]:
     """The lock belongs to what is declared, and the requirements to the lock."""
     if not all((ROOT / name).is_file() for name in ("pyproject.toml", "poetry.lock")):
-        return [skipped("lock", "there is no poetry.lock here")]
-    return or_ok("lock", _behind(), "poetry.lock and requirements are what is declared")
-
-
-def _behind() -> Iterator[Finding]:
+        yield skipped("there is no poetry.lock here")
+        return
     locked = tomllib.loads((ROOT / "poetry.lock").read_text())
     if content_hash(tomllib.loads((ROOT / "pyproject.toml").read_text())) != locked["metadata"]["content-hash"]:
-        yield fault("lock", "poetry.lock is not what pyproject.toml declares", LOCK)
+        yield fault("poetry.lock is not what pyproject.toml declares", LOCK)
     versions = {package["name"].lower(): package["version"] for package in locked["package"]}
     for file in ("requirements.txt", "requirements-dev.txt"):
         for pin in _pins(file):
             other = versions.get(pin["name"].lower(), "nothing")
             if other != pin["version"]:
-                yield fault("lock", f"{file} pins {pin['name']} {pin['version']}, poetry.lock {other}", LOCK)
+                yield fault(f"{file} pins {pin['name']} {pin['version']}, poetry.lock {other}", LOCK)
 
 
 def content_hash(pyproject: dict[str, Any]) -> str:
@@ -92,6 +93,32 @@ def content_hash(pyproject: dict[str, Any]) -> str:
 
 
 def _pins(file: str) -> list[re.Match[str]]:
-    """What the file pins; nothing where there is no such file."""
+    """The pins of the file; nothing where there is no such file."""
     path = ROOT / file
     return list(_PIN.finditer(path.read_text())) if path.is_file() else []
+
+
+def server() -> list[Finding]:
+    """Advice for those who do not use `kit run`."""
+    return [ok("kit run limits header sections and stops in order; another server does not: docs/deployment.md")]
+
+
+def unreadable_settings() -> list[Finding]:
+    """A fault for each setting of core and modules that cannot be read."""
+    from pydantic import ValidationError
+
+    from app.core.exceptions import ConfigError
+
+    lines = []
+    try:
+        from app.core.configs import BaseConfig
+        from app.core.modules import parts
+
+        list(parts("config"))
+        for config in BaseConfig.known:
+            config()
+    except ConfigError as exc:
+        lines = str(exc).splitlines()
+    except ValidationError as exc:
+        lines = faults_of(exc)
+    return [fault(line, "correct it in the environment or in .env: .sample.env") for line in lines]
