@@ -1,4 +1,4 @@
-"""What happened to accounts: who did it, to whom, when and from where."""
+"""Audit log of accounts: who did what, to whom, when and from where."""
 
 from app.audit.routers import router_v1
 from app.audit.schemas import AuditEventRead

@@ -9,17 +9,17 @@ from app.core.configs import BaseConfig
 
 
 class AuditConfig(BaseConfig):
-    """How long events are kept."""
+    """Retention of events."""
 
     AUDIT_KEEP_DAYS: int = Field(default=365, ge=1, le=36_500)
 
     @property
     def kept(self) -> timedelta:
-        """The age at which an event is removed."""
+        """Return the age at which an event is deleted."""
         return timedelta(days=self.AUDIT_KEEP_DAYS)
 
 
 @lru_cache
 def get_audit_config() -> AuditConfig:
-    """The one configuration of this module in this process."""
+    """Return the settings of this module, read once a process."""
     return AuditConfig()

@@ -1,4 +1,4 @@
-"""What routes, listeners and tasks of this module ask for."""
+"""Dependencies of routes, listeners and tasks."""
 
 from typing import Annotated, TypeAlias
 
@@ -10,7 +10,7 @@ from app.auth import AuthGateway
 
 
 async def audit_service(gateway: AuthGateway) -> AuditService:
-    """The service; plainly callable where there is no request."""
+    """Return the service; can be called without a request too."""
     return AuditService(events=AuditEventRepository(), gateway=gateway)
 
 

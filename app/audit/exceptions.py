@@ -1,10 +1,10 @@
-"""What can go wrong in this module, free of HTTP."""
+"""Errors of this module, free of HTTP."""
 
 from app.core.exceptions import NotFoundError
 
 
 class AuditEventNotFound(NotFoundError):
-    """There is no such event, or it is older than what is kept."""
+    """The event does not exist, or has been purged."""
 
     code = "audit_event_not_found"
     default_detail = "The event was not found."

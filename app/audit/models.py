@@ -12,7 +12,7 @@ from app.core.db import BIGINT, BaseModel
 
 
 class Outcome(StrEnum):
-    """Whether what was tried was done."""
+    """Result of an attempt."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -24,7 +24,7 @@ class AuditEvent(BaseModel):
     __tablename__ = "audit_events"
     __table_args__ = (Index("ix_audit_events_occurred_at_id", "occurred_at", "id"),)
 
-    # The same for every delivery of one event: a second one finds it taken.
+    # The same for every delivery of one event: a second delivery violates the constraint.
     event_id: Mapped[UUID] = mapped_column(unique=True)
     kind: Mapped[str] = mapped_column(String(100))
     outcome: Mapped[Outcome] = mapped_column(

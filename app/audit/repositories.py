@@ -1,4 +1,4 @@
-"""The SQL of this module."""
+"""Queries of the audit log."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -13,12 +13,12 @@ from app.core.exceptions import UniqueViolation
 
 
 class AuditEventRepository(BaseRepository[AuditEvent]):
-    """Adds events, shows them, and removes old ones; nothing changes them."""
+    """Adds, reads and deletes events; no event is ever changed."""
 
     not_found = AuditEventNotFound
 
     async def add_once(self, *, db: AsyncSession, entity: AuditEvent) -> bool:
-        """Store an event; False where it was stored before."""
+        """Store an event; return False where it is stored already."""
         try:
             async with db.begin_nested():
                 await self.create(db=db, model=entity)
@@ -27,7 +27,7 @@ class AuditEventRepository(BaseRepository[AuditEvent]):
         return True
 
     async def delete_oldest(self, *, db: AsyncSession, before: datetime, limit: int) -> int:
-        """Remove up to `limit` events from before a moment; how many there were."""
+        """Delete up to `limit` events older than `before`; return the number deleted."""
         oldest = (
             select(AuditEvent.id)
             .where(AuditEvent.occurred_at < before)

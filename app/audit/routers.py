@@ -1,4 +1,4 @@
-"""Everything this module serves."""
+"""Routes of this module."""
 
 from app.audit.routes import router as router_v1
 

@@ -1,4 +1,4 @@
-"""What happened, for those who may see it."""
+"""List and read the audit log."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Events as others see them, and what lists may ask for."""
+"""Schemas of events, their lists, sorts and filters."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -37,13 +37,13 @@ class AuditEventRead(AuditEventRow):
 
 
 class AuditEventSortParam(SortParam):
-    """What events can be sorted by."""
+    """Sort fields of events."""
 
     field: Literal["id", "occurred_at", "kind", "outcome"]
 
 
 class AuditEventFilterParam(FilterParam):
-    """What events can be filtered by."""
+    """Filter fields of events."""
 
     field: Literal[
         "id",

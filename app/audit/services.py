@@ -1,6 +1,7 @@
-"""The rules of this module."""
+"""Store, show and purge security events."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,19 +16,19 @@ from app.core.services.events import ListenedEvent
 
 PURGE_BATCH = 1000
 
-# Columns of their own, and what names a person: that is asked of the gateway, which forgets who is deleted.
+# These have columns of their own, or name a person: names come from the gateway, which forgets deleted users.
 _NOT_DETAILS = {*SecurityEvent.model_fields, "id", "email", "username"}
 
 
+@dataclass(kw_only=True)
 class AuditService:
-    """Keeps security events, shows them, and forgets them when their time is up."""
+    """Stores security events, shows them with the names of users, and purges old ones."""
 
-    def __init__(self, *, events: AuditEventRepository, gateway: AuthGatewayInterface) -> None:
-        self.events = events
-        self.gateway = gateway
+    events: AuditEventRepository
+    gateway: AuthGatewayInterface
 
     async def record(self, event: ListenedEvent[SecurityEvent], *, db: AsyncSession, outcome: Outcome) -> None:
-        """Keep an event, once however often it is delivered. What only its kind says goes into `details`."""
+        """Store an event once, however often it is delivered; the fields of its own kind go into `details`."""
         data = event.data
         row = AuditEvent(
             event_id=event.id,
@@ -43,18 +44,18 @@ class AuditService:
         await self.events.commit(db=db)
 
     async def get(self, audit_event_id: int, *, db: AsyncSession) -> AuditEventRead:
-        """One event; AuditEventNotFound otherwise."""
+        """Return one event, or raise AuditEventNotFound."""
         stored = AuditEventRow.model_validate(await self.events.require(db=db, id=audit_event_id))
         return _named(stored, await self._usernames([stored]))
 
     async def get_list(self, params: AuditEventListParams, *, db: AsyncSession) -> PaginatedResult[AuditEventRead]:
-        """One page of the events; the users of all of them are asked for at once."""
+        """Return one page of the events, with one query for the users of all of them."""
         page = await self.events.get_list(db=db, params=params, into=AuditEventRow)
         usernames = await self._usernames(page.items)
         return page.map(lambda row: _named(row, usernames))
 
     async def purge(self, kept: timedelta, *, db: AsyncSession, batch: int = PURGE_BATCH) -> int:
-        """Remove events older than `kept`, each batch in a transaction of its own: nobody waits for long."""
+        """Delete events older than `kept`, one transaction per batch so that locks are short; return the number."""
         before, removed = utcnow() - kept, 0
         while count := await self.events.delete_oldest(db=db, before=before, limit=batch):
             await self.events.commit(db=db)
