@@ -41,6 +41,7 @@ COPY . .
 RUN pip install --no-deps --no-build-isolation -e . && chown -R kit:kit /srv
 USER kit
 
+# Without tools/ and tests/: what only developers run.
 FROM service AS production
 ENV ENVIRONMENT=production
 COPY --from=packages /opt/venv /opt/venv

@@ -104,7 +104,7 @@ coverage: $(VENV)/.development ## test with branch coverage, and fail below the 
 
 clean: ## remove .venv and everything generated; var/ and .env stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis .coverage .coverage.* htmlcov build dist *.egg-info
-	find app tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app tools tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(call install,requirements.txt)

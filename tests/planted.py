@@ -27,13 +27,13 @@ class {name}(BaseModel):
 
 
 class PlantedProject:
-    """The application, its migrations and what a test adds."""
+    """The application, its migrations, its tools and what a test adds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tools: bool = True) -> None:
         self.folder = folder
         self.settings: dict[str, str] = {}
         ignored = shutil.ignore_patterns("__pycache__")
-        for name in ("app", "migrations"):
+        for name in ("app", "migrations", *(["tools"] if tools else [])):
             shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=ignored)
         shutil.copy(PROJECT_ROOT / "alembic.ini", folder)
 

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from app.cli.console import fail, input_errors, load_settings, with_runtime
+from app.cli.developer import COMMANDS
 
 _APP = Path(__file__).resolve().parents[1]
 
@@ -24,7 +25,7 @@ _APP = Path(__file__).resolve().parents[1]
 def add_module_groups(app: typer.Typer) -> None:
     """Add a group for each file; a name that `app` already has stays what it is."""
     taken = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    taken |= {str(group.name) for group in app.registered_groups}
+    taken |= {str(group.name) for group in app.registered_groups} | set(COMMANDS["kit"])
     for manifest in sorted(_APP.glob("*/module.toml")):
         for path in sorted((manifest.parent / "cli").glob("[!_]*.py")):
             name = path.stem.replace("_", "-")

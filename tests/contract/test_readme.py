@@ -10,10 +10,10 @@ import pytest
 from typer.main import get_command
 
 from app.cli import app as kit
-from app.cli.demo import walk
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
 from tests.processes import BIN, environment, served_settings, started
+from tools.demo import walk
 
 README = PROJECT_ROOT / "README.md"
 PAGES = [README, *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
@@ -72,7 +72,7 @@ class TestModule:
     @pytest.fixture
     def checkout(self, tmp_path: Path) -> Path:
         copy = tmp_path / "copy"
-        for folder in ("app", "migrations", "tests", "docs"):
+        for folder in ("app", "migrations", "tests", "tools", "docs"):
             shutil.copytree(PROJECT_ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("alembic.ini", "pyproject.toml", ".test.env", ".sample.env", "README.md"):
             shutil.copy(PROJECT_ROOT / name, copy)

@@ -14,8 +14,8 @@ from pathlib import Path
 import typer
 
 from app.cli.console import fail, load_settings, say
-from app.cli.readme import BASE_URL, bash_blocks
 from app.cli.run import answers, listen
+from tools.readme import BASE_URL, bash_blocks
 
 START_SECONDS = 60.0
 WALK_SECONDS = 120.0

@@ -9,7 +9,7 @@ import typer
 from app.cli.console import fail, load_settings, say
 
 if TYPE_CHECKING:
-    from app.cli.generators.changes import Changes
+    from tools.generators.changes import Changes
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
@@ -28,9 +28,9 @@ def new(
 ) -> None:
     """Make a module: its manifest, its root, a router and a test."""
     with generating():
-        from app.cli.generators.modules import plan_module
-        from app.cli.generators.packages import plan_package
-        from app.cli.generators.project import carried_out
+        from tools.generators.modules import plan_module
+        from tools.generators.packages import plan_package
+        from tools.generators.project import carried_out
 
         planned = plan_package(name, force=force) if external else plan_module(name, migrations, force=force)
         if not dry_run:
@@ -52,7 +52,7 @@ def remove(
 ) -> None:
     """Delete a module with its tests, its factories and the revisions nobody ran."""
     with generating():
-        from app.cli.generators.removal import plan_removal, remove_module
+        from tools.generators.removal import plan_removal, remove_module
 
         removal = plan_removal(name)
         if removal.dependants:
@@ -76,8 +76,8 @@ def remove(
 def generating() -> Iterator[None]:
     """End the program with one line where nothing can be generated."""
     load_settings()
-    from app.cli.generators.errors import GeneratorError
     from app.core.exceptions import ConfigError
+    from tools.generators.errors import GeneratorError
 
     try:
         yield

@@ -4,14 +4,14 @@ import re
 import tomllib
 from pathlib import Path
 
-from app.cli.generators import source
-from app.cli.generators.changes import Changes, is_kept
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.names import check_module_name, table_clash
 from app.core.configs import PROJECT_ROOT
 from app.core.migrations.timelines import SHARED
 from app.core.modules import installed_modules, present_modules
 from app.core.modules.discovery import RESERVED
+from tools.generators import source
+from tools.generators.changes import Changes, is_kept
+from tools.generators.errors import GeneratorError
+from tools.generators.names import check_module_name, table_clash
 
 _FILES = {
     "module/module.toml": "app/{name}/module.toml",

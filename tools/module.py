@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import load_settings, say, settings_errors, show_json, write_or_compare
-from app.cli.generators import commands
+from tools.generators import commands
 
 if TYPE_CHECKING:
     from app.core.boundaries import Violation
@@ -93,7 +93,7 @@ def docs(check: Annotated[bool, typer.Option("--check", help="Compare instead of
     # With the settings of the test suite: a developer's .env must not end up in the committed map.
     os.environ["ENVIRONMENT"] = "testing"
     load_settings()
-    from app.cli.module_map import module_map
     from app.core.configs import PROJECT_ROOT
+    from tools.module_map import module_map
 
     write_or_compare(PROJECT_ROOT / "docs" / "module-map.md", module_map(), "kit module docs", check=check)

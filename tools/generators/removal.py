@@ -4,12 +4,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.cli.generators.changes import Changes, is_kept, remove_empty
-from app.cli.generators.packages import package_folder
-from app.cli.generators.project import Record, carried_out, document_paths, is_kept_by_git, module_named
-from app.cli.generators.revisions import removable_revisions
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import Module, present_modules
+from tools.generators.changes import Changes, is_kept, remove_empty
+from tools.generators.packages import package_folder
+from tools.generators.project import Record, carried_out, document_paths, is_kept_by_git, module_named
+from tools.generators.revisions import removable_revisions
 
 
 def factories_of(name: str) -> list[Path]:

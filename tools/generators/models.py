@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.cli.generators import source
-from app.cli.generators.changes import Changes
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.fields import FieldSpec, read_fields
-from app.cli.generators.modules import with_dependency
-from app.cli.generators.names import Names, model_names
-from app.cli.generators.project import carried_out, module_named
-from app.cli.generators.revisions import check_timeline, write_revision
 from app.core.configs import PROJECT_ROOT, get_settings
 from app.core.migrations.timelines import SHARED
 from app.core.modules import Module, installed_modules
+from tools.generators import source
+from tools.generators.changes import Changes
+from tools.generators.errors import GeneratorError
+from tools.generators.fields import FieldSpec, read_fields
+from tools.generators.modules import with_dependency
+from tools.generators.names import Names, model_names
+from tools.generators.project import carried_out, module_named
+from tools.generators.revisions import check_timeline, write_revision
 
 LAYERS = ("exceptions", "models", "repositories", "schemas", "services", "deps", "policies", "routes")
 _ROUTER = "router_v1 = APIRouter()"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.kinds import KINDS, Kind
+from tools.generators.errors import GeneratorError
+from tools.generators.kinds import KINDS, Kind
 
 FLAGS = ("unique", "index", "nullable")
 MAX_LENGTH = 2000

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.generators import source
-from app.cli.generators.changes import Changes
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.fields import read_fields
-from app.cli.generators.models import plan_model
-from app.cli.generators.modules import plan_module, with_dependency
-from app.cli.generators.names import model_names
-from app.cli.generators.packages import plan_package
 from app.core.configs import PROJECT_ROOT
+from tools.generators import source
+from tools.generators.changes import Changes
+from tools.generators.errors import GeneratorError
+from tools.generators.fields import read_fields
+from tools.generators.models import plan_model
+from tools.generators.modules import plan_module, with_dependency
+from tools.generators.names import model_names
+from tools.generators.packages import plan_package
 
 
 class TestModuleName:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.generators.commands import DryRun, Force, generating, say_next, show
+from tools.generators.commands import DryRun, Force, generating, say_next, show
 
 app = typer.Typer(help="Make models, with every layer above them.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def new(
     "decimal(10,4)" give a size.
     """
     with generating():
-        from app.cli.generators.models import make_model, plan_model
+        from tools.generators.models import make_model, plan_model
 
         plan = plan_model(module, name, fields, plural=plural, force=force)
         revisions = [] if dry_run else make_model(plan)

@@ -73,7 +73,8 @@ async def count(event):
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A `kit` command in a copy of the application, with auth and two modules that break every rule."""
-    shutil.copytree(PROJECT_ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("app", "tools"):
+        shutil.copytree(PROJECT_ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for module in present_modules(tmp_path):
         if module.short_name != "auth":
             shutil.rmtree(module.path)

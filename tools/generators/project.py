@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.cli.generators.changes import Changes
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.source import check_tools, tidy
 from app.core.configs import PROJECT_ROOT, get_settings
 from app.core.modules import Module, present_modules
+from tools.generators.changes import Changes
+from tools.generators.errors import GeneratorError
+from tools.generators.source import check_tools, tidy
 
 DOCUMENTS = {"openapi.json": ("openapi",), "module-map.md": ("module", "docs")}
 """What is written from the code, and by which command."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app.cli.generators.errors import GeneratorError
+from tools.generators.errors import GeneratorError
 
 TEMPLATES = Path(__file__).parent / "templates"
 

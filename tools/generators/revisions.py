@@ -5,8 +5,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.project import is_in_git, kit
+from tools.generators.errors import GeneratorError
+from tools.generators.project import is_in_git, kit
 
 if TYPE_CHECKING:
     from app.core.migrations.migrate import Migrations

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from app.cli.generators import source
-from app.cli.generators.changes import Changes
-from app.cli.generators.errors import GeneratorError
-from app.cli.generators.names import check_module_name, table_clash
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
 from app.core.modules.external import TAKEN
+from tools.generators import source
+from tools.generators.changes import Changes
+from tools.generators.errors import GeneratorError
+from tools.generators.names import check_module_name, table_clash
 
 FOLDER = "packages"
 

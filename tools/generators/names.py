@@ -7,7 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from app.cli.generators.errors import GeneratorError
+from tools.generators.errors import GeneratorError
 
 MAX_LENGTH = 30
 """Of a module's and a model's name; PostgreSQL takes 63 characters for both with a column behind them."""

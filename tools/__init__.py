@@ -1,0 +1,1 @@
+"""Tools for developers: commands of `kit` and checks that the production image leaves out."""
