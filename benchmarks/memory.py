@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from app.core.api.limiter_windows import windows
+from app.core.api.sliding_windows import windows_of
 from app.core.services.cache import CacheService, MemoryStore
 
 
@@ -36,12 +36,11 @@ async def fill(keys: int, add: Callable[[int], Awaitable[None]]) -> dict[str, fl
 
 async def main(keys: int) -> None:
     """Fill the limiter's windows and the cache."""
-    limit = windows(5, 60_000)
+    limit = windows_of(5, 60_000)
     cache = CacheService(MemoryStore(max_items=10_000))
 
     async def call(number: int) -> None:
-        item = limit.wrap_item(f"auth.login:5/60000:10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-        limit.get(item).put_decision(item)
+        limit.count(f"auth.login:5/60000:10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
 
     async def keep(number: int) -> None:
         await cache.set(f"users:{number}", {"id": number, "username": f"user{number}"}, ttl=60)

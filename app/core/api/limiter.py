@@ -1,30 +1,31 @@
 """Limits on how often one client may call."""
 
+import math
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import takewhile
 from typing import Any, TypeAlias
 
 from fastapi.requests import HTTPConnection
-from fastapi_limiter.depends import RateLimiter
-from pyrate_limiter import Limiter
 from starlette.types import Scope
 
-from app.core.api.limit_fields import CountedLimit, counted_limits, whole_seconds
-from app.core.api.limiter_stores import Stores
-from app.core.api.limiter_windows import Verdict, windows
 from app.core.api.routes import ListedRoute, route_of
+from app.core.api.sliding_windows import FallbackCounter, SlidingWindows, Verdict, windows_of
 from app.core.configs import get_settings
 from app.core.deps import configured
 from app.core.exceptions import RateLimitedError
 from app.core.identity import client_address, client_identity, is_identifying
 
 Identify: TypeAlias = Callable[[Any], Awaitable[str]]
-"""Tells who a Request, a WebSocket, or either (an HTTPConnection) is from."""
+"""Identifies the client of a Request, a WebSocket, or either (an HTTPConnection)."""
 
-_stores = Stores()
+_COUNTED = "kit.counted_limits"
+"""Where the scope keeps what this request was counted against, by key."""
+
+_counter = FallbackCounter()
 
 
-class ConfigurableRateLimiter(RateLimiter):
+class ConfigurableRateLimiter:
     """At most `times` calls in any `seconds` for each client; the next one is a RateLimitedError.
 
     A dependency of a route or a router; of a websocket it limits how often one may connect:
@@ -43,53 +44,40 @@ class ConfigurableRateLimiter(RateLimiter):
         if times < 1 or seconds < 0.001:
             raise ValueError("a limit allows at least one call, in at least a millisecond")
         self.name = name
-        self._windows = windows(times, round(seconds * 1000))
-        super().__init__(Limiter(self._windows), identifier=key)
+        self.key = key
+        self._windows = windows_of(times, round(seconds * 1000))
 
-    async def __call__(self, connection: HTTPConnection) -> None:  # type: ignore[override]  # a websocket is limited too
-        settings = configured(connection, get_settings)
-        if not settings.RATE_LIMITER_ENABLED:
+    async def __call__(self, connection: HTTPConnection) -> None:
+        if not configured(connection, get_settings).RATE_LIMITER_ENABLED:
             return
-        key = await self._key(connection)
+        key = await self._key_of(connection)
         # A router and one of its routes may have the same limit: a request counts once.
-        counted = counted_limits(connection.scope)
+        counted = connection.scope.setdefault(_COUNTED, {})
         if key in counted:
             return
         counted[key] = None
-        verdict = await _stores.decide(self._windows, key)
-        counted[key] = self._counted(connection, verdict)
+        verdict = await _counter.count(self._windows, key)
+        counted[key] = (self._label(connection), self._windows, verdict)
         _refuse_beyond(verdict)
 
     def __str__(self) -> str:
-        rate = self._windows.rate
-        return f"{rate.limit} in {rate.interval / 1000:g} s"
+        return f"{self._windows.times} in {self._windows.interval_ms / 1000:g} s"
 
     async def count(self, connection: HTTPConnection) -> None:
         """Count one more call on an open connection: a message of a websocket."""
-        settings = configured(connection, get_settings)
-        if settings.RATE_LIMITER_ENABLED:
-            key = await self._key(connection, "messages")
-            _refuse_beyond(await _stores.decide(self._windows, key))
+        if configured(connection, get_settings).RATE_LIMITER_ENABLED:
+            _refuse_beyond(await _counter.count(self._windows, await self._key_of(connection, "messages")))
 
-    async def _key(self, connection: HTTPConnection, *kind: str) -> str:
-        rate = self._windows.rate
-        scope = self.name or _qualified_name(connection.scope["endpoint"])
-        identity = await self.identifier(connection)
-        return ":".join((scope, *kind, f"{rate.limit}/{rate.interval}", identity))
+    async def _key_of(self, connection: HTTPConnection, *kind: str) -> str:
+        named = _named(connection)
+        counts_for = self.name or f"{named.__module__}.{named.__qualname__}"
+        rate = f"{self._windows.times}/{self._windows.interval_ms}"
+        return ":".join((counts_for, *kind, rate, await self.key(connection)))
 
-    def _counted(self, connection: HTTPConnection, verdict: Verdict) -> CountedLimit:
-        rate = self._windows.rate
-        label = self.name or _name(connection.scope["endpoint"])
-        printable = "".join(letter for letter in label if letter.isascii() and (letter.isalnum() or letter in "_.:/-"))
-        return CountedLimit(printable or "limit", rate.limit, whole_seconds(rate.interval), verdict)
-
-
-def limits_by_address(scope: Scope) -> Iterator[ConfigurableRateLimiter]:
-    """The limits of the route a request took that need no more than its address."""
-    route = route_of(scope)
-    for limit in early_limits(route) if route else ():
-        if limit.identifier in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
-            yield limit
+    def _label(self, connection: HTTPConnection) -> str:
+        """The name as a header field may show it."""
+        name = self.name or _named(connection).__name__
+        return re.sub(r"[^A-Za-z0-9_.:/-]", "", name) or "limit"
 
 
 def early_limits(route: ListedRoute) -> Iterator[ConfigurableRateLimiter]:
@@ -99,14 +87,43 @@ def early_limits(route: ListedRoute) -> Iterator[ConfigurableRateLimiter]:
             yield call
 
 
+def limits_by_address(scope: Scope) -> Iterator[ConfigurableRateLimiter]:
+    """The limits of the route a request took that need no more than its address."""
+    route = route_of(scope)
+    for limit in early_limits(route) if route else ():
+        if limit.key in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
+            yield limit
+
+
+def limit_fields(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """`RateLimit-Policy` and `RateLimit` of the answer, where something was counted.
+
+    As in draft-ietf-httpapi-ratelimit-headers-11.
+    """
+    counted: list[tuple[str, SlidingWindows, Verdict]] = [one for one in scope.get(_COUNTED, {}).values() if one]
+    policies, states, seen = [], [], set[str]()
+    for number, (label, windows, verdict) in enumerate(counted, 1):
+        # A policy is known by its name alone, and a router and a route may both limit one function.
+        name = f"{label}-{number}" if label in seen else label
+        seen.add(name)
+        policies.append(f'"{name}";q={windows.times};w={_whole_seconds(windows.interval_ms)}')
+        states.append(f'"{name}";r={verdict.remaining};t={_whole_seconds(verdict.reset_ms)}')
+    if not policies:
+        return []
+    return [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(states).encode())]
+
+
 def _refuse_beyond(verdict: Verdict) -> None:
     if not verdict.allowed:
-        raise RateLimitedError(retry_after=whole_seconds(verdict.reset_ms))
+        raise RateLimitedError(retry_after=_whole_seconds(verdict.reset_ms))
 
 
-def _name(endpoint: Any) -> str:
-    return str(getattr(endpoint, "__name__", type(endpoint).__name__))
+def _whole_seconds(milliseconds: int) -> int:
+    """Rounded up: whoever waits that long is let in."""
+    return max(1, math.ceil(milliseconds / 1000))
 
 
-def _qualified_name(endpoint: Any) -> str:
-    return f"{endpoint.__module__}.{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"
+def _named(connection: HTTPConnection) -> Any:
+    """The endpoint, or its class where it is an object without a name."""
+    endpoint = connection.scope["endpoint"]
+    return endpoint if hasattr(endpoint, "__qualname__") else type(endpoint)

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.api.errors import EXC_INFO, remember
-from app.core.api.limit_fields import limit_fields
+from app.core.api.limiter import limit_fields
 from app.core.api.problems import PROBLEM_CODE
 from app.core.api.routes import RouteTable
 from app.core.db.base import utcnow

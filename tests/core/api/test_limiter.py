@@ -10,15 +10,13 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
-from pyrate_limiter import Rate
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.core.api import ConfigurableRateLimiter
-from app.core.api.limiter_stores import REDIS_PAUSE, Stores
-from app.core.api.limiter_windows import SlidingWindow, Windows, windows
 from app.core.api.route_checks import misplaced_limits, warn_about_routes
+from app.core.api.sliding_windows import REDIS_PAUSE, FallbackCounter, SlidingWindows, windows_of
 from app.core.identity import client_address, identifies_caller
 from app.core.runtime import connect_redis, runtime
 from tests.core.api.conftest import Serve, make_app
@@ -142,24 +140,16 @@ class TestClients:
 
 class TestWindows:
     def test_memory_is_bounded(self) -> None:
-        limit = Windows(Rate(1, 60_000), max_keys=10)
+        limit = SlidingWindows(1, 60_000, max_keys=10)
         for number in range(1000):
-            limit.get(limit.wrap_item(f"client-{number}"))
+            limit.count(f"client-{number}")
         assert len(limit) == 10
 
     def test_idle_windows_are_dropped(self) -> None:
-        limit = Windows(Rate(1, 1000))
-        item = limit.wrap_item("idle")
-        limit.get(item)
-        later = limit.wrap_item("busy")
-        later.timestamp = item.timestamp + 1001
-        limit.get(later)
+        limit = SlidingWindows(1, 1000)
+        limit.count("idle", 5000)
+        limit.count("busy", 6001)
         assert len(limit) == 1
-
-    def test_what_can_never_fit_is_refused_without_a_wait(self) -> None:
-        rate = Rate(2, 1000)
-        state, decision = SlidingWindow().step([rate], (), 0, 3)
-        assert (state, decision.allowed, decision.retry_after_ms) == ((), False, None)
 
 
 @pytest.fixture
@@ -186,21 +176,20 @@ class TestRedis:
         assert 0 < await redis.pttl(keys[0]) <= 30_000
 
     async def test_while_it_answers_only_its_clock_counts(self, redis: Redis) -> None:
-        limit, key = windows(1, 60_000), str(uuid4())
-        assert limit.admit(limit.wrap_item(key)).allowed
-        decisions = [await Stores().decide(limit, key) for _ in range(2)]
+        limit, key = windows_of(1, 60_000), str(uuid4())
+        assert limit.count(key).allowed
+        decisions = [await FallbackCounter().count(limit, key) for _ in range(2)]
         assert [decision.allowed for decision in decisions] == [True, False]
 
     async def test_two_processes_share_them(self, redis: Redis) -> None:
         name = str(uuid4())
-        rate = Rate(3, 60_000)
-        one, other = Windows(rate), Windows(rate)
+        one, other = SlidingWindows(3, 60_000), SlidingWindows(3, 60_000)
         settings = runtime().settings
         # patient, unlike the service's own: this is about the window, not about time-outs
         patient = Redis.from_url(str(settings.redis_url), socket_timeout=10)
-        item, prefix = one.wrap_item(name), str(settings.REDIS_KEY_PREFIX)
+        key = f"{settings.REDIS_KEY_PREFIX}{name}"
         decisions = await asyncio.gather(
-            *(limit.admit_shared(item, patient, prefix) for limit in (one, other) for _ in range(30))
+            *(limit.count_shared(key, patient) for limit in (one, other) for _ in range(30))
         )
         await patient.aclose()
         assert sum(decision.allowed for decision in decisions) == 3
@@ -227,9 +216,9 @@ class TestRedisAway:
         assert await statuses(http, "/t/x", 5) == [200, 200, 200, 429, 429]
 
     async def test_it_is_said_once(self, dead_redis: None) -> None:
-        stores = Stores()
+        counter = FallbackCounter()
         with captured_log() as lines:
-            await asyncio.gather(*(stores.decide(windows(1, 60_000), str(uuid4())) for _ in range(9)))
+            await asyncio.gather(*(counter.count(windows_of(1, 60_000), str(uuid4())) for _ in range(9)))
         assert [line["event"] for line in lines.all()] == ["limits are counted per process: Redis does not answer"]
 
     async def test_one_that_accepts_and_never_answers_costs_a_quarter_of_a_second_once(
@@ -245,10 +234,10 @@ class TestRedisAway:
 
         server = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        stores, key = Stores(), str(uuid4())
+        counter, key = FallbackCounter(), str(uuid4())
 
         async def allowed() -> bool:
-            return (await stores.decide(windows(3, 60_000), key)).allowed
+            return (await counter.count(windows_of(3, 60_000), key)).allowed
 
         async with connect_redis(f"redis://{host}:{port}/0", 0.2) as silent:
             runtime().redis = silent
@@ -271,10 +260,10 @@ class TestRedisAway:
 
         server = await asyncio.start_server(refuse, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        stores = Stores()
+        counter = FallbackCounter()
 
         async def ask() -> None:
-            await stores.decide(windows(1, 60_000), str(uuid4()))
+            await counter.count(windows_of(1, 60_000), str(uuid4()))
 
         async with connect_redis(f"redis://{host}:{port}/0", 0.2) as broken:
             runtime().redis = broken
@@ -295,25 +284,25 @@ class TestRedisAway:
         assert await statuses(http, "/t/x", 2) == [200, 429]
 
     async def test_calls_counted_here_while_one_finds_it_back_count_on(self, redis: Redis) -> None:
-        stores, limit, key = Stores(), windows(3, round(REDIS_PAUSE * 1000)), str(uuid4())
+        counter, limit, key = FallbackCounter(), windows_of(3, round(REDIS_PAUSE * 1000)), str(uuid4())
         runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
-        await stores.decide(limit, key)
+        await counter.count(limit, key)
         await asyncio.sleep(REDIS_PAUSE)  # away for longer than the window
         runtime().redis = redis
-        decisions = await asyncio.gather(*(stores.decide(limit, key) for _ in range(20)))
+        decisions = await asyncio.gather(*(counter.count(limit, key) for _ in range(20)))
         assert [decision.allowed for decision in decisions].count(True) == 3
 
     async def test_it_is_used_again_when_it_is_back(self, serve: Serve, redis: Redis) -> None:
-        stores = Stores()
-        limit = windows(1, 60_000)
+        counter = FallbackCounter()
+        limit = windows_of(1, 60_000)
         with captured_log() as lines:
             runtime().redis = Redis(port=1, retry=Retry(NoBackoff(), 0))
-            await stores.decide(limit, str(uuid4()))
+            await counter.count(limit, str(uuid4()))
             runtime().redis = redis
             deadline = time.monotonic() + REDIS_PAUSE + 5
             while not lines.all("limits are shared through Redis again"):
                 assert time.monotonic() < deadline
-                await stores.decide(limit, str(uuid4()))
+                await counter.count(limit, str(uuid4()))
                 await asyncio.sleep(0.05)
 
 
