@@ -25,10 +25,18 @@ class PendingWork:
         self._work.append(work)
 
     async def finish(self) -> None:
-        """Do everything; raises what fails. What comes up later is not this request's any more."""
+        """Do all of it, then raise the first failure; work that comes up later is not this request's any more."""
         self.finished = True
+        failure: Exception | None = None
         for work in self._work:
-            await work()
+            try:
+                await work()
+            except Exception as exc:
+                if failure:
+                    logger.error("pending work of a request or job failed", exc_info=exc)
+                failure = failure or exc
+        if failure:
+            raise failure
 
 
 @contextmanager

@@ -162,6 +162,22 @@ class TestPendingWork:
             assert current_pending() is None
         assert done == [0, 1, 2]
 
+    async def test_one_that_fails_keeps_no_other_from_being_done(self) -> None:
+        done: list[int] = []
+
+        async def work(number: int) -> None:
+            if number:
+                raise LookupError(number)
+            done.append(number)
+
+        with pending_work() as pending, captured_log() as lines:
+            for number in (1, 0, 2, 0):
+                pending.add(partial(work, number))
+            with pytest.raises(LookupError, match="1"):
+                await pending.finish()
+        assert done == [0, 0]
+        assert "LookupError: 2" in lines.one("pending work of a request or job failed")["exception"]
+
     async def test_idle_waits_for_what_the_background_does(self) -> None:
         background, done = Background(), asyncio.Event()
 
