@@ -30,9 +30,8 @@ from app.core.db.jobs import Job
 from app.core.db.session import Database, on_commit
 from app.core.runtime import Runtime, open_runtime
 from app.core.services.log import configure_logging
-from app.core.services.queue.outcomes import handed_back
 from app.core.services.queue.registry import tasks
-from app.core.services.queue.store import JobStore, new_job
+from app.core.services.queue.store import JobStore, handed_back, new_job
 from benchmarks.jobs_tasks import Measured, Nothing, Stamp, Tally
 from benchmarks.memory import resident_mib
 

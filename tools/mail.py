@@ -88,7 +88,7 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
     from pydantic import ValidationError
     from pydantic.errors import PydanticInvalidForJsonSchema
 
-    from app.core.services.queue.registry import describe_faults
+    from app.core.services.failures import describe_faults
 
     given = _read(data)
     fields = [field.alias or key for key, field in kind._parameters().model_fields.items()]

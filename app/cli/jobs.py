@@ -35,7 +35,7 @@ def list_jobs(
     statuses = _statuses(status or [])
 
     async def read(opened: "Runtime") -> "Sequence[Job]":
-        from app.core.services.queue.administration import find_jobs
+        from app.core.services.queue.store import find_jobs
 
         async with opened.database.session_scope(read_only=True) as db:
             return await find_jobs(db=db, statuses=statuses, task=task, limit=limit)
@@ -84,7 +84,8 @@ def retry(
         fail("Name the jobs by id, or give --all-dead, with --task if wished.")
 
     async def work(opened: "Runtime") -> "tuple[list[int], dict[int, JobStatus], bool]":
-        from app.core.services.queue.administration import retry_dead_jobs, retry_jobs, statuses_of, wake_workers
+        from app.core.services.queue.broker import wake_workers
+        from app.core.services.queue.store import retry_dead_jobs, retry_jobs, statuses_of
 
         async with opened.database.session_scope() as db:
             states = await statuses_of(db=db, ids=ids or [])
@@ -104,7 +105,7 @@ def cancel(ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=
     """Cancel jobs that have not started."""
 
     async def work(opened: "Runtime") -> "tuple[list[int], dict[int, JobStatus]]":
-        from app.core.services.queue.administration import statuses_of
+        from app.core.services.queue.store import statuses_of
 
         async with opened.database.session_scope() as db:
             states = await statuses_of(db=db, ids=ids)
@@ -125,7 +126,7 @@ def purge(
 
     async def work(opened: "Runtime") -> "dict[JobStatus, int]":
         from app.core.db.base import utcnow
-        from app.core.services.queue.administration import purge_jobs
+        from app.core.services.queue.store import purge_jobs
 
         async with opened.database.session_scope() as db:
             return await purge_jobs(db=db, before=utcnow() - age, dead=dead)

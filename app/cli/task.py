@@ -47,8 +47,8 @@ def run(
         return await opened.queue.push(found.cls, given)
 
     async def run_here(_: "Runtime") -> Any:
+        from app.core.services.failures import describe
         from app.core.services.log.context import correlation, new_id
-        from app.core.services.queue.errors import describe
         from app.core.services.queue.execution import run_task
 
         with correlation(new_id(), new_id()):

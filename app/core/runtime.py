@@ -28,10 +28,9 @@ from app.core.services.mail import CaptureMailService, MailServiceInterface, Sen
 from app.core.services.mail.interface import current_mail
 from app.core.services.providers import provided
 from app.core.services.queue import Clock, JobRunner, JobWaker, QueueService, QueueServiceInterface, make_broker
-from app.core.services.queue.broker import current_broker
+from app.core.services.queue.broker import current_broker, current_waker
 from app.core.services.queue.interface import current_queue
 from app.core.services.queue.runner import current_runner
-from app.core.services.queue.waker import current_waker
 
 DATABASE_SECONDS = 2.0
 """Seconds a start waits for the prefix of the Redis keys, which is in the database."""

@@ -20,7 +20,7 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.migrations.env import sync_url
 from app.core.migrations.migrate import Migrations
 from app.core.runtime import runtime
-from app.core.services.queue.administration import retry_dead_jobs
+from app.core.services.queue.store import retry_dead_jobs
 from tests.conftest import backend
 from tests.utils import PASSWORD, CapturedMail, freeze
 

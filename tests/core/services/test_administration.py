@@ -12,14 +12,14 @@ from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.runtime import Runtime
 from app.core.services.queue import PermanentFailure, make_broker
-from app.core.services.queue.administration import (
+from app.core.services.queue.broker import wake_workers
+from app.core.services.queue.store import (
     erase_jobs,
     find_jobs,
     purge_jobs,
     retry_dead_jobs,
     retry_jobs,
     statuses_of,
-    wake_workers,
 )
 from tests.core.services.stage import Say, Stage
 

@@ -13,9 +13,7 @@ from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
-from app.core.services.queue.administration import retry_jobs
-from app.core.services.queue.outcomes import completed, dead, failed, handed_back
-from app.core.services.queue.store import JobStore
+from app.core.services.queue.store import JobStore, completed, dead, failed, handed_back, retry_jobs
 from tests.core.services.conftest import listening
 from tests.core.services.stage import Play
 from tests.utils import freeze

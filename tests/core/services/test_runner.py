@@ -16,8 +16,8 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import JobRunner
-from app.core.services.queue.outcomes import OutcomeWriter, completed
-from app.core.services.queue.store import JobStore
+from app.core.services.queue.runner import OutcomeWriter
+from app.core.services.queue.store import JobStore, completed
 from tests.core.services.conftest import change, listening, make_runner, running, until
 from tests.core.services.stage import Play, Say, Stage
 

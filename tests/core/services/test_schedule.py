@@ -15,8 +15,8 @@ from app.core.db.session import Database
 from app.core.exceptions import ConfigError
 from app.core.runtime import Runtime
 from app.core.services.queue import BaseTask, Clock, Cron, Every, PurgeJobs
+from app.core.services.queue.interface import Schedule
 from app.core.services.queue.registry import RegisteredTask, TaskRegistry, tasks
-from app.core.services.queue.ticks import Schedule
 from tests.core.services.conftest import until
 from tests.core.services.stage import Hurry, Say, Stage, Tick
 from tests.utils import freeze

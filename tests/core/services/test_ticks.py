@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from app.core.services.queue import Cron, Every
-from app.core.services.queue.ticks import Schedule
+from app.core.services.queue.interface import Schedule
 
 
 def ticks(schedule: Schedule, start: str, end: str) -> list[datetime]:

@@ -16,11 +16,11 @@ from app.core.services.events.in_process import deliver
 from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
 from app.core.services.events.registry import Listener, listeners, path_of
 from app.core.services.events.tasks import Listen
+from app.core.services.failures import describe
 from app.core.services.log import logger
-from app.core.services.queue.errors import describe
+from app.core.services.queue.broker import JobWaker
 from app.core.services.queue.registry import tasks
 from app.core.services.queue.store import new_job
-from app.core.services.queue.waker import JobWaker
 
 _MAX_PAUSE_SECONDS = 5.0
 

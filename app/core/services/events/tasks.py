@@ -7,8 +7,7 @@ from uuid import UUID
 from app.core.db.jobs import LISTEN_TASK
 from app.core.services.events.interface import ListenedEvent
 from app.core.services.events.registry import listeners
-from app.core.services.queue.context import current_job
-from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.interface import BaseTask, current_job
 from app.core.services.queue.registry import queued
 
 

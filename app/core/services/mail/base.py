@@ -8,8 +8,7 @@ from uuid import uuid4
 from app.core.services.mail.envelope import EmailCopy, EmailData, parse_mailbox
 from app.core.services.mail.interface import BaseTemplate, MailServiceInterface, current_mail
 from app.core.services.mail.message import OutgoingMail, Sender, compose
-from app.core.services.queue.context import PermanentFailure
-from app.core.services.queue.interface import BaseTask, QueueServiceInterface
+from app.core.services.queue.interface import BaseTask, PermanentFailure, QueueServiceInterface
 from app.core.services.queue.registry import queued
 
 MAX_STORED_BYTES = 50 * 1024 * 1024

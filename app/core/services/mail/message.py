@@ -17,7 +17,7 @@ from app.core.db.base import utcnow
 from app.core.services.mail.envelope import EmailCopy, EmailData, one_line, parse_mailbox
 from app.core.services.mail.interface import BaseTemplate
 from app.core.services.mail.text import html_to_text
-from app.core.services.queue.context import current_job
+from app.core.services.queue.interface import current_job
 
 # Lines up to the limit of RFC 5322 stay whole: a folded link is a broken link.
 POLICY = email.policy.SMTP.clone(max_line_length=998)

@@ -8,8 +8,7 @@ from app.core.services.log import logger
 from app.core.services.mail.base import MailServiceBase
 from app.core.services.mail.connections import MailServerError, SMTPConnections, SMTPServer
 from app.core.services.mail.message import OutgoingMail, Sender
-from app.core.services.queue.context import PermanentFailure
-from app.core.services.queue.interface import QueueServiceInterface
+from app.core.services.queue.interface import PermanentFailure, QueueServiceInterface
 
 # RFC 4954, and 503, with which some answer MAIL before AUTH: the next try may find other settings.
 _ABOUT_THE_LOG_IN = frozenset({503, 530, 534, 535, 538})

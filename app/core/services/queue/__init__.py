@@ -1,24 +1,25 @@
 """Queue: tasks stored with the transaction that pushes them, run after it has committed."""
 
-from app.core.services.queue.administration import erase_jobs
-from app.core.services.queue.broker import make_broker
-from app.core.services.queue.context import PermanentFailure, RunningJob, current_job
+from app.core.services.queue.broker import JobWaker, make_broker
 from app.core.services.queue.injection import call_with_dependencies, outside_requests
 from app.core.services.queue.interface import (
     BaseTask,
+    Cron,
+    Every,
     JobCancelled,
     JobFailed,
     JobNotFound,
     JobNotReady,
+    PermanentFailure,
     QueueServiceInterface,
+    RunningJob,
+    current_job,
 )
 from app.core.services.queue.registry import TaskDataError, TaskResultError, queued
 from app.core.services.queue.runner import JobRunner
-from app.core.services.queue.schedule import Clock, JobScheduler
+from app.core.services.queue.schedule import Clock, JobScheduler, PurgeJobs
 from app.core.services.queue.service import QueueService
-from app.core.services.queue.tasks import PurgeJobs
-from app.core.services.queue.ticks import Cron, Every
-from app.core.services.queue.waker import JobWaker
+from app.core.services.queue.store import erase_jobs
 
 __all__ = [
     "BaseTask",

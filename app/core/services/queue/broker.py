@@ -1,4 +1,4 @@
-"""The taskiq broker: carries wake-ups with row ids, and the work that may be lost."""
+"""The taskiq broker and the waker: wake-ups with row ids after a commit, and work that may be lost."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -10,33 +10,43 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from taskiq import AsyncBroker, BrokerMessage, InMemoryBroker
+from taskiq.exceptions import SendTaskError, TaskiqError
+from taskiq.kicker import AsyncKicker
 from taskiq_redis import ListQueueBroker
 
 from app.core.configs import AppConfig
 from app.core.db.installation import KeyPrefix
+from app.core.db.jobs import Job
 from app.core.process import Slot
+from app.core.services.background import Background
+from app.core.services.failures import Outage
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
 from app.core.services.queue.execution import run_task
 from app.core.services.queue.registry import tasks
-from app.core.services.queue.runner import current_runner
+from app.core.services.queue.runner import JobRunner, current_runner
 
 WAKE_TASK = "jobs.wake"
 RUN_ONCE_TASK = "tasks.run_once"
+MAX_IDS = 100
+"""Per message. A worker that is woken looks for everything that is due."""
 
 _LISTEN_SECONDS = 5
 _PUBLISH_SECONDS = 2.0
-_MAX_PAUSE_SECONDS = 10.0
+_WAKE_SECONDS = 2.0
 
 
 class RowIdBroker(ListQueueBroker):
-    """taskiq's list broker, outliving a Redis that goes away: the original ends its worker then.
+    """taskiq's list broker, made to survive a Redis outage: the original ends its worker then.
 
     It does not acknowledge. Nothing is lost by that: the rows are in the database.
     """
 
     def __init__(self, url: str, prefix: KeyPrefix) -> None:
         self._prefix = prefix
+        self._outage = Outage(
+            "Redis unavailable: polling the jobs table", "Redis is available again", first=0.5, longest=10.0
+        )
         super().__init__(
             url,
             max_connection_pool_size=2,
@@ -68,25 +78,21 @@ class RowIdBroker(ListQueueBroker):
         await self._publishing.disconnect()
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Messages as they come; Redis being away is logged once and waited out."""
-        pause = 0.0
+        """Yield messages; a Redis outage is logged once and waited out."""
         while True:
             try:
                 async with Redis(connection_pool=self.connection_pool) as redis:
                     message: Any = await redis.brpop([await self._list()], timeout=_LISTEN_SECONDS)
             except (RedisError, OSError) as exc:
-                if not pause:
-                    logger.error("Redis cannot be reached: jobs are found by looking", error=type(exc).__name__)
-                pause = min(pause * 2 or 0.5, _MAX_PAUSE_SECONDS)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(self._outage.failed(exc))
                 continue
-            pause = 0.0
+            self._outage.over()
             if message is not None:
                 yield message[1]
 
 
 def make_broker(settings: AppConfig, prefix: KeyPrefix) -> AsyncBroker:
-    """The broker the settings ask for; nothing is connected yet."""
+    """Make the broker the settings ask for; nothing is connected yet."""
     broker: AsyncBroker
     if settings.redis_url is None:
         broker = InMemoryBroker(await_inplace=True)  # so that closing waits for what was handed over
@@ -98,7 +104,7 @@ def make_broker(settings: AppConfig, prefix: KeyPrefix) -> AsyncBroker:
 
 
 async def wake(ids: list[int]) -> None:
-    """These rows are due; the runner of this process looks for all that are."""
+    """Wake the runner of this process: these rows are due, and it looks for all that are."""
     logger.debug("woken for jobs", ids=ids)
     current_runner().wake()
 
@@ -114,5 +120,66 @@ async def run_once(
             logger.exception("a task that is not durable failed", task=task)
 
 
+async def wake_workers(broker: AsyncBroker, ids: list[int]) -> bool:
+    """Tell workers that these jobs are due; False where they cannot be told, which costs time and no job."""
+    try:
+        async with asyncio.timeout(_WAKE_SECONDS):
+            await _publish(broker, ids)
+    except (TaskiqError, OSError):  # TimeoutError is an OSError
+        return False
+    return True
+
+
+class JobWaker:
+    """Wakes the runner of this process, or a worker through the broker if jobs run elsewhere.
+
+    Called inside a commit, so it only sets a signal or starts a task. A lost wake-up costs time, no job.
+    """
+
+    def __init__(self, runner: JobRunner, broker: AsyncBroker | None, background: Background) -> None:
+        self._runner = runner
+        self._broker = broker
+        self._background = background
+        self._ids: list[int] = []
+        self._publishing = False
+        self._outage = Outage("no worker could be woken: they poll the jobs table", "workers can be woken again")
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this process runs the jobs."""
+        return self._runner.running
+
+    def __call__(self, job: Job) -> None:
+        """Wake whoever runs jobs: `job` has been committed."""
+        if self.runs_here:
+            self._runner.wake()
+        elif self._broker is not None:
+            self._ids.append(job.id)
+            if not self._publishing:
+                self._publishing = True
+                self._background.spawn(self._publish_all(self._broker), "no worker could be woken")
+
+    async def _publish_all(self, broker: AsyncBroker) -> None:
+        """Publish one message at a time: what is committed meanwhile shares the next one."""
+        try:
+            while self._ids:
+                ids, self._ids = self._ids[:MAX_IDS], []
+                try:
+                    await _publish(broker, ids)
+                except SendTaskError as exc:
+                    self._outage.failed(exc.__cause__ or exc)
+                else:
+                    self._outage.over()
+        finally:
+            self._publishing = False
+
+
+async def _publish(broker: AsyncBroker, ids: list[int]) -> None:
+    kicker: AsyncKicker[..., None] = AsyncKicker(WAKE_TASK, broker, labels={})
+    await kicker.kiq(ids)
+
+
 current_broker = Slot[AsyncBroker]()
 """The broker of this process."""
+current_waker = Slot[JobWaker]()
+"""The waker of this process."""

@@ -1,7 +1,6 @@
-"""Running one claimed job, from its data to its outcome."""
+"""Run one claimed job, from its data to its outcome."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -12,13 +11,12 @@ from app.core.db.base import utcnow
 from app.core.db.engines import statements_may_take
 from app.core.db.jobs import Job, JobStatus
 from app.core.services.background import pending_work
+from app.core.services.failures import describe, jittered
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
-from app.core.services.queue.context import PermanentFailure, RunningJob, enter_job
-from app.core.services.queue.errors import describe
-from app.core.services.queue.interface import BaseTask
-from app.core.services.queue.outcomes import Outcome, completed, dead, failed, postponed
+from app.core.services.queue.interface import BaseTask, PermanentFailure, RunningJob, enter_job
 from app.core.services.queue.registry import RegisteredTask, tasks
+from app.core.services.queue.store import Outcome, completed, dead, failed, postponed
 
 MAX_BACKOFF_SECONDS = 3600.0
 MAX_POSTPONED = 24
@@ -26,17 +24,14 @@ MAX_POSTPONED = 24
 
 Write = Callable[[Outcome], Awaitable[bool]]
 
-_random = random.SystemRandom()
-
 
 def backoff(task: type[BaseTask], attempts: int) -> timedelta:
-    """How long to wait after `attempts` tries: doubled each time, at most an hour, spread by a quarter either way."""
-    seconds = min(task.backoff * 2 ** min(attempts - 1, 30), MAX_BACKOFF_SECONDS)
-    return timedelta(seconds=seconds * _random.uniform(0.75, 1.25))
+    """Return the delay after `attempts` tries: doubled each time, at most an hour, with jitter."""
+    return timedelta(seconds=jittered(min(task.backoff * 2 ** min(attempts - 1, 30), MAX_BACKOFF_SECONDS)))
 
 
 async def run_task(task: RegisteredTask, arguments: dict[str, Any]) -> Any:
-    """Run `task` once, for at most its `timeout`; what it returned, as JSON."""
+    """Run `task` once, for at most its `timeout`; return its result as JSON."""
     try:
         # The timeout of the task bounds its statements too.
         with statements_may_take(None):
@@ -65,7 +60,10 @@ async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
     try:
         task, arguments = tasks.read(job.task, job.payload)
     except Exception as exc:
-        return _not_understood(job, exc), exc
+        # Another version of the service wrote the row: while it is rolled out, another process may understand it.
+        if job.attempts >= MAX_POSTPONED:
+            return dead(job, describe(exc)), exc
+        return postponed(job, describe(exc), backoff(BaseTask, job.attempts)), exc
     running = asyncio.current_task()
     assert running is not None  # noqa: S101  a coroutine always runs in one
     try:
@@ -88,13 +86,6 @@ async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
     if isinstance(error, PermanentFailure) or job.attempts >= job.max_attempts:
         return dead(job, describe(error)), error
     return failed(job, describe(error), backoff(task.cls, job.attempts)), error
-
-
-def _not_understood(job: Job, error: Exception) -> Outcome:
-    """Another version of the service wrote the row, and while it is rolled out another process may understand it."""
-    if job.attempts >= MAX_POSTPONED:
-        return dead(job, describe(error))
-    return postponed(job, describe(error), backoff(BaseTask, job.attempts))
 
 
 def _log(outcome: Outcome, error: BaseException | None) -> None:

@@ -1,13 +1,94 @@
-"""The queue contract."""
+"""The queue contract: tasks, their schedules, the job a task runs in, and the service."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, ClassVar, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
 
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.process import Slot
-from app.core.services.queue.ticks import Schedule
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CATCHES_UP = ", what was missed once"
+
+_running: ContextVar["RunningJob | None"] = ContextVar("running_job", default=None)
+
+
+@dataclass(frozen=True)
+class Cron:
+    """A cron line of five fields, read on the clock of a time zone.
+
+    A time that the change to summer time skips is made up for at once, one that comes twice counts the first time.
+    A line whose minute or hour begins with `*` is read minute by minute instead, as by Debian's cron.
+    `catch_up`: what was missed while no scheduler ran is run once, as soon as one does.
+    """
+
+    line: str
+    tz: str = "UTC"
+    catch_up: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.line} {self.tz}{_CATCHES_UP if self.catch_up else ''}"
+
+    def next_after(self, moment: datetime) -> datetime:
+        """The first tick after `moment`; a ValueError says what is wrong with the line or the zone."""
+        if len(self.line.split()) != 5:
+            raise ValueError("a cron line has five fields")
+        try:
+            ticks = CronSim(self.line, moment.astimezone(_zone(self.tz)))
+            # On the second turn of a repeated hour CronSim begins with the first.
+            following = next((tick for each in ticks if (tick := each.astimezone(UTC)) > moment), None)
+        except CronSimError as exc:
+            raise ValueError(str(exc)) from exc
+        if following is None:
+            raise ValueError("this never comes")
+        return following
+
+
+@dataclass(frozen=True)
+class Every:
+    """An interval of whole seconds, counted from 1970 in UTC, so that all schedulers agree.
+
+    `catch_up`: what was missed while no scheduler ran is run once, as soon as one does.
+    """
+
+    interval: timedelta
+    catch_up: bool = False
+
+    def __str__(self) -> str:
+        return f"every {self.interval}{_CATCHES_UP if self.catch_up else ''}"
+
+    def next_after(self, moment: datetime) -> datetime:
+        """The first tick after `moment`; a ValueError says what is wrong with the interval."""
+        if self.interval < timedelta(seconds=1) or self.interval.microseconds:
+            raise ValueError("an interval is whole seconds, at least one")
+        try:
+            return _EPOCH + ((moment - _EPOCH) // self.interval + 1) * self.interval
+        except OverflowError as exc:
+            raise ValueError("this never comes") from exc
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise ValueError(f"there is no time zone {name!r}") from exc
+
+
+Schedule: TypeAlias = Cron | Every
+
+
+def schedule_of(declared: str | timedelta | Schedule) -> Schedule:
+    """What `__schedule__` declares; a cron line or an interval alone is in UTC and skips what was missed."""
+    if isinstance(declared, Cron | Every):
+        return declared
+    return Cron(declared) if isinstance(declared, str) else Every(declared)
 
 
 class BaseTask(ABC):
@@ -33,6 +114,35 @@ class BaseTask(ABC):
     def _get_principal(cls, payload: Mapping[str, Any]) -> str | None:
         """Owner of the payload's personal data, as `user:7`, so that `erase_jobs` finds it; None for none."""
         return None
+
+
+class PermanentFailure(Exception):
+    """A task raises this when trying again cannot help: the job is dead at once, with this text as its reason."""
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """The job being run; `attempt` starts at 1."""
+
+    id: int
+    attempt: int
+    created_at: datetime
+    _effects: Iterator[int] = field(default_factory=lambda: count(1), repr=False, compare=False)
+
+    def effect_key(self) -> str:
+        """A name for the next outward effect of this job, the same on every attempt: `12`, then `12-2`."""
+        number = next(self._effects)
+        return str(self.id) if number == 1 else f"{self.id}-{number}"
+
+
+def current_job() -> RunningJob | None:
+    """The job this code runs in, if any."""
+    return _running.get()
+
+
+def enter_job(job: RunningJob) -> None:
+    """Mark this context as running `job`; the context belongs to that run alone."""
+    _running.set(job)
 
 
 class JobNotFound(NotFoundError):

@@ -13,10 +13,9 @@ from typing_extensions import TypedDict
 
 from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
-from app.core.services.queue.context import PermanentFailure
+from app.core.services.failures import describe_faults
 from app.core.services.queue.injection import dependencies_of, injected
-from app.core.services.queue.interface import BaseTask
-from app.core.services.queue.ticks import schedule_of
+from app.core.services.queue.interface import BaseTask, PermanentFailure, schedule_of
 from app.core.services.secret_types import holds_secret
 
 T = TypeVar("T", bound=type[BaseTask])
@@ -146,12 +145,6 @@ def _dump(adapter: TypeAdapter[Any], value: Any) -> Any:
     dumped = adapter.dump_python(adapter.validate_python(value), mode="json", by_alias=False)
     json.dumps(dumped, allow_nan=False)  # what the column would refuse is refused here, not at the commit
     return dumped
-
-
-def describe_faults(error: ValidationError) -> str:
-    """What is wrong, without the values that were given."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'data'}: {fault['msg']}" for fault in faults)
 
 
 def _check(cls: type[BaseTask]) -> None:

@@ -1,26 +1,97 @@
-"""The runner: finds due jobs, runs them side by side, keeps their leases, and stops in an orderly way."""
+"""The runner: finds due jobs, runs them side by side, extends their leases, and stops in an orderly way."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.core.db.jobs import Job
 from app.core.db.session import Database
 from app.core.process import Slot
+from app.core.services.failures import Outage, describe
 from app.core.services.log import logger
-from app.core.services.queue.errors import describe
 from app.core.services.queue.execution import execute
-from app.core.services.queue.outcomes import Outcome, OutcomeWriter, handed_back
-from app.core.services.queue.store import JobStore
+from app.core.services.queue.store import JobStore, Outcome, handed_back
 
 MAX_PAUSE_SECONDS = 30.0
 ENDING_SECONDS = 1.0
-"""What a cancelled run has to end, and after it what is to be stored."""
+"""Time for a cancelled run to end, and then for what is still to be stored."""
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
+"""Raised by a database that cannot be reached now."""
+
+
+class OutcomeWriter:
+    """Writes outcomes, one transaction at a time; those that arrive meanwhile share the next one.
+
+    An unavailable database is waited for: a job whose outcome was forgotten would run again.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._waiting: list[tuple[Outcome, asyncio.Future[bool]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._outage = Outage(
+            "outcomes of jobs cannot be stored: trying again",
+            "outcomes of jobs can be stored again",
+            first=0.05,
+            longest=2.0,
+        )
+
+    def write(self, outcome: Outcome) -> asyncio.Future[bool]:
+        """Store `outcome`; the future is True once it is stored, False if the run no longer held its job."""
+        stored = asyncio.get_running_loop().create_future()
+        self._waiting.append((outcome, stored))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write_all(), context=Context())
+        return stored
+
+    async def close(self, grace: float) -> None:
+        """Wait up to `grace` seconds for what is not stored yet, then give up: jobs run again after their lease."""
+        if self._writing is None:
+            return
+        await asyncio.wait({self._writing}, timeout=grace)
+        self._writing.cancel()
+        await asyncio.gather(self._writing, return_exceptions=True)
+        if lost := [outcome.job.id for outcome, _ in self._waiting]:
+            logger.error("outcomes of jobs could not be stored: they run again after their lease", ids=lost)
+        for _, stored in self._waiting:
+            stored.cancel()
+        self._waiting = []
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch = list(self._waiting)
+            try:
+                await self._write(batch)
+            except UNAVAILABLE as exc:
+                await asyncio.sleep(self._outage.failed(exc))
+                continue
+            self._waiting = self._waiting[len(batch) :]
+            self._outage.over()
+
+    async def _write(self, batch: Sequence[tuple[Outcome, asyncio.Future[bool]]]) -> None:
+        try:
+            held = await self._store.record([outcome for outcome, _ in batch])
+        except UNAVAILABLE:
+            raise
+        except Exception as exc:
+            if len(batch) > 1:  # what cannot be stored is alone with its failure
+                for item in batch:
+                    await self._write([item])
+            else:
+                _, stored = batch[0]
+                if not stored.done():
+                    stored.set_exception(exc)
+            return
+        for outcome, stored in batch:
+            if not stored.done():
+                stored.set_result(outcome.job in held)
 
 
 class JobRunner:
@@ -36,7 +107,13 @@ class JobRunner:
         self._concurrency = concurrency
         self._poll = poll
         self._pause = poll
-        self._beat = lease / 3
+        self._outage = Outage(
+            "the jobs table cannot be read: trying again",
+            "the jobs table can be read again",
+            first=poll * 2,
+            longest=max(MAX_PAUSE_SECONDS, poll * 2),
+        )
+        self._heartbeat = lease / 3
         self._wake = asyncio.Event()
         self._active: dict[Job, asyncio.Task[None]] = {}
         self._running: set[Job] = set()  # those of the active whose run has not ended
@@ -98,11 +175,10 @@ class JobRunner:
             own = [job.id for job in self._active]
             jobs = await self.store.claim(free, own) if expected or await self.store.any_due(own) else []
         except Exception as exc:
-            self._fell_out(exc)
+            self._pause = self._outage.failed(exc)
             return False
-        if self._pause != self._poll:
-            logger.info("the table of jobs can be read again")
-            self._pause = self._poll
+        self._outage.over()
+        self._pause = self._poll
         for job in jobs:
             self._start(job)
         return len(jobs) == free
@@ -113,11 +189,11 @@ class JobRunner:
         self._active[job] = task
         task.add_done_callback(partial(self._ended, job))
 
-    def _write(self, outcome: Outcome) -> "asyncio.Future[bool]":
+    def _write(self, outcome: Outcome) -> asyncio.Future[bool]:
         self._running.discard(outcome.job)
         return self._writer.write(outcome)
 
-    def _ended(self, job: Job, task: "asyncio.Task[None]") -> None:
+    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         if len(self._active) == self._concurrency:
             self._wake.set()  # there was no room: more may be due
         if self._active.pop(job, None) and not task.cancelled() and (error := task.exception()):
@@ -126,7 +202,7 @@ class JobRunner:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(self._beat)
+            await asyncio.sleep(self._heartbeat)
             try:
                 await self._extend()
             except Exception as exc:  # whatever it is, without a heartbeat every job would be taken away
@@ -147,7 +223,7 @@ class JobRunner:
         while self._active:
             await asyncio.wait(self._active.values())
 
-    async def _end(self, finishing: "asyncio.Task[None]") -> None:
+    async def _end(self, finishing: asyncio.Task[None]) -> None:
         """End whatever still runs; what ignores that does not keep the process from ending."""
         if self._running:
             logger.warning("jobs running at the end of the grace time are handed back", count=len(self._running))
@@ -165,12 +241,6 @@ class JobRunner:
             self._writer.write(handed_back(job))
         self._running.clear()
         await self._writer.close(ENDING_SECONDS)
-
-    def _fell_out(self, error: Exception) -> None:
-        if self._pause == self._poll:  # once, not at every look
-            trace = None if isinstance(error, SQLAlchemyError | OSError) else error
-            logger.error("the table of jobs cannot be read: trying again", error=describe(error), exc_info=trace)
-        self._pause = min(self._pause * 2, max(MAX_PAUSE_SECONDS, self._poll * 2))
 
     async def _rest(self) -> None:
         with suppress(TimeoutError):  # time to look again

@@ -1,4 +1,4 @@
-"""Tasks that run by the clock: each tick is a job, stored once however many schedulers there are."""
+"""Scheduled tasks: each tick is a job, stored once however many schedulers run; and the scheduled purge."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -8,15 +8,17 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from taskiq import AsyncBroker, TaskiqScheduler
 
+from app.core.configs.app import current_settings
 from app.core.db.base import utcnow
 from app.core.db.integrity import insert_unless_taken
 from app.core.db.jobs import Schedule
 from app.core.db.session import current_database, store_with
+from app.core.services.failures import Outage
 from app.core.services.log import logger
-from app.core.services.queue.errors import describe
-from app.core.services.queue.registry import RegisteredTask, tasks
-from app.core.services.queue.store import new_job
-from app.core.services.queue.waker import current_waker
+from app.core.services.queue.broker import current_waker
+from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.registry import RegisteredTask, queued, tasks
+from app.core.services.queue.store import new_job, purge_jobs
 
 IN_TIME = timedelta(minutes=1)
 """A tick found later than this was missed."""
@@ -24,35 +26,30 @@ AHEAD = timedelta(hours=1)
 """A schedule that is further ahead than this was moved on by a host whose clock was wrong: it goes on from now."""
 
 _LONGEST_SLEEP_SECONDS = 10.0  # so that a clock that was put right is noticed
-_PAUSE = timedelta(seconds=1)
 
 
 class Clock:
-    """Keeps the `__schedule__` of every registered task, each on its own: a slow one delays no other."""
+    """Stores a job at each tick of every scheduled task, each task on its own: a slow one delays no other."""
 
     async def run(self) -> None:
-        """Keep them until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             for task in tasks:
                 if task.schedule is not None:
                     group.create_task(self._keep(task))
 
     async def _keep(self, task: RegisteredTask) -> None:
-        failing = False
+        outage = Outage("a schedule cannot be kept: trying again", "a schedule is kept again", first=1.0, longest=1.0)
         while True:
             try:
                 wake_at = await self.look(task)
-                if failing:
-                    logger.info("a schedule is kept again", task=task.name)
-                failing = False
+                outage.over(task=task.name)
             except Exception as exc:
-                if not failing:  # once, not at every try
-                    logger.error("a schedule cannot be kept: trying again", task=task.name, error=describe(exc))
-                failing, wake_at = True, utcnow() + _PAUSE
+                wake_at = utcnow() + timedelta(seconds=outage.failed(exc, task=task.name))
             await _sleep_until(wake_at)
 
     async def look(self, task: RegisteredTask) -> datetime:
-        """Store a job if `task` is due and no other scheduler has; when to look again."""
+        """Store a job if `task` is due and no other scheduler has; return when to look again."""
         schedule = task.schedule
         assert schedule is not None  # noqa: S101  only such tasks are looked at
         async with current_database().session_scope() as session:
@@ -79,7 +76,7 @@ async def _sleep_until(wake_at: datetime) -> None:
 
 
 async def _reached(session: AsyncSession, task: RegisteredTask, now: datetime) -> datetime:
-    """Up to when the ticks of `task` are dealt with; one seen for the first time, or far ahead, begins now."""
+    """Return the last tick handled for `task`; one seen for the first time, or far ahead, begins now."""
     statement = select(Schedule.reached_at).where(Schedule.task == task.name)
     if (reached := await session.scalar(statement)) is None:
         await insert_unless_taken(session, Schedule, {"task": task.name, "reached_at": now}, unique=("task",))
@@ -92,13 +89,28 @@ async def _reached(session: AsyncSession, task: RegisteredTask, now: datetime) -
 
 
 async def _move_on(session: AsyncSession, task: RegisteredTask, reached: datetime, now: datetime) -> bool:
-    """Deal with the ticks until `now`; False where another scheduler was first."""
+    """Record the ticks until `now` as handled; False if another scheduler was first."""
     mine = update(Schedule).where(Schedule.task == task.name, Schedule.reached_at == reached)
     return await session.scalar(mine.values(reached_at=now).returning(Schedule.id)) is not None
 
 
+@queued
+class PurgeJobs(BaseTask):
+    """Removes completed jobs that are older than `JOBS_KEEP_DAYS`."""
+
+    __task_name__ = "jobs.purge"
+    __schedule__ = "17 * * * *"
+
+    async def run(self) -> None:
+        """Purge once."""
+        kept = timedelta(days=current_settings().JOBS_KEEP_DAYS)
+        async with current_database().session_scope() as db:
+            removed = await purge_jobs(db=db, before=utcnow() - kept)
+        logger.info("completed jobs purged", count=sum(removed.values()))
+
+
 class JobScheduler(TaskiqScheduler):
-    """The clock as a process of taskiq's: `taskiq scheduler app.worker:scheduler`."""
+    """Runs the clock in taskiq's own process: `taskiq scheduler app.worker:scheduler`."""
 
     def __init__(self, broker: AsyncBroker) -> None:
         super().__init__(broker, [])
@@ -110,7 +122,7 @@ class JobScheduler(TaskiqScheduler):
         self._clock = asyncio.create_task(Clock().run())
 
     async def shutdown(self) -> None:
-        """The reverse."""
+        """Stop the clock, then close the broker."""
         if self._clock:
             self._clock.cancel()
             await asyncio.gather(self._clock, return_exceptions=True)

@@ -17,7 +17,7 @@ from app.core.db.jobs import DEDUP_KEY_TAKEN, Job, JobStatus
 from app.core.db.session import Database, current_session, is_read_only, on_commit, write_late
 from app.core.services.background import Background
 from app.core.services.log.context import conversation_id, request_id
-from app.core.services.queue.broker import RUN_ONCE_TASK, run_once
+from app.core.services.queue.broker import RUN_ONCE_TASK, JobWaker, run_once
 from app.core.services.queue.interface import (
     BaseTask,
     JobCancelled,
@@ -28,7 +28,6 @@ from app.core.services.queue.interface import (
 )
 from app.core.services.queue.registry import RegisteredTask, tasks
 from app.core.services.queue.store import new_job
-from app.core.services.queue.waker import JobWaker
 
 MAX_KEY_LENGTH = 255
 
