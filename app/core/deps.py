@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.session import current_database
 from app.core.services.cache import CacheServiceInterface, cached, invalidates
-from app.core.services.cache.answers import SAME_FOR_ALL
 from app.core.services.cache.interface import current_cache
+from app.core.services.cache.results import INDEPENDENT
 from app.core.services.events import EventsServiceInterface, listener
 from app.core.services.events.interface import current_events
 from app.core.services.log import logger
@@ -46,7 +46,7 @@ async def db_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-setattr(db_session, SAME_FOR_ALL, True)  # only the method decides which
+setattr(db_session, INDEPENDENT, True)  # only the method decides which
 
 
 def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:

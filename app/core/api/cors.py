@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.api.problems import problem
 from app.core.api.routes import all_routes, listed_routes
-from app.core.services.cache.answers import key_headers
+from app.core.services.cache.results import key_headers
 
 
 class CrossOrigin(CORSMiddleware):

@@ -16,7 +16,7 @@ from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
 from app.core.api.routes import ListedRoute, listed_routes
 from app.core.api.schema_names import named_by_module
 from app.core.deps import db_session
-from app.core.services.cache.answers import EXCHANGE
+from app.core.services.cache.results import PARAMETER
 
 _REF = "#/components/{kind}/{name}"
 _WRITES = ("post", "put", "patch", "delete")
@@ -187,4 +187,4 @@ def _needs_database(route: ListedRoute) -> bool:
 
 
 def _is_cached(route: ListedRoute) -> bool:
-    return route.dependant is not None and any(one.name == EXCHANGE for one in route.dependant.dependencies)
+    return route.dependant is not None and any(one.name == PARAMETER for one in route.dependant.dependencies)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from app.core.runtime import Runtime
 from app.core.services.cache import CacheService, CacheServiceInterface, CacheStore, MemoryStore, NotKept
-from app.core.services.cache.names import namespace_of
+from app.core.services.cache.interface import namespace_of
 
 
 class Seat(BaseModel):
@@ -202,7 +202,7 @@ class TestPatterns:
     async def test_stars_and_question_marks_match_and_everything_else_is_itself(
         self, cache: CacheServiceInterface, key: str
     ) -> None:
-        names = ["users:1", "users:12", "users:[1]", "users:a\nb", "Users:1", "posts:1", "users\\1"]
+        names = ["users:1", "users:12", "users:[1]", "users:a\nb", "Users:1", "posts:1", "users\\1", "jörg"]
 
         async def left_by(pattern: str) -> set[str]:
             for name in names:
@@ -210,11 +210,12 @@ class TestPatterns:
             assert await cache.delete_pattern(key + pattern)
             return {name for name in names if await cache.get(key + name)}
 
-        assert await left_by("users:*") == {"Users:1", "posts:1", "users\\1"}
+        assert await left_by("users:*") == {"Users:1", "posts:1", "users\\1", "jörg"}
         assert await left_by("users:?") == set(names) - {"users:1"}
         assert await left_by("users:[1]") == set(names) - {"users:[1]"}
-        assert await left_by("*s:1") == {"users:12", "users:[1]", "users:a\nb", "users\\1"}
+        assert await left_by("*s:1") == {"users:12", "users:[1]", "users:a\nb", "users\\1", "jörg"}
         assert await left_by("users\\*") == set(names) - {"users\\1"}
+        assert await left_by("j?rg") == set(names) - {"jörg"}
         assert await left_by("users:") == set(names)
         assert await left_by("^*") == set(names)
 

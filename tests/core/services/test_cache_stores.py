@@ -20,10 +20,9 @@ from app.core.deps import CacheService as CacheServiceDependency
 from app.core.deps import cached
 from app.core.runtime import Runtime, connect_redis
 from app.core.services.cache import CacheService, MemoryStore, RedisStore
-from app.core.services.cache.link import PAUSE, TICKS, RedisLink
-from app.core.services.cache.link import TIMEOUT as USUAL_TIMEOUT
-from app.core.services.cache.memory import ENTRY_BYTES, SWEEP_EVERY
-from app.core.services.cache.redis import OWED
+from app.core.services.cache.redis import MAX_POSTPONED, RETRY_SECONDS, TICKS, CircuitBreaker
+from app.core.services.cache.redis import TIMEOUT as USUAL_TIMEOUT
+from app.core.services.cache.store import ENTRY_BYTES, SWEEP_EVERY
 from tests.conftest import backend
 from tests.processes import free_port, kill, redis_server, until
 from tests.utils import freeze, key_prefix
@@ -109,7 +108,7 @@ async def demoted(redis: Redis) -> AsyncIterator[None]:
     await redis.replicaof("NO", "ONE")
 
 
-class TestLink:
+class TestCircuitBreaker:
     async def test_a_busy_process_is_not_taken_for_an_absent_redis(self) -> None:
         """Counted are turns of the loop, so however slow the machine is, this comes out the same."""
 
@@ -120,8 +119,8 @@ class TestLink:
             return "here"
 
         redis = connect_redis("redis://127.0.0.1:1/0", 0.2)
-        link = RedisLink(redis, lambda: asyncio.sleep(0), 0.01)
-        assert await link.call(answer) == "here"
+        breaker = CircuitBreaker(redis, lambda: asyncio.sleep(0), 0.01)
+        assert await breaker.call(answer) == "here"
         await redis.aclose()
 
 
@@ -161,7 +160,7 @@ class TestRedis:
 
     async def back(self, store: RedisStore) -> None:
         """Wait until Redis is asked again."""
-        await until(lambda: store._link._recovery is None, 10 + PAUSE)
+        await until(lambda: store._breaker.recovery is None, 10 + RETRY_SECONDS)
 
     async def test_everything_ends_and_lies_below_the_prefix(
         self, server: object, cache: CacheService, redis: Redis
@@ -318,9 +317,9 @@ class TestRedis:
         await redis.set("other", 1)
         await cache.set("stays?", "old")
         async with hanging(server):
-            for number in range(OWED + 1):
+            for number in range(MAX_POSTPONED + 1):
                 await cache.delete(f"{number}")
-            assert len(store._owed) <= OWED
+            assert len(store._postponed) <= MAX_POSTPONED
         await self.back(store)
         assert await cache.get("stays?") is None
         assert await redis.keys("*") == [b"other"]

@@ -1,34 +1,137 @@
-"""The cache that several processes share."""
+"""Storage of the cache in Redis, shared by several processes, behind a circuit breaker."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Context
 from functools import partial
 from secrets import token_urlsafe
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from app.core.db.installation import KeyPrefix
-from app.core.services.cache.link import TIMEOUT, Away, RedisLink
-from app.core.services.cache.names import matcher
-from app.core.services.cache.store import CacheStore, Found, Tokens
+from app.core.services.cache.store import CacheStore, Found, Tokens, matcher
 from app.core.services.log import logger
 
-OWED = 1000
-"""At most so many keys and patterns wait to be deleted when Redis is back; above that everything is deleted then."""
+TIMEOUT = 0.03
+"""Default timeout of a call in seconds, connecting included."""
+
+TICKS = 6
+"""The timeout is counted in this many turns of the event loop: a blocked loop is not a slow Redis."""
+
+MAX_CALLS = 10
+"""Concurrent calls. More would only wait for this process, and open connections to do so."""
+
+RETRY_SECONDS = 1.0
+"""Interval at which an unreachable Redis is asked whether it is back."""
+
+MAX_POSTPONED = 1000
+"""Postponed keys and patterns; above that, everything is deleted once Redis is back."""
 
 BATCH = 500
 
-Step = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+Pattern = tuple[str | None, str]
+"""A namespace, or None for all of the cache, and a pattern of its keys."""
+
+_ALL: Pattern = (None, "*")
+
+T = TypeVar("T")
+
+
+class RedisUnavailable(Exception):
+    """Redis does not answer, or did not a moment ago."""
+
+
+class CircuitBreaker:
+    """Timeout for calls to Redis. After a failure nobody waits: calls fail at once until a task finds Redis back.
+
+    `recover` runs before the first call is let through again.
+    """
+
+    def __init__(self, redis: Redis, recover: Callable[[], Awaitable[None]], timeout: float) -> None:
+        self._redis = redis
+        self._recover = recover
+        self._timeout = timeout
+        self._calls = asyncio.Semaphore(MAX_CALLS)
+        self.recovery: asyncio.Task[None] | None = None
+
+    async def call(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer of `command`, or raise RedisUnavailable; ResponseError if Redis refuses the command."""
+        if self.recovery and self.recovery is asyncio.current_task():
+            return await command()
+        try:
+            async with self._calls:
+                if self.recovery:
+                    raise RedisUnavailable
+                async with _timeout(self._timeout):
+                    return await command()
+        except ResponseError:
+            raise
+        except (RedisError, OSError) as exc:
+            self.open(exc)
+            raise RedisUnavailable from exc
+
+    def open(self, reason: Exception) -> None:
+        """Go on without Redis until it is back."""
+        if self.recovery is None:
+            logger.error("Redis cannot be reached: going on without a cache", error=type(reason).__name__)
+            # In no request's context: its log ids and its unit of work do not belong to this task.
+            self.recovery = asyncio.create_task(self._wait_for_redis(), context=Context())
+
+    async def close(self) -> None:
+        """Stop the recovery."""
+        if self.recovery:
+            self.recovery.cancel()
+            await asyncio.gather(self.recovery, return_exceptions=True)
+
+    async def _wait_for_redis(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_SECONDS)
+            try:
+                await self._redis.ping()
+                await self._recover()
+            except (RedisError, OSError):
+                continue
+            self.recovery = None
+            logger.info("the cache is back")
+            return
+
+
+@asynccontextmanager
+async def _timeout(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError once the loop has turned `TICKS` times, in at least so many seconds.
+
+    By the clock alone, a process that is busy for 30 ms would blame Redis and give its cache up when it needs it
+    most.
+    """
+    loop = asyncio.get_running_loop()
+    left, pause = TICKS, seconds / TICKS
+    timer: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal left, timer
+        left -= 1
+        if left:
+            timer = loop.call_later(pause, tick)
+        else:
+            timeout.reschedule(loop.time())
+
+    timer = loop.call_later(pause, tick)
+    try:
+        async with asyncio.timeout(None) as timeout:
+            yield
+    finally:
+        timer.cancel()
 
 
 class RedisStore(CacheStore):
-    """While Redis is away every read is a miss; what should have been forgotten is forgotten after.
+    """While Redis is unavailable every read is a miss; failed deletions are postponed until it is back.
 
-    Keys begin with `<prefix>cache:`. It counts as away where a call gets no answer within `timeout` seconds;
-    timeouts of `redis` must be longer.
+    Keys begin with `<prefix>cache:`. `timeout` is that of one call, in seconds; the timeouts of `redis` must be longer.
     """
 
     def __init__(
@@ -44,155 +147,135 @@ class RedisStore(CacheStore):
         self._prefix = prefix
         self._max_ms = round(max_seconds * 1000)
         self._max_bytes = max_bytes
-        self._link = RedisLink(redis, self._pay, timeout)
-        self._owed: set[bytes] = set()
-        self._owed_patterns: set[tuple[str, str]] = set()
-        self._owes_everything = False
-        self._refused = False
+        self._breaker = CircuitBreaker(redis, self._delete_postponed, timeout)
+        self._postponed: set[bytes] = set()
+        self._postponed_patterns: set[Pattern] = set()
+        self._has_refused = False
         if prefix.known is None:
-            self._link.give_up(RedisConnectionError())
+            self._breaker.open(RedisConnectionError())
 
     async def close(self) -> None:
-        """Stop looking for whether Redis is back."""
-        await self._link.close()
+        """Stop waiting for Redis."""
+        await self._breaker.close()
 
     async def read(self, key: str, tags: Collection[str]) -> Found:
-        async def ask() -> Sequence[Any]:
-            # A range of it: whoever else writes there may have left half a gigabyte.
-            if not tags:
-                return await self._redis.getrange(self._key(key), 0, self._max_bytes), ()
+        async def ask() -> list[Any]:
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.getrange(self._key(key), 0, self._max_bytes)
-            pipeline.mget(self._tags(tags))
-            return await pipeline.execute()
+            pipeline.getrange(self._key(key), 0, self._max_bytes)  # another program may have left half a gigabyte
+            if tags:
+                pipeline.mget(self._tags(tags))
+            answers: list[Any] = await pipeline.execute()
+            return answers
 
         try:
-            data, tokens = await self._link.call(ask)
-        except Away:
+            data, *tokens = await self._breaker.call(ask)
+        except RedisUnavailable:
             return Found(None, {})
         except ResponseError:  # it is no string
             await self.remove([key])
             return Found(None, {})
-        return Found(data or None, _present(tags, tokens))
+        return Found(data or None, _present(tags, tokens[0]) if tags else {})
 
     async def claim(self, tags: Collection[str]) -> Tokens:
-        async def ask() -> Sequence[Any]:
+        async def ask() -> Tokens:
             pipeline = self._redis.pipeline(transaction=False)
             for name in self._tags(tags):
                 pipeline.set(name, token_urlsafe(9), nx=True, px=self._max_ms)
             pipeline.mget(self._tags(tags))
             *_, tokens = await pipeline.execute()
-            return list(tokens)
+            return _present(tags, tokens)
 
-        try:
-            return _present(tags, await self._link.call(ask))
-        except (Away, ResponseError) as exc:
-            self._note(exc)
-            return {}
+        return await self._change(ask) or {}
 
     async def write(self, key: str, data: bytes, seconds: float, tags: Collection[str]) -> bool:
-        async def ask() -> None:
-            milliseconds = max(1, round(seconds * 1000))
-            if not tags:
-                await self._redis.set(self._key(key), data, px=milliseconds)
-                return
+        async def ask() -> bool:
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.set(self._key(key), data, px=milliseconds)
+            pipeline.set(self._key(key), data, px=max(1, round(seconds * 1000)))
             for name in self._tags(tags):
                 pipeline.pexpire(name, self._max_ms)  # makes no key: what was invalidated meanwhile stays so
             await pipeline.execute()
+            return True
 
-        try:
-            await self._link.call(ask)
-        except (Away, ResponseError) as exc:
-            self._note(exc)
-            return False
-        return True
+        return await self._change(ask) or False
 
     async def remove(self, keys: Collection[str], tags: Collection[str] = ()) -> bool:
-        names = [*map(self._key, keys), *self._tags(tags)]
-        try:
-            await self._unlink(names, self._link.call)
-        except (Away, ResponseError) as exc:
-            self._owed.update(names)
-            self._owe(exc)
-            return False
-        return True
+        return await self._delete([*map(self._key, keys), *self._tags(tags)], ())
 
     async def remove_matching(self, namespace: str, pattern: str) -> bool:
+        return await self._delete((), [(namespace, pattern)])
+
+    async def _change(self, command: Callable[[], Awaitable[T]]) -> T | None:
+        """Run a command that stores something; None if it fails.
+
+        A Redis that takes nothing (it is full, or a replica) is logged once: every value is then computed anew.
+        """
         try:
-            await self._sweep(namespace, pattern, self._link.call)
-        except (Away, ResponseError) as exc:
-            self._owed_patterns.add((namespace, pattern))
-            self._owe(exc)
+            return await self._breaker.call(command)
+        except RedisUnavailable:
+            return None
+        except ResponseError as exc:
+            if not self._has_refused:
+                self._has_refused = True
+                logger.error("Redis refuses to keep cached values", error=str(exc))
+            return None
+
+    async def _delete(self, names: Collection[bytes], patterns: Collection[Pattern]) -> bool:
+        """Delete names and patterns; False if that is postponed until just before Redis is read again."""
+        try:
+            await self._delete_now(names, patterns)
+        except (RedisUnavailable, ResponseError) as exc:
+            self._postponed.update(names)
+            self._postponed_patterns.update(patterns)
+            if self._prefix.known is None or len(self._postponed) + len(self._postponed_patterns) > MAX_POSTPONED:
+                self._postponed, self._postponed_patterns = set(), {_ALL}
+            if isinstance(exc, ResponseError):
+                self._breaker.open(exc)
             return False
         return True
 
-    def _key(self, name: str) -> bytes:
-        return f"{self._prefix.known}cache:k:{name}".encode("utf-8", "surrogatepass")
+    async def _delete_postponed(self) -> None:
+        """Delete what is postponed, and what comes to be postponed meanwhile."""
+        await self._prefix.get()
+        while self._postponed or self._postponed_patterns:
+            names, patterns = set(self._postponed), set(self._postponed_patterns)
+            await self._delete_now(names, patterns)
+            self._postponed -= names
+            self._postponed_patterns -= patterns
 
-    def _tags(self, names: Collection[str]) -> list[bytes]:
-        return [f"{self._prefix.known}cache:t:{name}".encode("utf-8", "surrogatepass") for name in names]
+    async def _delete_now(self, names: Collection[bytes], patterns: Collection[Pattern]) -> None:
+        await self._unlink(list(names))
+        for namespace, pattern in patterns:
+            prefix = self._name("") if namespace is None else self._key(f"{namespace}:")
+            await self._delete_matching(prefix, pattern)
 
-    async def _sweep(self, namespace: str, pattern: str, step: Step) -> None:
-        """Remove what fits, a batch a step: a Redis with millions of keys goes on answering others."""
-        prefix, fits = self._key(f"{namespace}:"), matcher(pattern)
-        glob = _glob(prefix, b"") + _glob(pattern.encode("utf-8", "surrogatepass"), b"*?") + b"*"  # with its callers'
-        async for names in self._scan(glob, step):
-            fitting = [name for name in names if fits(name.removeprefix(prefix).decode(errors="replace"))]
-            await self._unlink(fitting, step)
+    async def _delete_matching(self, prefix: bytes, pattern: str) -> None:
+        """Delete a batch a step: a Redis with millions of keys goes on answering others.
 
-    async def _scan(self, glob: bytes, step: Step) -> AsyncIterator[list[bytes]]:
-        cursor = 0
-        while True:
-            cursor, names = await step(partial(self._redis.scan, cursor, match=glob, count=BATCH))
-            yield names
-            if not cursor:
-                return
+        Redis looks for the literal beginning only: its `?` is one byte, and the entries of callers have longer keys.
+        """
+        matches = matcher(pattern)
+        beginning = re.split(r"[*?]", pattern, maxsplit=1)[0].encode("utf-8", "surrogatepass")
+        glob = re.sub(rb"[\\*?\[\]^-]", rb"\\\g<0>", prefix + beginning) + b"*"
+        cursor: int | None = None
+        while cursor != 0:
+            scan: Callable[[], Awaitable[Any]] = partial(self._redis.scan, cursor or 0, match=glob, count=BATCH)
+            cursor, names = await self._breaker.call(scan)
+            keys = {name: name.removeprefix(prefix).decode(errors="replace") for name in names}
+            await self._unlink([name for name, key in keys.items() if matches(key)])
 
-    async def _unlink(self, names: Sequence[bytes], step: Step) -> None:
+    async def _unlink(self, names: Sequence[bytes]) -> None:
         for start in range(0, len(names), BATCH):
-            await step(partial(self._redis.unlink, *names[start : start + BATCH]))
+            await self._breaker.call(partial(self._redis.unlink, *names[start : start + BATCH]))
 
-    def _owe(self, reason: Exception) -> None:
-        """Queue failed deletes; they run before Redis is read again."""
-        if self._prefix.known is None or len(self._owed) + len(self._owed_patterns) > OWED:
-            self._owes_everything = True
-            self._owed.clear()
-            self._owed_patterns.clear()
-        if isinstance(reason, ResponseError):
-            self._link.give_up(reason)
+    def _key(self, key: str) -> bytes:
+        return self._name(f"k:{key}")
 
-    async def _pay(self) -> None:
-        """Forget what is owed, and what comes to be owed meanwhile."""
-        prefix = await self._prefix.get()
-        while self._owes_everything or self._owed or self._owed_patterns:
-            if self._owes_everything:
-                async for names in self._scan(_glob(f"{prefix}cache:".encode(), b"") + b"*", _now):
-                    await self._unlink(names, _now)
-                self._owes_everything = False
-            owed, patterns = list(self._owed), list(self._owed_patterns)
-            await self._unlink(owed, _now)
-            self._owed.difference_update(owed)
-            for namespace, pattern in patterns:
-                await self._sweep(namespace, pattern, _now)
-            self._owed_patterns.difference_update(patterns)
+    def _tags(self, tags: Collection[str]) -> list[bytes]:
+        return [self._name(f"t:{tag}") for tag in tags]
 
-    def _note(self, reason: Exception) -> None:
-        """Say once that Redis takes nothing (it is full, or a replica): everything is made anew each time."""
-        if isinstance(reason, ResponseError) and not self._refused:
-            self._refused = True
-            logger.error("Redis refuses to keep cached values", error=str(reason))
+    def _name(self, name: str) -> bytes:
+        return f"{self._prefix.known}cache:{name}".encode("utf-8", "surrogatepass")
 
 
 def _present(tags: Collection[str], tokens: Sequence[Any]) -> Tokens:
     return {tag: token.decode("utf-8", "replace") for tag, token in zip(tags, tokens, strict=True) if token}
-
-
-def _glob(text: bytes, special: bytes) -> bytes:
-    """The pattern of Redis that means `text`, where the characters in `special` keep their sense."""
-    return re.sub(rb"[\\*?\[\]^-]", lambda found: found[0] if found[0] in special else b"\\" + found[0], text)
-
-
-async def _now(command: Callable[[], Awaitable[Any]]) -> Any:
-    return await command()
