@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession  # noqa: E402
 
 from app.core.configs import get_settings  # noqa: E402
 from app.core.db.session import Database  # noqa: E402
-from app.core.migrations.migrate import upgrade  # noqa: E402
+from app.core.migrations.migrate import Migrations  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
 from app.main import create_app  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402
@@ -60,7 +60,7 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def template() -> URL:
     """The template database, made by the real migrations."""
-    upgrade(backend.template)
+    Migrations(backend.template).upgrade()
     return backend.template
 
 

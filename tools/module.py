@@ -10,7 +10,7 @@ from app.cli.console import load_settings, say, settings_errors, show_json, writ
 from tools.generators import commands
 
 if TYPE_CHECKING:
-    from app.core.boundaries import Violation
+    from tools.boundaries import Violation
 
 app = typer.Typer(help="List, make and remove modules, check their boundaries, draw their map.", no_args_is_help=True)
 app.command()(commands.new)
@@ -73,9 +73,9 @@ def _checked() -> "tuple[list[Violation], list[str]]":
     with settings_errors():
         from app.core.configs import app_config
         from app.core.exceptions import ConfigError
-    from app.core.boundaries import boundary_violations, isolation_violations
     from app.core.modules import discover
     from app.core.modules.external import ExternalModule
+    from tools.boundaries import boundary_violations, isolation_violations
 
     found: list[Violation] = []
     try:

@@ -23,6 +23,11 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "model": "tools.model:app",
         "mail": "tools.mail:mail",
     },
+    "kit migrate": {
+        "revision": "tools.migrations.commands:revision",
+        "merge": "tools.migrations.commands:merge",
+        "check": "tools.migrations.commands:check",
+    },
 }
 
 
@@ -52,9 +57,14 @@ def developer_group(path: str) -> type[TyperGroup]:
     return DeveloperGroup
 
 
-def _command(name: str, place: str) -> Any:
+def developer_object(place: str, otherwise: Any) -> Any:
+    """The object of tools/ at `module:name`, or `otherwise` where there is no such folder."""
     module, _, attribute = place.partition(":")
-    found = getattr(import_module(module), attribute)
+    return getattr(import_module(module), attribute) if TOOLS.is_dir() else otherwise
+
+
+def _command(name: str, place: str) -> Any:
+    found = developer_object(place, None)
     if isinstance(found, typer.Typer):
         group = get_group(found)
         group.name = name

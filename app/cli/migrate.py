@@ -1,27 +1,26 @@
-"""`kit migrate`."""
+"""`kit migrate`; the commands that write and check revisions are in tools/."""
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.console import database_errors, fail, load_settings, say, show_json, show_table
-from app.cli.prepare import migrate_database, quiet_alembic
+from app.cli.developer import developer_group
+from app.cli.prepare import migrate_database, migrations_of, quiet_alembic
 
 if TYPE_CHECKING:
-    from app.core.migrations.check import Fault
     from app.core.migrations.migrate import Migrations
     from app.core.migrations.timelines import RevisionInfo
 
-app = typer.Typer(help="Bring the database up to date; below it, everything else about migrations.")
+app = typer.Typer(
+    cls=developer_group("kit migrate"), help="Bring the database up to date; below it, everything else about migrations."
+)
 
 OneTimeline = Annotated[str | None, typer.Option("--timeline", "-t", help="One timeline instead of all.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Message = Annotated[str, typer.Option("--message", "-m", help="What it is for; part of the file's name.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -36,7 +35,7 @@ def migrate(context: typer.Context) -> None:
 @app.command()
 def upgrade(revision: Annotated[str, typer.Argument()] = "head", timeline: OneTimeline = None) -> None:
     """Run what is pending: core and modules first, packages last."""
-    with _migrations() as migrations:
+    with opened_migrations() as migrations:
         ran = migrations.upgrade(revision, timeline)
     for info in ran:
         typer.echo(_line(info))
@@ -50,7 +49,7 @@ def downgrade(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Undo revisions of one timeline, or all of every timeline."""
-    with _migrations() as migrations:
+    with opened_migrations() as migrations:
         undone = migrations.behind(revision, timeline)
         if not undone:
             say("There is nothing to undo.")
@@ -66,38 +65,9 @@ def downgrade(
 
 
 @app.command()
-def revision(
-    message: Message,
-    timeline: OneTimeline = None,
-    empty: Annotated[bool, typer.Option("--empty", help="A revision to fill by hand.")] = False,
-) -> None:
-    """Write what models have and tables have not as a revision."""
-    with _migrations() as migrations, redirect_stdout(sys.stderr):  # Alembic announces its hooks
-        written = migrations.revision(message, timeline, empty=empty)
-        faults = migrations.faults_of(written)
-    for path in written:
-        typer.secho(str(path), fg=typer.colors.GREEN)
-    for fault in faults:
-        typer.secho(str(fault), fg=typer.colors.YELLOW, err=True)
-    if not written:
-        say("Models and tables agree: nothing is written.")
-
-
-@app.command()
-def merge(message: Message = "merge", timeline: OneTimeline = None) -> None:
-    """Join the heads of a timeline that two branches have continued."""
-    with _migrations() as migrations, redirect_stdout(sys.stderr):
-        written = migrations.merge(message, timeline)
-    for path in written:
-        typer.secho(str(path), fg=typer.colors.GREEN)
-    if not written:
-        say("No timeline has several heads.")
-
-
-@app.command()
 def preview(timeline: OneTimeline = None) -> None:
     """Print the SQL that an upgrade would run, and nothing where nothing is pending."""
-    with _migrations() as migrations:
+    with opened_migrations() as migrations:
         from app.core.migrations.preview import preview as pending_sql
 
         typer.echo(pending_sql(migrations, timeline), nl=False)
@@ -106,7 +76,7 @@ def preview(timeline: OneTimeline = None) -> None:
 @app.command()
 def status(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     """Say where the database is, what is pending, and which tables nobody owns."""
-    with _migrations() as migrations:
+    with opened_migrations() as migrations:
         states, orphans = migrations.status(timeline), migrations.orphans()
     if as_json:
         show_json({"timelines": [asdict(state) for state in states], "orphans": orphans})
@@ -124,7 +94,7 @@ def status(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
 @app.command()
 def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     """List every revision, oldest first."""
-    with _migrations() as migrations:
+    with opened_migrations() as migrations:
         infos = migrations.history(timeline)
     if as_json:
         show_json([asdict(info) for info in infos])
@@ -133,63 +103,18 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     show_table(("TIMELINE", "REVISION", "APPLIED", "MESSAGE"), rows)
 
 
-@app.command()
-def check(
-    timeline: OneTimeline = None,
-    scratch: Annotated[
-        bool, typer.Option("--scratch", help="Try all revisions with rows on new databases: see TEST_DATABASE_URL.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Find several heads, others' tables, unexplained loss of data, and what models and tables disagree on."""
-    server = os.environ.get("TEST_DATABASE_URL") if scratch else None
-    if scratch:
-        os.environ["ENVIRONMENT"] = "testing"  # the check of the code must not depend on a developer's .env
-    with _migrations() as migrations:
-        found = _tried(server, timeline) if scratch else migrations.check(timeline)
-    faults = [fault for fault in found if fault.blocking]
-    notes = [fault for fault in found if not fault.blocking]
-    if as_json:
-        show_json({"faults": [asdict(fault) for fault in faults], "notes": [asdict(note) for note in notes]})
-    else:
-        for note in notes:
-            typer.secho(str(note), fg=typer.colors.YELLOW, err=True)
-        for fault in faults:
-            typer.secho(str(fault), fg=typer.colors.RED, err=True)
-        if not faults:
-            say(f"The migrations are sound{_where(server) if scratch else ''}.")
-    if faults:
-        raise typer.Exit(1)
-
-
-def _tried(server: str | None, timeline: str | None) -> list["Fault"]:
-    from sqlalchemy.engine import make_url
-
-    from app.core.migrations.trial import check_scratch
-
-    url = make_url(server) if server else None
-    return check_scratch(url and url.set(drivername="postgresql+psycopg"), timeline)
-
-
-def _where(server: str | None) -> str:
-    if server:
-        return " on SQLite and PostgreSQL, with rows, up and down"
-    return " on SQLite, with rows, up and down; TEST_DATABASE_URL adds PostgreSQL"
-
-
 @contextmanager
-def _migrations() -> Iterator["Migrations"]:
-    """The application's migrations; ends the program with one line for what they refuse."""
+def opened_migrations() -> Iterator["Migrations"]:
+    """The migrations of the configured database; ends the program with one line for what they refuse."""
     settings = load_settings()
     quiet_alembic()
     from alembic.util import CommandError
 
     from app.core.exceptions import ConfigError
-    from app.core.migrations.migrate import Migrations
 
     with database_errors(settings):
         try:
-            yield Migrations(settings.database_url)
+            yield migrations_of(settings.database_url)
         except (ConfigError, CommandError) as exc:
             fail(str(exc))
 

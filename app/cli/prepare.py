@@ -5,9 +5,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from app.cli.console import database_errors, fail, load_registries
+from app.cli.developer import developer_object
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from app.core.configs import AppConfig
+    from app.core.migrations.migrate import Migrations
     from app.core.runtime import Runtime
 
 
@@ -15,13 +19,20 @@ def migrate_database(settings: "AppConfig") -> None:
     """Bring the tables up to date."""
     quiet_alembic()
     from app.core.exceptions import ConfigError
-    from app.core.migrations.migrate import upgrade
 
     with database_errors(settings):
         try:
-            upgrade()
+            migrations_of(settings.database_url).upgrade()
         except ConfigError as exc:
             fail(str(exc))
+
+
+def migrations_of(url: "URL") -> "Migrations":
+    """The migrations of a database. In a checkout, revisions are read completely before they run."""
+    from app.core.migrations.migrate import Migrations
+
+    kind: type[Migrations] = developer_object("tools.migrations.developer:DeveloperMigrations", Migrations)
+    return kind(url)
 
 
 def quiet_alembic() -> None:

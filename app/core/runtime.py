@@ -15,10 +15,9 @@ from redis.exceptions import RedisError
 from app.core import kit, listeners, tasks  # noqa: F401
 from app.core.configs import AppConfig, make_private
 from app.core.configs.app import current_settings
-from app.core.db.installation import KeyPrefix, current_key_prefix, current_redis
+from app.core.db.installation import KeyPrefix, current_key_prefix, current_redis, expected_revisions
 from app.core.db.session import Database, current_database
-from app.core.migrations.installed import known_revisions
-from app.core.migrations.timelines import expected_revisions
+from app.core.migrations.timelines import known_revisions
 from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
 from app.core.services.cache.interface import current_cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.boundaries import boundary_violations
+from tools.boundaries import boundary_violations
 
 Plant = Callable[[dict[str, str]], list[str]]
 

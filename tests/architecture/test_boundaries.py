@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from app.core.boundaries import boundary_violations
 from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
 from tests.architecture.conftest import Plant
+from tools.boundaries import boundary_violations
 
 pytestmark = pytest.mark.once
 
@@ -245,7 +245,7 @@ def test_a_file_that_cannot_be_read_is_named(plant: Plant, text: str, fault: str
 def test_without_grimp_it_says_what_to_do() -> None:
     program = (
         "import sys; sys.modules['grimp'] = None\n"
-        "from app.core.boundaries import boundary_violations\n"
+        "from tools.boundaries import boundary_violations\n"
         "boundary_violations()"
     )
     done = subprocess.run(

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.once
 PATH = """
 import asyncio, sys
 import httpx
-from app.core.migrations.migrate import upgrade
+from app.core.migrations.migrate import Migrations
 from app.core.configs import get_settings
 from app.core.runtime import runtime
 
-upgrade(get_settings().database_url)
+Migrations(get_settings().database_url).upgrade()
 
 from app.main import app
 
@@ -42,7 +42,7 @@ async def main():
 asyncio.run(main())
 assert not [name for name in sys.modules if name.startswith("app.audit")]
 
-from app.core.boundaries import boundary_violations
+from tools.boundaries import boundary_violations
 
 assert not boundary_violations()
 """

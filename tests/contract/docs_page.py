@@ -23,8 +23,6 @@ import httpx
 from fastapi import FastAPI
 from starlette.exceptions import StarletteDeprecationWarning
 
-from app.core.boundaries.tables import table_violations
-from app.core.boundaries.violations import Exceptions
 from app.core.configs import PROJECT_ROOT
 from app.core.db import BaseModel
 from app.core.modules import Module, present_modules
@@ -33,6 +31,8 @@ from app.main import create_app
 from tests.factories.async_alchemy_factory import use_session
 from tests.factories.user import UserFactory
 from tests.utils import CapturedMail, PublishedEvents, login_user
+from tools.boundaries.tables import table_violations
+from tools.boundaries.violations import Exceptions
 
 _SNIPPET = re.compile(r"(?P<skip><!-- not run -->\n)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 _TABLE = re.compile(r'__tablename__ = "([a-z]+)_')

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from app.core.boundaries.circles import asked_policies, circles
-from app.core.boundaries.imports import all_imports
-from app.core.boundaries.rules import crossing_imports
-from app.core.boundaries.violations import Exceptions, Violation
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
 from tests.contract.docs_module import PageModule
 from tests.contract.docs_page import snippets
+from tools.boundaries.circles import asked_policies, circles
+from tools.boundaries.imports import all_imports
+from tools.boundaries.rules import crossing_imports
+from tools.boundaries.violations import Exceptions, Violation
 
 pytestmark = pytest.mark.once
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from app.core.boundaries import isolation_violations
 from app.core.configs import PROJECT_ROOT
 from app.core.modules.external import find_external
 from tests.external.installed import Site, run, tables
 from tests.processes import served_settings
+from tools.boundaries import isolation_violations
 
 EXAMPLE = PROJECT_ROOT / "examples" / "shop_reviews"
 NAME = "shop_reviews"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.core.boundaries import isolation_violations
 from tests.external.conftest import Package
+from tools.boundaries import isolation_violations
 
 pytestmark = pytest.mark.once
 

@@ -25,7 +25,7 @@ def check_timeline(name: str) -> None:
 def write_revision(message: str, timeline: str) -> list[Path]:
     """Write what the models have and the revisions have not. Imports the models of this moment."""
     from app.cli.prepare import quiet_alembic
-    from app.core.migrations.migrate import scratch_database
+    from tools.migrations.developer import scratch_database
 
     quiet_alembic()
     with redirect_stdout(StringIO()), scratch_database() as migrations:  # Alembic announces its hooks
@@ -39,8 +39,8 @@ def removable_revisions(name: str) -> tuple[list[Path], list[Path]]:
     One can go while it is the last, was not run on the configured database and is not in git.
     """
     from app.core.migrations.migrate import Migrations
-    from app.core.migrations.reader import read
     from app.core.migrations.timelines import SHARED
+    from tools.migrations.reader import read
 
     migrations = Migrations()
     line = migrations.timelines[SHARED]

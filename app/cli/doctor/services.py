@@ -17,9 +17,8 @@ from app.core.db.base import utcnow
 from app.core.db.installation import IDENTITY, owner_key
 from app.core.db.jobs import Job, JobStatus
 from app.core.exceptions import ConfigError
-from app.core.migrations.check import merge_fix
 from app.core.migrations.env import reading
-from app.core.migrations.migrate import Migrations
+from app.core.migrations.migrate import Migrations, merge_fix
 from app.core.services.log.redaction import clean_text
 
 SECONDS = 5.0

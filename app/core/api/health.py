@@ -16,11 +16,10 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 
 from app.core.api.responses import Response
-from app.core.db.installation import current_redis
+from app.core.db.installation import KnownRevisions, current_redis, expected_revisions
 from app.core.db.integrity import lacks_tables
 from app.core.db.session import current_database
 from app.core.exceptions import UnavailableError
-from app.core.migrations.timelines import KnownRevisions, expected_revisions
 from app.core.services.log import logger
 
 CHECK_SECONDS = 2.0

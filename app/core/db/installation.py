@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from secrets import token_hex
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sqlalchemy import String, select
+from sqlalchemy import Select, String, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -52,6 +53,19 @@ async def other_owner(redis: Redis, prefix: str, database: Database) -> str | No
     before = await redis.getset(owner_key(prefix), ours)
     owner = before.decode("utf-8", "replace") if isinstance(before, bytes) else before
     return None if owner == ours else owner
+
+
+@dataclass(frozen=True)
+class KnownRevisions:
+    """One timeline as this code has it: revisions, heads, and the query for what the database has."""
+
+    revisions: frozenset[str]
+    heads: frozenset[str]
+    applied: Select[str]
+
+
+expected_revisions = Slot[Callable[[], tuple[KnownRevisions, ...]]]()
+"""Gives the revisions that the code of this process expects the database to have."""
 
 
 class KeyPrefix:

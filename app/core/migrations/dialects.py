@@ -3,16 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from alembic.ddl.impl import ComparisonResult, DefaultImpl
+from alembic.ddl.impl import DefaultImpl
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.ddl.sqlite import SQLiteImpl
 from alembic.operations.batch import ApplyBatchImpl, BatchOperationsImpl
-from sqlalchemy import ARRAY, CheckConstraint, Column, Connection, Dialect, Index, Table, text
+from sqlalchemy import ARRAY, Column, Connection, Dialect, Table, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.named_types import CreateEnumType
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
-
-from app.core.migrations.catalog import Catalog
 
 
 def native_type(kind: TypeEngine[Any], dialect: Dialect) -> postgresql.ENUM | postgresql.DOMAIN | None:
@@ -26,31 +24,13 @@ def native_type(kind: TypeEngine[Any], dialect: Dialect) -> postgresql.ENUM | po
 
 
 class _Shared(DefaultImpl):
-    """Compares by what the database says of both sides; leaves nothing out of a batch without a word."""
-
     def prep_table_for_batch(self, batch_impl: ApplyBatchImpl, table: Table) -> None:
-        """Refuse a constraint on a column that is not there, which Alembic leaves out without a word."""
+        """Refuse a constraint on a column that is not there; Alembic leaves it out without a word."""
         for name, constraint in batch_impl.named_constraints.items():
             known = {*table.c.keys(), *batch_impl.columns}
             if unknown := {column.key for column in getattr(constraint, "columns", ())} - known:
                 raise ValueError(f"{name}: {table.name} has no column {', '.join(sorted(unknown))}")
         super().prep_table_for_batch(batch_impl, table)
-
-    def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
-        return self._compare("index", reflected_index.table, reflected_index.name)
-
-    def compare_check_constraint(
-        self, metadata_constraint: CheckConstraint, reflected_constraint: CheckConstraint
-    ) -> ComparisonResult:
-        return self._compare("check", reflected_constraint.table, reflected_constraint.name)
-
-    def compare_server_default(self, inspector_column: Any, metadata_column: Column[Any], *_rendered: Any) -> bool:
-        return self._compare("default", metadata_column.table, metadata_column.name).is_different
-
-    def _compare(self, kind: str, table: Any, name: Any) -> ComparisonResult:
-        catalog: Catalog = self.context_opts["catalog"]
-        alike = catalog.agree(kind, str(table.name), str(name))
-        return ComparisonResult.Equal() if alike else ComparisonResult.Different(f"definition of {name}")
 
 
 class Postgresql(_Shared, PostgresqlImpl):

@@ -1,4 +1,4 @@
-"""How Alembic meets each database: locks, transactions, and SQLite's traps. `migrations/env.py` calls `run`."""
+"""Run Alembic on each database: locks, transactions, and SQLite's traps. `migrations/env.py` calls `run`."""
 
 import logging
 import warnings
@@ -8,27 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from alembic import context
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 
 from app.core.configs import app_config, make_private
 from app.core.db.engines import begin_sqlite, make_private_file, prepare_sqlite, tcp_options
 from app.core.migrations import dialects  # noqa: F401  registers itself with Alembic
-from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines
+from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines, installed_timelines
 
 _LOCK_KEY = 7_305_882_411  # any number that nothing else on this database locks
 _WAIT_SECONDS = 3600
 
 logger = logging.getLogger(__name__)
+Comparing = Callable[[Timelines, Timeline, Connection, ScriptDirectory], dict[str, Any]]
 
 
-def run(timelines: Timelines, comparing: Callable[..., dict[str, Any]]) -> None:
+def run(comparing: Comparing | None) -> None:
     """Run what Alembic was asked for, on the timeline and the database that the caller names.
 
     The `alembic` command names neither: it works on the shared timeline, at `-x url=` or what the settings say.
-    `comparing` gives the options of autogenerate.
+    `comparing` gives the options of autogenerate, which only developers have.
     """
     asked = context.config.attributes
+    timelines = asked.get("timelines") or installed_timelines()
     timeline: Timeline = asked.get("timeline") or timelines[SHARED]
     options = environment_options(timelines, timeline)
     if context.is_offline_mode():
@@ -38,18 +41,16 @@ def run(timelines: Timelines, comparing: Callable[..., dict[str, Any]]) -> None:
         return
     given = asked.get("connection")
     with nullcontext(given) if given is not None else connected(_url()) as connection:
-        context.configure(
-            connection=connection,
-            on_version_apply=asked.get("on_version_apply", ()),
-            **(options | comparing(timelines, timeline, connection, context.script)),
-        )
+        if comparing is not None:
+            options |= comparing(timelines, timeline, connection, context.script)
+        context.configure(connection=connection, on_version_apply=asked.get("on_version_apply", ()), **options)
         with context.begin_transaction(), _checked(connection), quiet():
             context.run_migrations()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings about what SQLAlchemy and Alembic do not see; `dialects` and `catalog` see it."""
+    """Silence warnings about what SQLAlchemy and Alembic do not see, and our dialects and comparison do."""
     with warnings.catch_warnings():
         for unseen in ("Skipped unsupported reflection", "autogenerate skipping", "Computed default on"):
             warnings.filterwarnings("ignore", unseen)
@@ -57,7 +58,7 @@ def quiet() -> Iterator[None]:
 
 
 def environment_options(timelines: Timelines, timeline: Timeline) -> dict[str, Any]:
-    """What Alembic must know to see the tables of `timeline`, and no other."""
+    """Options with which Alembic sees the tables of `timeline`, and no others."""
 
     def owned(table: str | None) -> bool:
         return table is not None and timelines.owner(table) is timeline

@@ -1,11 +1,8 @@
-"""Migrations from the program: what `kit` and the tests call. The `alembic` command works beside it."""
+"""Migrations of one database, for `kit`, programs and tests; the `alembic` command works beside it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from secrets import token_hex
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from alembic import command
@@ -13,22 +10,20 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, NullPool, create_engine, inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from app.core.configs import PROJECT_ROOT, app_config
-from app.core.migrations.check import Fault, differences, merge_fix, model_faults, revision_faults
 from app.core.migrations.env import connected, reading
-from app.core.migrations.installed import installed_timelines
-from app.core.migrations.reader import read
+from app.core.migrations.refusals import Fault, Reader, read_literals, revision_faults
 from app.core.migrations.timelines import (
     MigrationError,
     RevisionInfo,
     Timeline,
     Timelines,
     between,
-    revision_info,
+    installed_timelines,
 )
 
 
@@ -53,30 +48,11 @@ def alembic_config(url: URL | None = None, **attributes: Any) -> Config:
     return config
 
 
-def upgrade(url: URL | None = None) -> None:
-    """Bring every timeline of the database up to date."""
-    Migrations(url).upgrade()
-
-
-@contextmanager
-def scratch_database(server: URL | None = None) -> Iterator["Migrations"]:
-    """The installed timelines on a new database, gone when the block ends: on SQLite, or at a PostgreSQL server."""
-    if server is None:
-        with TemporaryDirectory() as folder:
-            yield Migrations(URL.create("sqlite", database=str(Path(folder) / "scratch.db")))
-        return
-    name = f"kit_scratch_{token_hex(6)}"
-    engine = create_engine(server.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE template0")
-        try:
-            yield Migrations(server.set(database=name))
-        finally:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 class Migrations:
     """The timelines of one database, by default the application's. Every method blocks."""
+
+    read: Reader = staticmethod(read_literals)
+    """Reads what a revision does, to judge it before it runs."""
 
     def __init__(self, url: URL | None = None, timelines: Timelines | None = None) -> None:
         self.url = url or app_config.database_url
@@ -91,13 +67,9 @@ class Migrations:
         chosen = self._chosen(revision, timeline)
         with connected(self.url) as connection:
             pending = {line.name: self.ahead(connection, line, revision) for line in chosen}
-            if faults := [
-                fault
-                for line in chosen
-                for fault in self.revision_faults(line, only=pending[line.name])
-                if fault.blocking
-            ]:
-                raise MigrationError("\n".join(map(str, faults)))
+            faults = [fault for line in chosen for fault in self.revision_faults(line, pending[line.name])]
+            if refused := [str(fault) for fault in faults if fault.blocking]:
+                raise MigrationError("\n".join(refused))
             for line in chosen:
                 if pending[line.name]:
                     self.run(connection, line, pending[line.name], revision)
@@ -124,45 +96,10 @@ class Migrations:
         with reading(self.url) as connection:
             behind = self.applied(connection, revision, timeline)
         return [
-            (revision_info(line, script, applied=True), read(script, down=True).losses)
+            (RevisionInfo.of(line, script, applied=True), self.read(script, True).losses)
             for line, scripts in behind
             for script in scripts
         ]
-
-    def revision(self, message: str, timeline: str | None = None, *, empty: bool = False) -> list[Path]:
-        """Write what the models have and the tables have not as revisions: of one timeline, or of each internal one.
-
-        A timeline without a difference gets none, unless `empty` asks for a revision to fill by hand.
-        """
-        _check_message(message)
-        if empty or timeline is not None:
-            chosen = [self.timelines.one(timeline)]
-        else:
-            chosen = [line for line in self.timelines.values() if line.kind != "external"]
-        written: list[Path] = []
-        for line in chosen:
-            if faults := list(model_faults(self.timelines, line)):
-                raise MigrationError("\n".join(map(str, faults)))
-            self._must_be_current(line)
-            config = self.config(line, skip_empty=not empty)
-            written += _paths(command.revision(config, message, autogenerate=not empty))
-        return written
-
-    def faults_of(self, paths: Sequence[Path]) -> list[Fault]:
-        """What is wrong with the revisions at `paths`, by their source."""
-        return [
-            fault
-            for line in self.timelines.values()
-            for script in self.scripts(line).walk_revisions()
-            if Path(script.path) in paths
-            for fault in self.revision_faults(line, only=[revision_info(line, script, applied=False)])
-        ]
-
-    def merge(self, message: str = "merge", timeline: str | None = None) -> list[Path]:
-        """Join the heads of one timeline, or of each that has several."""
-        _check_message(message)
-        torn = [line for line in self.timelines.chosen(timeline) if len(self.scripts(line).get_heads()) > 1]
-        return [path for line in torn for path in _paths(command.merge(self.config(line), "heads", message))]
 
     def history(self, timeline: str | None = None) -> list[RevisionInfo]:
         """Every revision, oldest first, and whether the database has it."""
@@ -182,11 +119,6 @@ class Migrations:
                 )
                 for line in self.timelines.chosen(timeline)
             ]
-
-    def check(self, timeline: str | None = None) -> list[Fault]:
-        """Everything wrong with the timelines, with what their revisions do, and with the tables against the models."""
-        with reading(self.url) as connection:
-            return [fault for line in self.timelines.chosen(timeline) for fault in self._check(line, connection)]
 
     def orphans(self) -> list[str]:
         """Tables in the database that no installed timeline owns: left by modules that were taken out, or foreign."""
@@ -235,26 +167,15 @@ class Migrations:
         if not heads:
             return []
         ahead = between(line, scripts, revision, current or "base", implicit_base=True)
-        return [revision_info(line, script, applied=False) for script in reversed(ahead)]
+        return [RevisionInfo.of(line, script, applied=False) for script in reversed(ahead)]
 
     def revision_faults(self, line: Timeline, only: Sequence[RevisionInfo] | None = None) -> list[Fault]:
         """What is wrong with what the timeline's revisions do: with all of them, or with those in `only`."""
         if only is not None and not only:
             return []
-        wanted = None if only is None else {info.revision for info in only}
-        return revision_faults(self.timelines, line, self.config(line), wanted)
-
-    def _check(self, line: Timeline, connection: Connection) -> Iterator[Fault]:
-        models = list(model_faults(self.timelines, line))
-        yield from models
-        yield from self.revision_faults(line)
-        heads = self.scripts(line).get_heads()
-        if len(heads) > 1:
-            yield Fault("heads", line.name, f"has several heads: {', '.join(sorted(heads))}", merge_fix(line))
-        elif ahead := self.ahead(connection, line):
-            yield Fault("pending", line.name, f"{len(ahead)} not run here yet: {_named(ahead)}", "Run kit migrate")
-        elif not models:
-            yield from differences(self.timelines, line, self.config(line), connection)
+        revisions = list(self.scripts(line).walk_revisions())[::-1]
+        wanted = {script.revision for script in revisions} if only is None else {info.revision for info in only}
+        return revision_faults(self.timelines, line, revisions, wanted, self.read)
 
     def _chosen(self, revision: str, timeline: str | None) -> list[Timeline]:
         everywhere = revision in ("head", "base")
@@ -274,19 +195,18 @@ class Migrations:
         scripts = self.scripts(line)
         current = self.current(connection, line)
         applied = {script.revision for script in between(line, scripts, current, "base")} if current else set()
-        return [
-            revision_info(line, script, script.revision in applied) for script in reversed([*scripts.walk_revisions()])
-        ]
+        every = reversed([*scripts.walk_revisions()])
+        return [RevisionInfo.of(line, script, applied=script.revision in applied) for script in every]
 
-    def _must_be_current(self, line: Timeline) -> None:
-        with reading(self.url) as connection:
-            if ahead := self.ahead(connection, line):
-                raise MigrationError(f"timeline {line.name}: not run here yet: {_named(ahead)}; first run kit migrate")
+
+def merge_fix(line: Timeline) -> str:
+    """What to do about a timeline that two branches have continued."""
+    return f"Join them: kit migrate merge --timeline {line.name}"
 
 
 @contextmanager
 def steps(line: Timeline, revisions: Sequence[str]) -> Iterator[Callable[..., None]]:
-    """Gives what is to be called after each of `revisions`; whatever one raises is a MigrationError that names it."""
+    """Give a function to call after each of `revisions`; whatever one raises becomes a MigrationError that names it."""
     waiting = list(revisions)
 
     def stepped(**_: Any) -> None:
@@ -302,18 +222,3 @@ def steps(line: Timeline, revisions: Sequence[str]) -> Iterator[Callable[..., No
         reason = str(orig).partition("\n")[0] if orig else f"{type(exc).__name__}: {exc}"
         kept = "Nothing of it was kept, but what it committed by itself"
         raise MigrationError(f"timeline {line.name}: {where} failed: {reason.rstrip('.')}. {kept}.") from exc
-
-
-def _named(infos: Iterable[RevisionInfo]) -> str:
-    return ", ".join(info.revision for info in infos)
-
-
-def _check_message(message: str) -> None:
-    # It becomes the docstring of the file.
-    if not message.strip() or not message.isprintable() or set(message) & set('"\\'):
-        raise MigrationError("a message is one line of text without double quotes and backslashes")
-
-
-def _paths(written: Script | Sequence[Script | None] | None) -> list[Path]:
-    scripts = [written] if isinstance(written, Script) else written or ()
-    return [Path(script.path) for script in scripts if script is not None]

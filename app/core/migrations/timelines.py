@@ -1,27 +1,30 @@
-"""Which revisions belong together, and whose every table is.
+"""Timelines: which revisions belong together, and which tables they own.
 
 The shared timeline holds the tables of core and of the modules with `migrations = "shared"`. A module with
 `migrations = "own"` and every external package has a folder of revisions and a version table of its own.
-A timeline owns what its models declare and what carries the prefix of its modules; nothing else is its business.
+A timeline owns the tables that its models declare and those that carry the prefix of its modules, and no others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionError
-from sqlalchemy import MetaData, Select
+from sqlalchemy import MetaData, Select, TableClause, column, select
 
 from app.core.configs import PROJECT_ROOT
+from app.core.db.installation import KnownRevisions
 from app.core.exceptions import ConfigError
-from app.core.modules import Module, table_owner
-from app.core.process import Slot
+from app.core.models import metadata as application
+from app.core.modules import Module, installed_modules, table_owner
 
 SHARED = "shared"
 VERSION_TABLE = "alembic_version"
+MIGRATIONS = PROJECT_ROOT / "migrations"
 
 
 class MigrationError(ConfigError):
@@ -50,6 +53,13 @@ class RevisionInfo:
     message: str
     path: Path
     applied: bool
+
+    @classmethod
+    def of(cls, line: Timeline, script: Script, *, applied: bool) -> "RevisionInfo":
+        """Describe the revision in `script`."""
+        given = script.down_revision or ()
+        parents = (given,) if isinstance(given, str) else tuple(given)
+        return cls(line.name, script.revision, parents, script.doc, Path(script.path), applied)
 
 
 class Timelines(Mapping[str, Timeline]):
@@ -84,7 +94,7 @@ class Timelines(Mapping[str, Timeline]):
         return self[name or next(iter(self))]
 
     def owner(self, table: str) -> Timeline | None:
-        """Whose `table` is: of the package whose models declare it, else of the longest prefix."""
+        """The owner of `table`: the package whose models declare it, else the longest prefix."""
         if table in self._version_tables:
             return None
         by_prefix = self._by_owner.get(self.prefix(table) or "")
@@ -103,52 +113,40 @@ class Timelines(Mapping[str, Timeline]):
         return next((table.name for table in declared if index in {found.name for found in table.indexes}), None)
 
 
-@dataclass(frozen=True)
-class KnownRevisions:
-    """What this code knows of a timeline: its revisions, its heads, and the query for those the database has."""
-
-    revisions: frozenset[str]
-    heads: frozenset[str]
-    applied: Select[str]
-
-
-expected_revisions = Slot[Callable[[], tuple[KnownRevisions, ...]]]()
-"""Gives the revisions that the code of this process expects the database to have."""
+def installed_timelines() -> Timelines:
+    """The timelines of this process."""
+    return timelines_of(installed_modules(), application)
 
 
 def timelines_of(modules: Sequence[Module], metadata: MetaData) -> Timelines:
-    """The timelines of `modules`, which are in load order; `metadata` is that of the internal ones."""
+    """The timelines of `modules`, which are in load order; `metadata` is that of the internal ones.
+
+    The shared one, which the `alembic` command works on, comes first, then own ones of modules, those of packages last.
+    """
     internal = [module for module in modules if not module.external]
+    sharing = tuple(module.short_name for module in internal if module.migrations == "shared")
     return Timelines(
-        shared_timeline(metadata, tuple(module.short_name for module in internal if module.migrations == "shared")),
-        *(_own(module, metadata) for module in internal if module.migrations == "own"),
-        *(_external(module) for module in modules if module.external),
+        Timeline(SHARED, "shared", MIGRATIONS / "versions", VERSION_TABLE, metadata, ("core", *sharing)),
+        *(_timeline(module, "own", metadata) for module in internal if module.migrations == "own"),
+        *(_timeline(module, "external", _external(module)) for module in modules if module.external),
     )
 
 
-def shared_timeline(metadata: MetaData, modules: tuple[str, ...]) -> Timeline:
-    """The timeline of core and `modules`, which the `alembic` command works on."""
-    versions = PROJECT_ROOT / "migrations" / "versions"
-    return Timeline(SHARED, "shared", versions, VERSION_TABLE, metadata, ("core", *modules))
-
-
-def _own(module: Module, metadata: MetaData) -> Timeline:
+def _timeline(module: Module, kind: Literal["own", "external"], metadata: MetaData) -> Timeline:
     name = module.short_name
-    return Timeline(name, "own", module.versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
+    return Timeline(name, kind, module.versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
 
 
-def _external(module: Module) -> Timeline:
-    name = module.short_name
-    models = module.models
-    metadata = metadata_of(models) if models else MetaData()
+def _external(module: Module) -> MetaData:
+    metadata = metadata_of(module.models) if module.models else MetaData()
     for table in metadata.tables.values():
         for key in table.foreign_keys:
             if (target := key.target_fullname.rpartition(".")[0]) not in metadata.tables:
                 raise ConfigError(
-                    f"{name}: {table}.{key.parent.name} has a foreign key to {target}, which is not one of its own "
-                    "tables: keep the id without the foreign key"
+                    f"{module.short_name}: {table}.{key.parent.name} has a foreign key to {target}, which is not one "
+                    "of its own tables: keep the id without the foreign key"
                 )
-    return Timeline(name, "external", module.versions, f"{VERSION_TABLE}_{name}", metadata, (name,))
+    return metadata
 
 
 def metadata_of(models: ModuleType) -> MetaData:
@@ -160,17 +158,17 @@ def metadata_of(models: ModuleType) -> MetaData:
     return next(iter(found.values()), MetaData())
 
 
-def revision_info(line: Timeline, script: Script, applied: bool) -> RevisionInfo:
-    """What `kit` says of a revision."""
-    parents = script.down_revision or ()
-    return RevisionInfo(
-        line.name,
-        script.revision,
-        (parents,) if isinstance(parents, str) else tuple(parents),
-        script.doc,
-        Path(script.path),
-        applied,
-    )
+@lru_cache
+def known_revisions() -> tuple[KnownRevisions, ...]:
+    """Every installed timeline that has revisions; read from their files once per process."""
+    found = []
+    for line in installed_timelines().values():
+        scripts = ScriptDirectory(str(MIGRATIONS), version_locations=[str(line.versions)])
+        revisions = frozenset(script.revision for script in scripts.walk_revisions())
+        version: Select[str] = select(column("version_num")).select_from(TableClause(line.version_table))
+        if revisions:
+            found.append(KnownRevisions(revisions, frozenset(scripts.get_heads()), version))
+    return tuple(found)
 
 
 def between(line: Timeline, scripts: ScriptDirectory, upper: Any, lower: Any, **options: bool) -> list[Script]:

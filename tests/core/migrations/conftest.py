@@ -12,10 +12,10 @@ from sqlalchemy.schema import SchemaItem
 
 from app.core.db.base import NAMING_CONVENTION
 from app.core.migrations.env import sync_url
-from app.core.migrations.migrate import Migrations
 from app.core.migrations.timelines import Timeline, Timelines
 from tests.conftest import backend
 from tests.core.migrations.timelines import tables_of
+from tools.migrations.developer import DeveloperMigrations as Migrations
 
 
 class Unformatted(Migrations):

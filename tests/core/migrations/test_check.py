@@ -8,11 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from app.core.db import Database
-from app.core.migrations.check import Fault, revision_faults
-from app.core.migrations.migrate import Migrations
-from app.core.migrations.statements import read_sql
+from app.core.migrations.refusals import Fault
 from app.core.migrations.timelines import MigrationError, Timeline, Timelines
 from tests.core.migrations.timelines import add_revision, mark, migrations, shared, tables_of, timeline
+from tools.migrations.developer import DeveloperMigrations as Migrations
+from tools.migrations.effects import read_sql
 
 MAKE = "op.create_table('widgets_a', sa.Column('id', sa.Integer), sa.Column('note', sa.String(20)))"
 
@@ -31,9 +31,7 @@ class Planted:
         self.migrations = Migrations(URL.create("sqlite", database="nowhere"), Timelines(others, line))
 
     def faults(self, *kinds: str) -> list[Fault]:
-        config = self.migrations.config(self.line)
-        found = revision_faults(self.migrations.timelines, self.line, config)
-        return [fault for fault in found if fault.kind in kinds]
+        return [fault for fault in self.migrations.revision_faults(self.line) if fault.kind in kinds]
 
 
 @pytest.fixture

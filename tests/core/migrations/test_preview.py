@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy.engine import URL
 
 from app.core.db import Database
-from app.core.migrations.migrate import Migrations
 from app.core.migrations.preview import preview
 from app.core.migrations.timelines import MigrationError
 from tests.core.migrations.test_migrate import schema
 from tests.core.migrations.timelines import add_revision, migrations, shared, timeline
+from tools.migrations.developer import DeveloperMigrations as Migrations
 
 MAKE = "op.create_table('widgets_a', sa.Column('id', sa.Integer, primary_key=True), sa.Column('note', sa.String(20)))"
 WIDEN = """

@@ -10,18 +10,18 @@ import sqlalchemy as sa
 
 from app.core.db import Database
 from app.core.exceptions import ConfigError
-from app.core.migrations.installed import installed_timelines
-from app.core.migrations.migrate import Migrations
 from app.core.migrations.timelines import (
     MigrationError,
     Timeline,
     Timelines,
+    installed_timelines,
     metadata_of,
     timelines_of,
 )
 from app.core.models import metadata as application
 from app.core.modules import discover, installed_modules
 from tests.core.migrations.timelines import mark, migrations, shared, tables_of, timeline
+from tools.migrations.developer import DeveloperMigrations as Migrations
 
 
 def owner(timelines: Timelines, table: str) -> str | None:

@@ -3,10 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
-from app.core.migrations.check import Fault
-from app.core.migrations.trial import try_out
+from app.core.migrations.refusals import Fault
 from tests.core.migrations.conftest import Shop
 from tests.core.migrations.timelines import add_revision
+from tools.migrations.trial import try_out
 
 MAKE = """
 op.create_table("shop_things", sa.Column("id", sa.Integer, primary_key=True), sa.Column("note", sa.String(10)))

@@ -9,9 +9,9 @@ from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT
 from app.core.migrations.env import sync_url
-from app.core.migrations.migrate import Migrations
 from app.core.migrations.timelines import Timeline, Timelines
 from app.core.models import metadata as application
+from tools.migrations.developer import DeveloperMigrations as Migrations
 
 OWN = ("core", "auth")
 

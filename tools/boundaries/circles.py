@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
-from app.core.boundaries.imports import Import
-from app.core.boundaries.rules import LAYERS, Names, is_module
-from app.core.boundaries.violations import Exceptions, Violation, manifest_line, manifest_of
 from app.core.modules import Module
+from tools.boundaries.imports import Import
+from tools.boundaries.rules import LAYERS, Names, is_module
+from tools.boundaries.violations import Exceptions, Violation, manifest_line, manifest_of
 
 Place = tuple[str, int]
 

@@ -12,10 +12,10 @@ from sqlalchemy import Column, Connection, Enum, MetaData, Table, func, inspect,
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core.migrations.check import Fault
 from app.core.migrations.env import connected, quiet
-from app.core.migrations.migrate import Migrations, scratch_database
+from app.core.migrations.refusals import Fault
 from app.core.migrations.timelines import MigrationError, RevisionInfo, Timeline
+from tools.migrations.developer import DeveloperMigrations, scratch_database
 
 _VALUES: dict[type, Any] = {
     bool: [False, True],
@@ -51,13 +51,13 @@ def check_scratch(server: URL | None, timeline: str | None = None) -> list[Fault
     return [fault for fault in found if timeline in (fault.timeline, None)]
 
 
-def try_out(migrations: Migrations) -> list[Fault]:
+def try_out(migrations: DeveloperMigrations) -> list[Fault]:
     """Run all revisions with rows in the tables, back, and again; ends at the heads, or where a revision fails."""
     return list(_Trial(migrations).run())
 
 
 class _Trial:
-    def __init__(self, migrations: Migrations) -> None:
+    def __init__(self, migrations: DeveloperMigrations) -> None:
         self.migrations = migrations
         self.name = migrations.url.get_backend_name()
         self.unfilled: dict[str, str] = {}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from app.core.boundaries.imports import Import, file_of, unseen_files
-from app.core.boundaries.violations import Exceptions, Violation, manifest_of
 from app.core.modules import Module
+from tools.boundaries.imports import Import, file_of, unseen_files
+from tools.boundaries.violations import Exceptions, Violation, manifest_of
 
 CORE = "core"
 ENTRY_POINTS = ("main", "worker", "cli")

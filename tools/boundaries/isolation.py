@@ -10,10 +10,10 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
-from app.core.boundaries.violations import Violation
 from app.core.configs import PROJECT_ROOT
 from app.core.modules.external import ExternalModule
 from app.core.modules.manifest import shown
+from tools.boundaries.violations import Violation
 
 _LOCKED = re.compile(r"^([\w.-]+)[^=\s]*==", re.MULTILINE)
 

@@ -1,18 +1,20 @@
-"""Reads what SQL text does to tables, by sqlglot; without that development tool the text is reported as unread."""
+"""What the operations and the SQL text of a revision do to tables, in words."""
 
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from app.core.migrations.operations import Operation
+from alembic.operations import MigrateOperation, ops
+from sqlalchemy import ForeignKey, String, types
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeEngine
+from sqlglot import ErrorLevel, exp, parse
+from sqlglot.errors import SqlglotError
 
-try:
-    from sqlglot import ErrorLevel, exp, parse
-    from sqlglot.errors import SqlglotError
+from app.core.migrations.refusals import Operation
 
-    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each statement that it leaves as text
-except ModuleNotFoundError:  # pragma: no cover  in the image
-    parse = None  # type: ignore[assignment]  # there is no other way to say so
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each statement that it leaves as text
 
 _BODY = re.compile(r"\$(\w*)\$(.*?)\$\1\$", re.DOTALL)
 _PLPGSQL = re.compile(r";|\b(?:BEGIN|THEN|ELSE|LOOP|DECLARE)\b", re.IGNORECASE)
@@ -23,11 +25,84 @@ _VERBS |= {"truncatetable": "TRUNCATE"}
 _STATEMENTS = "INSERT|UPDATE|DELETE|MERGE|TRUNCATE|DROP|ALTER|CREATE|COPY|SELECT|WITH"
 
 
+def describe(operation: MigrateOperation) -> list[Operation]:
+    """The operation in our words; several for a container of operations."""
+    tables = [getattr(operation, "table_name", None)]  # an index can be dropped by its name alone
+    creates: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    refers: tuple[str, ...] = ()
+    loses = None
+    match operation:
+        case ops.OpContainer():
+            return [found for inner in operation.ops for found in describe(inner)]
+        case ops.CreateTableOp():
+            creates = (operation.table_name,)
+            refers = _referred(*(item for item in operation.columns if isinstance(item, SchemaItem)))
+        case ops.AddColumnOp():
+            refers = _referred(operation.column)
+        case ops.DropIndexOp(table_name=None):
+            indexes = (str(operation.index_name),)
+        case ops.RenameTableOp():
+            creates = (operation.new_table_name,)
+            tables += creates
+        case ops.CreateForeignKeyOp():
+            tables, refers = [operation.source_table], (operation.referent_table,)
+        case ops.BulkInsertOp():
+            tables = [operation.table.name]
+        case ops.DropTableOp():
+            loses = f"drops {operation.table_name}"
+        case ops.DropColumnOp():
+            loses = f"drops {operation.table_name}.{operation.column_name}"
+        case ops.AlterColumnOp():
+            loses = _narrowed(operation)
+    touched = tuple(table for table in tables if table)
+    return [Operation(_name(operation), touched, creates, loses, indexes, refers)]
+
+
+def _referred(*items: SchemaItem) -> tuple[str, ...]:
+    """The tables that foreign keys in a column or a constraint lead to."""
+    keys = [key for item in items for key in getattr(item, "foreign_keys", getattr(item, "elements", ()))]
+    return tuple(key.target_fullname.split(".")[-2] for key in keys if isinstance(key, ForeignKey))
+
+
+def _name(operation: MigrateOperation) -> str:
+    """`DropTableOp` is `drop_table` to whoever writes revisions."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(operation).__name__.removesuffix("Op")).lower()
+
+
+def _narrowed(operation: ops.AlterColumnOp) -> str | None:
+    if operation.modify_type is None:
+        return None
+    column = f"{operation.table_name}.{operation.column_name}"
+    old, new = (types.to_instance(item) for item in (operation.existing_type, operation.modify_type))
+    if operation.existing_type is None:
+        return f"changes the type of {column}, perhaps to a narrower one (existing_type is not named)"
+    return None if _holds(new, old) else f"turns {column} from {old!r} into {new!r}"
+
+
+def _holds(new: TypeEngine[Any], old: TypeEngine[Any]) -> bool:
+    """Whether every value of `old` fits into `new`."""
+    if isinstance(new, types.Numeric) and isinstance(old, types.Numeric):
+        return _fits(new.precision, old.precision) and _fits(new.scale, old.scale)
+    if isinstance(new, String):
+        return _fits(new.length, old.length if isinstance(old, String) else None)
+    sizes = (types.SmallInteger, types.Integer, types.BigInteger)
+    if isinstance(new, sizes) and isinstance(old, sizes):
+        return _size(new) >= _size(old)
+    return new._type_affinity is old._type_affinity
+
+
+def _fits(new: int | None, old: int | None) -> bool:
+    """A limit of None is none."""
+    return new is None or (old is not None and new >= old)
+
+
+def _size(kind: TypeEngine[Any]) -> int:
+    return 2 if isinstance(kind, types.SmallInteger) else 8 if isinstance(kind, types.BigInteger) else 4
+
+
 def read_sql(sql: str) -> Iterator[Operation]:
     """The statements in `sql` that change something, in their order."""
-    if parse is None:
-        yield Operation("execute", mentions=_words(sql), unread="sqlglot is not installed")
-        return
     try:
         statements = parse(sql, read="postgres", error_level=ErrorLevel.RAISE)
     except (SqlglotError, RecursionError):
@@ -42,7 +117,7 @@ def read_sql(sql: str) -> Iterator[Operation]:
             yield from _read(statement)
 
 
-def _read(statement: "exp.Expr") -> Iterator[Operation]:
+def _read(statement: exp.Expr) -> Iterator[Operation]:
     match statement:
         case exp.Command():
             rest = statement.expression
@@ -65,7 +140,7 @@ def _read(statement: "exp.Expr") -> Iterator[Operation]:
             yield Operation("execute SETVAL", mentions=_words(call.sql()))
 
 
-def _write(statement: "exp.Expr") -> Iterator[Operation]:
+def _write(statement: exp.Expr) -> Iterator[Operation]:
     """Statements that change rows."""
     name = f"execute {_VERBS.get(statement.key, statement.key.upper())}"
     match statement:
@@ -85,12 +160,12 @@ def _write(statement: "exp.Expr") -> Iterator[Operation]:
             yield Operation(name, (table,), loses=None if keeps else f"empties {table}")
 
 
-def _target(statement: "exp.Expr") -> tuple[str, ...]:
+def _target(statement: exp.Expr) -> tuple[str, ...]:
     found = statement.this if isinstance(statement.this, exp.Table) else statement.find(exp.Table)
     return (found.name,) if found is not None else ()
 
 
-def _create(statement: "exp.Create") -> Iterator[Operation]:
+def _create(statement: exp.Create) -> Iterator[Operation]:
     kind = str(statement.args["kind"]).upper()
     name = f"execute CREATE {kind}"
     if kind == "TABLE":
@@ -106,7 +181,7 @@ def _create(statement: "exp.Create") -> Iterator[Operation]:
         yield Operation(name, mentions=_target(statement))
 
 
-def _drop(statement: "exp.Drop") -> Iterator[Operation]:
+def _drop(statement: exp.Drop) -> Iterator[Operation]:
     kind = str(statement.args["kind"]).upper()
     name = f"execute DROP {kind}"
     names = tuple(table.name for table in statement.find_all(exp.Table))
@@ -122,7 +197,7 @@ def _drop(statement: "exp.Drop") -> Iterator[Operation]:
         yield Operation(name, mentions=names, loses=loses)
 
 
-def _alter(statement: "exp.Alter") -> Operation:
+def _alter(statement: exp.Alter) -> Operation:
     target = statement.this.name
     if str(statement.args["kind"]).upper() != "TABLE":
         return Operation("execute ALTER", indexes=(target,), mentions=(target,))

@@ -13,14 +13,14 @@
 
 from pathlib import Path
 
-from app.core.boundaries.circles import asked_policies, circles
-from app.core.boundaries.imports import all_imports
-from app.core.boundaries.isolation import isolation_violations
-from app.core.boundaries.rules import crossing_imports, unseen
-from app.core.boundaries.tables import table_violations
-from app.core.boundaries.violations import Exceptions, Violation
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
+from tools.boundaries.circles import asked_policies, circles
+from tools.boundaries.imports import all_imports
+from tools.boundaries.isolation import isolation_violations
+from tools.boundaries.rules import crossing_imports, unseen
+from tools.boundaries.tables import table_violations
+from tools.boundaries.violations import Exceptions, Violation
 
 __all__ = ["Violation", "boundary_violations", "isolation_violations"]
 

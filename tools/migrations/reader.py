@@ -12,29 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.operations import MigrateOperation, ops
+from alembic.operations import MigrateOperation, Operations, ops
 from alembic.operations.base import AbstractOperations
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 
-from app.core.migrations.operations import Operation, describe
-from app.core.migrations.statements import read_sql
-from app.core.migrations.values import (
-    DATABASE,
-    HOLE,
-    PURE,
-    UNKNOWN,
-    Database,
-    Noted,
-    Unknown,
-    filled,
-    may_call,
-    opened,
-    unknown,
-)
+from app.core.migrations.refusals import HOLE, Recording
+from tools.migrations.effects import describe, read_sql
 
 _DEPTH = 20
 _HARMLESS = ("comment", "existing_", "nullable", "postgresql_", "rows", "schema", "server_default", "sqlite_", "unique")
@@ -42,21 +30,72 @@ _LOOPS = (list, tuple, dict, set, frozenset, range, enumerate, zip, reversed)
 _BINARY: dict[type[ast.operator], Callable[..., Any]] = {ast.Add: operator.add, ast.Mod: operator.mod}
 
 
+PURE = ("dict", "enumerate", "len", "list", "range", "reversed", "set", "sorted", "str", "tuple", "zip")
+_CONSTRUCTORS = ("sqlalchemy.sql", "sqlalchemy.dialects", "sqlalchemy.schema", "sqlalchemy.types")
+DATA = (str, int, float, bool, list, tuple, dict, set, frozenset, range, type(None), AbstractOperations)
+
+
+class Unknown:
+    """A value that only a run would give."""
+
+
+class Database(Unknown):
+    """What `op.get_bind()` and `op.get_context()` give."""
+
+
+UNKNOWN, DATABASE = Unknown(), Database()
+
+
+class Noted(Operations):
+    """`alembic.op`, of which nothing is carried out."""
+
+    def __init__(self, note: Callable[[MigrateOperation], None]) -> None:
+        super().__init__(MigrationContext.configure(dialect_name="postgresql", opts={"as_sql": True}))
+        self._note = note
+
+    def invoke(self, operation: MigrateOperation) -> Any:
+        self._note(operation)
+        # A revision may fill the table that it makes.
+        return operation.to_table(self.migration_context) if isinstance(operation, ops.CreateTableOp) else None
+
+
+def opened(value: Any) -> Any:
+    """The value where it may be looked into: plain data, and what SQLAlchemy is made of."""
+    if isinstance(value, ModuleType):
+        return value if value.__name__.partition(".")[0] == "sqlalchemy" else UNKNOWN
+    kind = value if isinstance(value, (type, FunctionType)) else type(value)
+    ours = isinstance(value, DATA) or str(getattr(kind, "__module__", "")).startswith("sqlalchemy.")
+    return value if ours or any(value is getattr(builtins, name) for name in PURE) else UNKNOWN
+
+
+def may_call(function: Any) -> bool:
+    if function is UNKNOWN:
+        return False
+    if any(function is getattr(builtins, name) for name in PURE):
+        return True
+    owner = getattr(function, "__self__", None)
+    return isinstance(owner, (str, list, dict)) or str(getattr(function, "__module__", "")).startswith(_CONSTRUCTORS)
+
+
+def unknown(values: Iterable[Any]) -> bool:
+    return any(isinstance(one, Unknown) for one in values)
+
+
+def filled(value: Any) -> Any:
+    """The value for a text or a name: what is not known becomes a hole."""
+    if isinstance(value, tuple):
+        return tuple(map(filled, value))
+    return HOLE if isinstance(value, Unknown) else value
+
+
 @dataclass
-class Recording:
-    """What a revision does in one direction, as Alembic's operations and in words, and what of it is not known."""
+class Reading(Recording):
+    """What a revision does in one direction, as Alembic's operations too."""
 
     steps: list[MigrateOperation] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
-
-    @property
-    def losses(self) -> list[str]:
-        """What is destroyed, in words."""
-        return [operation.loses for operation in self.operations if operation.loses]
 
 
-def read(revision: Script, *, down: bool = False) -> Recording:
+def read(revision: Script, down: bool = False) -> Reading:
     """What the revision's `upgrade` (or `downgrade`) does."""
     reader = _Reader(revision.module)
     reader.call(reader.functions["downgrade" if down else "upgrade"], (), {})
@@ -67,7 +106,7 @@ class _Reader(ast.NodeVisitor):
     """Visiting a statement notes what it does; visiting an expression gives its value, or UNKNOWN."""
 
     def __init__(self, module: ModuleType) -> None:
-        self.recording = Recording()
+        self.recording = Reading()
         self.module = vars(module)
         tree = ast.parse(Path(str(module.__file__)).read_text())
         self.functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}

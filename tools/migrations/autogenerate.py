@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
+from alembic.ddl.impl import ComparisonResult, DefaultImpl
 from alembic.operations import MigrateOperation, ops
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory, write_hooks
@@ -17,13 +18,14 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from app.core.db.base import NAMING_CONVENTION, UtcDateTime
-from app.core.migrations.backfill import Hint, fill_required
-from app.core.migrations.catalog import Catalog, Difference
-from app.core.migrations.enums import AlterEnumOp, add_values, drop_new_types
+from app.core.migrations.dialects import Postgresql, Sqlite
 from app.core.migrations.env import environment_options
-from app.core.migrations.operations import describe
-from app.core.migrations.reader import read
 from app.core.migrations.timelines import Timeline, Timelines
+from tools.migrations.backfill import Hint, fill_required
+from tools.migrations.catalog import Catalog, Difference
+from tools.migrations.effects import describe
+from tools.migrations.enums import AlterEnumOp, add_values, drop_new_types
+from tools.migrations.reader import read
 
 _CONTEXT = MigrationContext.configure(
     dialect_name="postgresql", opts={"target_metadata": sa.MetaData(naming_convention=NAMING_CONVENTION)}
@@ -68,6 +70,34 @@ def options(
         "catalog": catalog,
         "history": history,
     }
+
+
+class _Compared(DefaultImpl):
+    """Compares by what the database says of both sides."""
+
+    def compare_indexes(self, metadata_index: sa.Index, reflected_index: sa.Index) -> ComparisonResult:
+        return self._compare("index", reflected_index.table, reflected_index.name)
+
+    def compare_check_constraint(
+        self, metadata_constraint: sa.CheckConstraint, reflected_constraint: sa.CheckConstraint
+    ) -> ComparisonResult:
+        return self._compare("check", reflected_constraint.table, reflected_constraint.name)
+
+    def compare_server_default(self, inspector_column: Any, metadata_column: sa.Column[Any], *_rendered: Any) -> bool:
+        return self._compare("default", metadata_column.table, metadata_column.name).is_different
+
+    def _compare(self, kind: str, table: Any, name: Any) -> ComparisonResult:
+        catalog: Catalog = self.context_opts["catalog"]
+        alike = catalog.agree(kind, str(table.name), str(name))
+        return ComparisonResult.Equal() if alike else ComparisonResult.Different(f"definition of {name}")
+
+
+class _ComparedPostgresql(_Compared, Postgresql):
+    __dialect__ = "postgresql"  # in place of the one without the comparison
+
+
+class _ComparedSqlite(_Compared, Sqlite):
+    __dialect__ = "sqlite"
 
 
 def _partitions(connection: sa.Connection) -> Iterator[str]:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeGuard, get_args
 from sqlalchemy import Table
 from sqlalchemy.orm import Mapper
 
-from app.core.boundaries.violations import Exceptions, Violation
 from app.core.exceptions import ConfigError
 from app.core.modules import Module, table_owner
+from tools.boundaries.violations import Exceptions, Violation
 
 CORE = "core"
 
