@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from app.core.migrations.timelines import RevisionInfo
 
 app = typer.Typer(
-    cls=developer_group("kit migrate"), help="Bring the database up to date; below it, everything else about migrations."
+    cls=developer_group("kit migrate"),
+    help="Bring the database up to date; below it, everything else about migrations.",
 )
 
 OneTimeline = Annotated[str | None, typer.Option("--timeline", "-t", help="One timeline instead of all.")]

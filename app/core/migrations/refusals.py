@@ -116,13 +116,13 @@ def _operation(call: ast.Call, batches: Mapping[str, str]) -> Operation | None:
     named = [_literal(one.value) for one in call.keywords if one.arg == "table_name"]
     if name == "drop_index" and base == "op" and not (given or named):
         return Operation(name, indexes=(own,))
-    in_batch = [batches[base]] if base in batches else []
-    table, *others = [*in_batch, *named, *given, HOLE, HOLE]
-    refers = tuple(_referred(call)) + (tuple(others[:1]) if name == "create_foreign_key" else ())
+    given = [*named, *given, HOLE, HOLE]
+    table = batches[base] if base in batches else given.pop(0)
+    refers = tuple(_referred(call)) + ((given[0],) if name == "create_foreign_key" else ())
     if name == "rename_table":
-        return Operation(name, (table, others[0]), (others[0],))
+        return Operation(name, (table, given[0]), (given[0],))
     creates = (table,) if name == "create_table" else ()
-    column = f".{others[0]}" if name == "drop_column" else ""
+    column = f".{given[0]}" if name == "drop_column" else ""
     loses = f"drops {table}{column}" if name in ("drop_table", "drop_column") else None
     return Operation(name, (table,), creates, loses, refers=refers)
 
