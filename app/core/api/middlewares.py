@@ -16,7 +16,7 @@ from app.core.api.routes import RouteTable
 from app.core.db.base import utcnow
 from app.core.services.log import correlation, logger
 from app.core.services.log.context import new_id
-from app.core.services.log.setup import mark_logged
+from app.core.services.log.service import mark_logged
 
 REQUEST_ID = "X-Request-ID"
 CONVERSATION_ID = "X-Conversation-ID"

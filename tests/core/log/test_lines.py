@@ -14,8 +14,7 @@ import structlog
 from app.core.configs import AppConfig
 from app.core.services.log import LogServiceInterface, configure_logging, conversation_id, correlation, logger
 from app.core.services.log import request_id as current_request_id
-from app.core.services.log.service import LogService
-from app.core.services.log.setup import Forward
+from app.core.services.log.service import Forward, LogService
 from tests.core.log.capture import captured_log
 
 

@@ -1,7 +1,6 @@
 """Log: structured lines that carry the request's ids and no secret."""
 
 from app.core.services.log.context import conversation_id, correlation, request_id
-from app.core.services.log.interface import LogServiceInterface
-from app.core.services.log.setup import configure_logging, logger
+from app.core.services.log.service import LogServiceInterface, configure_logging, logger
 
 __all__ = ["LogServiceInterface", "configure_logging", "conversation_id", "correlation", "logger", "request_id"]
