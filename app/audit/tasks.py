@@ -7,8 +7,8 @@ from app.core.services.queue import BaseTask
 
 
 @queued
-class PurgeExpired(BaseTask):
-    """Remove events older than `AUDIT_KEEP_DAYS`."""
+class PurgeExpiredEvents(BaseTask):
+    """Delete events older than `AUDIT_KEEP_DAYS`."""
 
     __task_name__ = "audit.purge_expired"
     __schedule__ = "47 3 * * *"

@@ -1,10 +1,10 @@
-"""What must be there before the first request."""
+"""Setup before the first request."""
 
-from app.auth.services.first_user import NoFirstUser, ensure_first_user
+from app.auth.services.operator import NoFirstUser, ensure_first_user
 
 
 async def bootstrap() -> list[str]:
-    """Make the first administrator; the lines to show once. Needs an open runtime."""
+    """Make the first administrator; return the lines to show once. Needs an open runtime."""
     try:
         admin = await ensure_first_user()
     except NoFirstUser as exc:

@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 from functools import cached_property, lru_cache
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from app.auth.security.access_tokens import AccessTokens, Algorithm, SigningKey
 from app.auth.security.identity import is_username, normalize_email
 from app.auth.security.passwords import MAX_LENGTH, MIN_LENGTH, PasswordHasher
+from app.auth.security.tokens import AccessTokens, Algorithm, SigningKey
 from app.core.configs import BaseConfig, app_config, local_secret
 from app.core.configs.safety import weak_secret
 
@@ -18,8 +18,14 @@ _KNOWN_PASSWORDS = """
 """
 
 
+def _username(value: str) -> str:
+    if not is_username(value):
+        raise ValueError("must be 3 to 32 of A-Z a-z 0-9 _ . -")
+    return value
+
+
 class AuthConfig(BaseConfig):
-    """How accounts, sessions, tokens and passwords behave."""
+    """Settings of accounts, sessions, tokens and passwords."""
 
     required_secrets = ("JWT_SECRET_KEY",)
 
@@ -36,26 +42,14 @@ class AuthConfig(BaseConfig):
     USER_REGISTRATION_ALLOWED: bool = True
     USER_VERIFICATION_REQUIRED: bool | None = None
 
-    FIRST_USER_EMAIL: str = "admin@example.com"
-    FIRST_USER_USERNAME: str = "admin"
+    FIRST_USER_EMAIL: Annotated[str, AfterValidator(normalize_email)] = "admin@example.com"
+    FIRST_USER_USERNAME: Annotated[str, AfterValidator(_username)] = "admin"
     FIRST_USER_PASSWORD: SecretStr | None = None
 
     PASSWORD_HASH_MEMORY_KIB: int = Field(default=19 * 1024, ge=8)
     PASSWORD_HASH_ROUNDS: int = Field(default=2, ge=1)
     PASSWORD_HASH_PARALLELISM: int = Field(default=1, ge=1)
     PASSWORD_HASH_WORKERS: int = Field(default=2, ge=1)
-
-    @field_validator("FIRST_USER_EMAIL")
-    @classmethod
-    def _must_be_an_address(cls, value: str) -> str:
-        return normalize_email(value)
-
-    @field_validator("FIRST_USER_USERNAME")
-    @classmethod
-    def _must_be_a_username(cls, value: str) -> str:
-        if not is_username(value):
-            raise ValueError("must be 3 to 32 of A-Z a-z 0-9 _ . -")
-        return value
 
     @model_validator(mode="after")
     def _must_work(self) -> Self:
@@ -66,19 +60,19 @@ class AuthConfig(BaseConfig):
 
     @property
     def verification_required(self) -> bool:
-        """Whether an address must be verified before its account can be used."""
+        """Return True where an address must be verified before its account can be used."""
         if self.USER_VERIFICATION_REQUIRED is None:
             return not app_config.is_relaxed
         return self.USER_VERIFICATION_REQUIRED
 
     @property
     def session_lifetime(self) -> timedelta:
-        """How long a login lasts, however often it is refreshed."""
+        """Return the lifetime of a session, however often it is refreshed."""
         return timedelta(days=self.REFRESH_TOKEN_EXPIRE_DAYS)
 
     @cached_property
     def access_tokens(self) -> AccessTokens:
-        """What makes and reads access tokens."""
+        """Return the maker and reader of access tokens."""
         secret = self.JWT_SECRET_KEY or local_secret("JWT_SECRET_KEY", app_config.var_dir)
         secrets = [secret, self.JWT_PREVIOUS_SECRET_KEY] if self.JWT_PREVIOUS_SECRET_KEY else [secret]
         return AccessTokens(
@@ -91,7 +85,7 @@ class AuthConfig(BaseConfig):
 
     @cached_property
     def password_hasher(self) -> PasswordHasher:
-        """What hashes passwords."""
+        """Return the password hasher."""
         return PasswordHasher(
             memory_kib=self.PASSWORD_HASH_MEMORY_KIB,
             rounds=self.PASSWORD_HASH_ROUNDS,
@@ -131,5 +125,5 @@ class AuthConfig(BaseConfig):
 
 @lru_cache
 def get_auth_config() -> AuthConfig:
-    """The one configuration of this module in this process."""
+    """Return the settings of this module, read once a process."""
     return AuthConfig()

@@ -1,16 +1,17 @@
 """Events of this module. None holds a secret; only the creation and deletion of an account name its owner."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from app.core.services.events import BaseEvent
+from app.core.services.events import BaseEvent, EventsServiceInterface
 
 
-class Origin(BaseModel):
-    """Where a request came from; its ids lead to its lines in the log."""
+class RequestOrigin(BaseModel):
+    """Client and ids of a request; the ids lead to its lines in the log."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +29,7 @@ class SecurityEvent(BaseEvent):
 
     user_id: int | None
     actor_id: int | None = None
-    origin: Origin = Origin()
+    origin: RequestOrigin = RequestOrigin()
 
     def _get_principal(self) -> str | None:
         return None if self.user_id is None else f"user:{self.user_id}"
@@ -98,7 +99,7 @@ class EmailAddressVerified(AccountEvent):
 
 
 class PasswordChanged(AccountEvent):
-    """A new password was set by who knew the old one; the other sessions ended."""
+    """A new password was set with the old one; the other sessions ended."""
 
 
 class PasswordConfirmationFailed(AccountEvent):
@@ -120,7 +121,7 @@ class LoginSucceeded(AccountEvent):
 
 
 class LoginFailure(StrEnum):
-    """Why a login was refused, which the caller is not told."""
+    """Reason for which a login was refused; not told to the caller."""
 
     UNKNOWN_ACCOUNT = "unknown_account"
     WRONG_PASSWORD = "wrong_password"  # noqa: S105  the name of a reason
@@ -153,3 +154,16 @@ class RefreshTokenReused(AccountEvent):
     """A refresh token came twice, so one of the two was stolen; the session ended."""
 
     session_id: int
+
+
+@dataclass(kw_only=True)
+class SecurityEvents(EventsServiceInterface):
+    """Adds the origin of the request to every security event dispatched in it."""
+
+    events: EventsServiceInterface
+    origin: RequestOrigin
+
+    def dispatch(self, event: BaseEvent) -> None:
+        if isinstance(event, SecurityEvent):
+            event = event.model_copy(update={"origin": self.origin})
+        self.events.dispatch(event)

@@ -1,4 +1,4 @@
-"""What can go wrong in this module, free of HTTP."""
+"""Errors of this module, free of HTTP."""
 
 from app.core.exceptions import (
     AuthenticationError,

@@ -1,4 +1,4 @@
-"""What other modules may ask this one: DTOs in, DTOs out."""
+"""The gateway for other modules: DTOs in, DTOs out."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -9,29 +9,29 @@ from typing import overload
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import deprecated
 
-from app.auth.repositories.users import UserRepository
+from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserDTO
 from app.core.db import ListParams, PaginatedResult, current_session, session_scope
 
 
 class AuthGatewayInterface(ABC):
-    """Reads accounts. Inside a unit of work it reads through that, elsewhere through one of its own."""
+    """Reads accounts, in the current unit of work or in one of its own."""
 
     @abstractmethod
     async def get_user(self, user_id: int) -> UserDTO | None:
-        """The account, or None where there is none (any more)."""
+        """Return the account, or None where there is none (any more)."""
 
     @abstractmethod
     async def get_users(self, user_ids: Sequence[int]) -> list[UserDTO]:
-        """The accounts that exist among `user_ids`, by id."""
+        """Return the accounts that exist among `user_ids`, ordered by id."""
 
     @abstractmethod
     async def get_user_list(self, params: ListParams) -> PaginatedResult[UserDTO]:
-        """One page of the accounts; the fields of its sorts and filters are those of a UserDTO."""
+        """Return one page of the accounts; sorts and filters take the fields of a UserDTO."""
 
 
 class AuthGateway(AuthGatewayInterface):
-    """The gateway inside this process."""
+    """The gateway in this process."""
 
     def __init__(self, *, users: UserRepository) -> None:
         self.users = users
@@ -63,13 +63,13 @@ class AuthGateway(AuthGatewayInterface):
 
 
 async def get_gateway() -> AuthGatewayInterface:
-    """The gateway, as a dependency; plainly callable where there is no request."""
+    """Return the gateway; can be called without a request too."""
     return AuthGateway(users=UserRepository())
 
 
 @deprecated("auth_gateway is called get_gateway now")
 async def auth_gateway() -> AuthGatewayInterface:
-    """The former name of `get_gateway`."""
+    """Return the gateway: the former name of `get_gateway`."""
     return await get_gateway()
 
 

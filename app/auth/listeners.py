@@ -1,4 +1,4 @@
-"""What this module does about events."""
+"""Listeners of this module."""
 
 from app.auth.events import UserCreated, UserDeleted
 from app.auth.tasks import AccountMails, EraseJobs
@@ -14,5 +14,5 @@ async def send_welcome(event: ListenedEvent[UserCreated], db: DBSession, mails: 
 
 @listener(UserDeleted)
 async def erase_jobs_of_deleted_user(event: ListenedEvent[UserDeleted], queue: QueueService) -> None:
-    """Have the jobs removed that hold the user's data."""
+    """Queue the deletion of jobs that hold the user's data."""
     await queue.push(task=EraseJobs, data={"user_id": event.data.id})

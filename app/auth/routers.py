@@ -1,9 +1,9 @@
-"""Everything this module serves."""
+"""Routes of this module."""
 
 from fastapi import APIRouter
 
-from app.auth.routes.v1 import auth, profile, sessions, users
+from app.auth.routes.v1 import auth, profile, users
 
 router_v1 = APIRouter()
-for router in (auth.router, sessions.router, profile.router, users.router):
+for router in (auth.router, profile.sessions, profile.router, users.router):
     router_v1.include_router(router)

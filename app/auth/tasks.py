@@ -1,4 +1,4 @@
-"""Work of this module that runs after a commit, or by the clock."""
+"""Tasks of this module: mails with links, erasure, scheduled cleanup."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -7,10 +7,8 @@ from typing import Annotated, Any, ClassVar
 from fastapi import Depends
 
 from app.auth.config import get_auth_config
-from app.auth.emails.service import AccountMailService, Intent, Links
-from app.auth.repositories.sessions import SessionRepository
-from app.auth.repositories.tokens import OneTimeTokenRepository
-from app.auth.repositories.users import UserRepository
+from app.auth.emails.service import AccountMailService, LinkRequest, Links
+from app.auth.repositories import OneTimeTokenRepository, SessionRepository, UserRepository
 from app.core.configs import get_settings
 from app.core.deps import DBSession, MailService, QueueService, queued
 from app.core.services.mail import MailTask, mail_principal
@@ -18,14 +16,8 @@ from app.core.services.queue import BaseTask, erase_jobs
 
 
 async def account_mails(mail: MailService) -> AccountMailService:
-    """The service that sends account mails, outside a request."""
-    return AccountMailService(
-        users=UserRepository(),
-        tokens=OneTimeTokenRepository(),
-        mail=mail,
-        links=Links(get_settings()),
-        config=get_auth_config(),
-    )
+    """Return the service that sends account mails."""
+    return AccountMailService(config=get_auth_config(), mail=mail, links=Links(get_settings()))
 
 
 AccountMails = Annotated[AccountMailService, Depends(account_mails)]
@@ -45,7 +37,7 @@ class LinkTask(MailTask):
         stamp: int = 0,
         asked_at: datetime | None = None,
     ) -> None:
-        await type(self).send(mails, Intent(user_id, stamp, asked_at), db=db)
+        await type(self).send(mails, LinkRequest(user_id, stamp, asked_at), db=db)
 
 
 @queued
@@ -81,7 +73,7 @@ class SendEmailChange(MailTask):
         asked_at: datetime | None = None,
         session_id: int | None = None,
     ) -> None:
-        await mails.send_email_change(Intent(user_id, stamp, asked_at, session_id), email, db=db)
+        await mails.send_email_change(LinkRequest(user_id, stamp, asked_at, session_id), email, db=db)
 
     @classmethod
     def _get_principal(cls, payload: Mapping[str, Any]) -> str:
@@ -90,7 +82,7 @@ class SendEmailChange(MailTask):
 
 @queued
 class EraseJobs(BaseTask):
-    """Remove the jobs that hold personal data of a deleted user; again a day later while some have yet to run."""
+    """Delete jobs with personal data of a deleted user; again a day later while some have yet to run."""
 
     __task_name__ = "auth.erase_jobs"
 
@@ -101,8 +93,8 @@ class EraseJobs(BaseTask):
 
 
 @queued
-class PurgeExpired(BaseTask):
-    """Remove sessions and tokens whose time is over."""
+class PurgeExpiredTokens(BaseTask):
+    """Delete expired sessions and tokens."""
 
     __task_name__ = "auth.purge_expired"
     __schedule__ = "17 3 * * *"

@@ -15,7 +15,7 @@ from app.audit.models import AuditEvent, Outcome
 from app.audit.repositories import AuditEventRepository
 from app.audit.schemas import AuditEventListParams
 from app.audit.services import AuditService
-from app.audit.tasks import PurgeExpired
+from app.audit.tasks import PurgeExpiredEvents
 from app.auth import AuthGatewayInterface, LoginFailed, UserCreated, UserDeleted, UserDTO, get_gateway
 from app.core.db import Database, ListParams, PaginatedResult, utcnow
 from app.core.deps import queue_service
@@ -146,7 +146,7 @@ class TestPurge:
         for days in (366, 364):
             await AuditEventFactory.create(occurred_at=utcnow() - timedelta(days=days))
 
-        await (await queue_service()).push(task=PurgeExpired)
+        await (await queue_service()).push(task=PurgeExpiredEvents)
         await drain()
 
         kept = (await db.scalars(select(AuditEvent))).one()

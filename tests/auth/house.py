@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import User, UserStatus
-from app.auth.repositories.users import UserRepository
+from app.auth.repositories import UserRepository
 from app.auth.services.operator import reset_password
 from tests.auth.mails import text_of
 from tests.factories.user import UserFactory

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from app.auth.config import AuthConfig
 from app.auth.exceptions import InvalidAccessToken
-from app.auth.security.access_tokens import SigningKey
+from app.auth.security.tokens import SigningKey
 
 STRONG = "5f2c8e1b7d3a496083bfae2d61c7905e"
 PREVIOUS = "fedcba9876543210fedcba9876543210"

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.config import AuthConfig
 from app.auth.exceptions import UserNotFound
 from app.auth.models import AuthSession, EndReason, UserStatus
-from app.auth.repositories.sessions import SessionRepository
+from app.auth.repositories import SessionRepository
 from app.auth.services.operator import reset_password
 from app.core.db.jobs import Job
 from app.core.services.mail.base import SendMail

@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import UserDTO
 from app.auth.config import AuthConfig
-from app.auth.deps import account_service, credential_service, user_service
+from app.auth.deps import auth_services
 from app.auth.exceptions import AccountNotActive, ActionNotAllowed, InvalidAccessToken
 from app.auth.models import AuthSession, EndReason, UserStatus
-from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
-from app.auth.repositories.sessions import SessionRepository
+from app.auth.policies import can_grant_superuser, can_list_users, can_read_user, can_write_users
+from app.auth.repositories import SessionRepository
 from app.auth.schemas.user import UserCreate, UserUpdate
 from app.auth.services.user import Administrator, UserService
 from app.core.deps import events_service, mail_service, queue_service
@@ -24,10 +24,9 @@ from tests.utils import PASSWORD, login_user
 async def service(app: FastAPI, db: AsyncSession) -> UserService:
     """The service as a request gets it."""
     config = AuthConfig()
-    events, queue = await events_service(), await queue_service()
-    request = Request({"type": "http", "app": app})
-    accounts = await account_service(request, config, events, await mail_service())
-    return await user_service(await credential_service(request, config, events), accounts, events, queue)
+    request = Request({"type": "http", "app": app, "headers": []})
+    services = await auth_services(request, config, await events_service(), await mail_service(), await queue_service())
+    return services.users
 
 
 async def anything(user: UserDTO) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import OneTimeToken, Purpose, User, UserStatus
-from app.auth.repositories.users import UserRepository
-from app.auth.security.opaque_tokens import new_token, token_hash
+from app.auth.repositories import UserRepository
+from app.auth.security.tokens import new_token, token_hash
 from app.core.db import Database, utcnow
 from app.core.db.jobs import Job
 from tests.auth.mails import text_of

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import AuthSession, RefreshToken, UserStatus
-from app.auth.security.opaque_tokens import token_hash
+from app.auth.security.tokens import token_hash
 from app.core.db import Database, utcnow
 from tests.factories.user import UserFactory
 from tests.utils import freeze, login_user

@@ -8,8 +8,8 @@ import pytest
 
 from app.auth.exceptions import TooManyPasswords
 from app.auth.security.identity import email_key, is_username, normalize_email, username_key
-from app.auth.security.opaque_tokens import new_token, successor, token_hash
 from app.auth.security.passwords import MAX_WAIT, HashPool, PasswordHasher
+from app.auth.security.tokens import new_token, successor, token_hash
 
 
 def hasher(rounds: int = 1, workers: int = 2) -> PasswordHasher:

@@ -17,8 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.config import AuthConfig
 from app.auth.emails.templates import VerifyEmail
 from app.auth.models import EndReason, User
-from app.auth.repositories.sessions import SessionRepository
-from app.auth.repositories.users import UserRepository
+from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.tasks import SendEmailChange, SendPasswordReset
 from app.core.db import Database, utcnow
 from app.core.db.jobs import Job

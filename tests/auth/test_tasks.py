@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.emails.templates import Welcome
 from app.auth.models import AuthSession, OneTimeToken, RefreshToken, User, UserStatus
-from app.auth.tasks import PurgeExpired, SendEmailChange, SendPasswordReset, SendVerification
+from app.auth.tasks import PurgeExpiredTokens, SendEmailChange, SendPasswordReset, SendVerification
 from app.core.db import session_scope, utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.deps import mail_service, queue_service
@@ -87,13 +87,13 @@ class TestPurge:
         await login_user(client, user)
         assert await counts(db) == [2, 2, 1]
 
-        await call_with_dependencies(PurgeExpired().run)
+        await call_with_dependencies(PurgeExpiredTokens().run)
 
         assert await counts(db) == [1, 1, 0]
         assert (await client.get("/api/v1/profile")).status_code == 200
 
     async def test_it_runs_by_the_clock(self) -> None:
-        assert PurgeExpired.__schedule__ == "17 3 * * *"
+        assert PurgeExpiredTokens.__schedule__ == "17 3 * * *"
 
 
 class TestWelcome:

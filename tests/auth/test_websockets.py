@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from app.auth import ActiveUser, AuthGateway, CurrentUser, OptionalUser
-from app.auth.policies.permissions import requires_permission
+from app.auth.policies import requires_permission
 from app.core.db.session import Database
 from app.core.deps import EventsService, MailService, QueueService
 from tests.core.api.asgi import WebSocketExchange

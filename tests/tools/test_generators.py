@@ -170,7 +170,7 @@ class TestModel:
             self.plan("T" + "h" * 28, field=f"{'n' * 30}:str:unique")
 
     def test_a_name_that_a_new_file_needs_itself(self) -> None:
-        with pytest.raises(GeneratorError, match=r"app/auth/models/base_model.py uses the name BaseModel already"):
+        with pytest.raises(GeneratorError, match=r"app/auth/models.py uses the name BaseModel already"):
             self.plan("BaseModel")
 
     def test_what_a_model_is_called_clashes_with_no_variable(self) -> None:

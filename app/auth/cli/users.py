@@ -48,7 +48,7 @@ async def reset_password(
     password = _password(password_stdin, generate)
     user = await operator.reset_password(login, PasswordSet(password=SecretStr(password)).password)
     typer.echo(f"{user.username} ({user.email}) has another password; every session has ended.")
-    if not is_usable(user, verification_required=get_auth_config().verification_required):
+    if not is_usable(user, get_auth_config()):
         typer.echo("The account cannot log in: it is disabled, or its address is not verified.")
     if generate:
         _show(password)

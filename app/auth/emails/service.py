@@ -1,6 +1,6 @@
 """Mails to accounts. Those with links are made and sent by tasks, so that no row ever holds a token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 
@@ -9,18 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.config import AuthConfig
 from app.auth.emails.templates import AddressTaken, ResetPassword, VerifyEmail, Welcome
 from app.auth.models import OneTimeToken, Purpose, User, UserStatus
-from app.auth.repositories.tokens import OneTimeTokenRepository
-from app.auth.repositories.users import UserRepository
-from app.auth.security.opaque_tokens import new_token, token_hash
+from app.auth.repositories import OneTimeTokenRepository, UserRepository
+from app.auth.security.tokens import new_token, token_hash
 from app.core.configs import AppConfig
 from app.core.db import utcnow
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 
 
-class Intent(NamedTuple):
-    """A request for a link: who asked, when, and under which security stamp. A task carries it until its mail is made.
+class LinkRequest(NamedTuple):
+    """A request for a mailed link, carried by a task: who asked, when, and under which security stamp.
 
-    Without a user it is an address that has no account. Tasks stored by versions without stamps count as stamp 0.
+    `user_id` is None for an address that has no account. Tasks stored by versions without stamps count as stamp 0.
     """
 
     user_id: int | None
@@ -30,11 +29,11 @@ class Intent(NamedTuple):
 
     @classmethod
     def of(cls, user: User | None) -> Self:
-        """The intent of this moment."""
+        """Return a request made now."""
         return cls(user.id if user else None, user.security_stamp if user else 0, utcnow())
 
     def data(self) -> dict[str, Any]:
-        """The payload of a task that mails a link."""
+        """Return the payload of a task that mails a link."""
         return {"user_id": self.user_id, "stamp": self.stamp, "asked_at": self.asked_at}
 
 
@@ -71,17 +70,17 @@ class Links:
 
 @dataclass(kw_only=True)
 class AccountMailService:
-    """Sends each account mail. A repeated run makes a new token: the one before may have been lost with its mail.
+    """Sends mails with links. A repeated run makes a new token: the one before may have been lost with its mail.
 
     A link is made only while the account's security stamp is the one it was asked for under, and only the link asked
     for last is in force.
     """
 
-    users: UserRepository
-    tokens: OneTimeTokenRepository
+    config: AuthConfig
     mail: MailServiceInterface
     links: Links
-    config: AuthConfig
+    users: UserRepository = field(default_factory=UserRepository)
+    tokens: OneTimeTokenRepository = field(default_factory=OneTimeTokenRepository)
 
     async def send_welcome(self, user_id: int, *, db: AsyncSession) -> None:
         """Greet a new account, with a link while its address is not verified and it is as it was made."""
@@ -90,20 +89,20 @@ class AccountMailService:
             return
         token = None
         if not user.is_verified and user.security_stamp == 0:
-            intent = Intent(user.id, 0, user.created_at)
-            token = await self._token(user, user.email, Purpose.VERIFY_EMAIL, intent, db=db)
+            request = LinkRequest(user.id, 0, user.created_at)
+            token = await self._token(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
         template = Welcome(**self.links.greeting(user), url=self.links.verify_email(token) if token else None)
         await self._send(template, f"Welcome to {self.links.project}", user.email, db=db)
 
-    async def send_verification(self, intent: Intent, *, db: AsyncSession) -> None:
+    async def send_verification(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send a link that verifies the account's address, if it still has to be."""
-        user = await self._asker(intent, db=db)
+        user = await self._asker(request, db=db)
         if user and not user.is_verified:
-            await self._send_verification(user, user.email, Purpose.VERIFY_EMAIL, intent, db=db)
+            await self._send_verification(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
 
-    async def send_email_change(self, intent: Intent, email: str, *, db: AsyncSession) -> None:
+    async def send_email_change(self, request: LinkRequest, email: str, *, db: AsyncSession) -> None:
         """Send the new address a link that makes it the account's; an address that has an account is told so."""
-        user = await self._asker(intent, db=db)
+        user = await self._asker(request, db=db)
         if user is None:
             return
         owner = await self.users.find_by_email(db=db, email=email)
@@ -111,12 +110,12 @@ class AccountMailService:
             template = AddressTaken(**self.links.greeting(owner), url=self.links.forgot_password())
             await self._send(template, f"Your account at {self.links.project}", owner.email, db=db)
         else:
-            await self._send_verification(user, email, Purpose.CHANGE_EMAIL, intent, db=db)
+            await self._send_verification(user, email, Purpose.CHANGE_EMAIL, request, db=db)
 
-    async def send_password_reset(self, intent: Intent, *, db: AsyncSession) -> None:
+    async def send_password_reset(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send a link that sets a new password."""
-        user = await self._asker(intent, db=db)
-        if user and (token := await self._token(user, user.email, Purpose.RESET_PASSWORD, intent, db=db)):
+        user = await self._asker(request, db=db)
+        if user and (token := await self._token(user, user.email, Purpose.RESET_PASSWORD, request, db=db)):
             template = ResetPassword(
                 **self.links.greeting(user),
                 url=self.links.reset_password(token),
@@ -125,17 +124,19 @@ class AccountMailService:
             await self._send(template, f"Your new password at {self.links.project}", user.email, db=db)
 
     async def _usable(self, user_id: int | None, *, db: AsyncSession) -> User | None:
-        """The account, locked, if there is one and it is not disabled; None is an address that had no account."""
+        """Return the account, locked, if there is one and it is not disabled; None had no account."""
         user = await self.users.get(db=db, for_update=True, id=user_id or 0)
         return user if user and user.status_id == UserStatus.ACTIVE else None
 
-    async def _asker(self, intent: Intent, *, db: AsyncSession) -> User | None:
-        """The account, unless its stamp was raised since the link was asked for."""
-        user = await self._usable(intent.user_id, db=db)
-        return user if user and user.security_stamp == intent.stamp else None
+    async def _asker(self, request: LinkRequest, *, db: AsyncSession) -> User | None:
+        """Return the account, locked, unless its stamp was raised since the link was asked for."""
+        user = await self._usable(request.user_id, db=db)
+        return user if user and user.security_stamp == request.stamp else None
 
-    async def _token(self, user: User, email: str, purpose: Purpose, intent: Intent, *, db: AsyncSession) -> str | None:
-        """The token of a new link, which voids the older ones of its purpose; None where it would not count."""
+    async def _token(
+        self, user: User, email: str, purpose: Purpose, request: LinkRequest, *, db: AsyncSession
+    ) -> str | None:
+        """Store the token of a new link and void older ones of its purpose; None where it would not count."""
         token = new_token()
         row = OneTimeToken(
             user_id=user.id,
@@ -143,9 +144,9 @@ class AccountMailService:
             token_hash=token_hash(token),
             email=email,
             expires_at=utcnow() + self._lifetime(purpose),
-            security_stamp=intent.stamp,
-            session_id=intent.session_id,
-            created_at=intent.asked_at or utcnow(),
+            security_stamp=request.stamp,
+            session_id=request.session_id,
+            created_at=request.asked_at or utcnow(),
         )
         return token if await self.tokens.replace(db=db, token=row) else None
 
@@ -155,9 +156,9 @@ class AccountMailService:
         return timedelta(hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS)
 
     async def _send_verification(
-        self, user: User, email: str, purpose: Purpose, intent: Intent, *, db: AsyncSession
+        self, user: User, email: str, purpose: Purpose, request: LinkRequest, *, db: AsyncSession
     ) -> None:
-        if token := await self._token(user, email, purpose, intent, db=db):
+        if token := await self._token(user, email, purpose, request, db=db):
             template = VerifyEmail(  # no name: nobody has proven yet whose mailbox this is
                 project=self.links.project,
                 url=self.links.verify_email(token),

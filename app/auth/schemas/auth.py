@@ -1,13 +1,14 @@
-"""Registering, logging in and the mailed links."""
+"""Bodies and answers of signing in, of mailed links and of one's own account."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from app.auth.schemas.base import Email, NewPassword, Token, Username
-from app.core.api.inputs import Body
+from app.auth.schemas.user import Email, GivenPassword, NewPassword, Token, Username
+from app.core.api.inputs import Body, PatchBody
 
 LoginName: TypeAlias = Annotated[str, Field(min_length=1, max_length=320, description="E-mail address or user name")]
 LoginPassword: TypeAlias = Annotated[
@@ -16,7 +17,7 @@ LoginPassword: TypeAlias = Annotated[
 
 
 class Registration(Body):
-    """A person's wish for an account. Without `username` one is made from the address."""
+    """A new account of one's own. Without `username` one is made from the address."""
 
     email: Email
     username: Username = Field(default_factory=str)  # a factory is not documented, and "" cannot be sent
@@ -47,7 +48,7 @@ class LoginBody(Body):
         return self
 
     def as_form(self) -> LoginForm:
-        """The form that says the same."""
+        """Return the same as a form."""
         return LoginForm(username=self.email or self.username, password=self.password)
 
 
@@ -102,3 +103,30 @@ class SessionRead(BaseModel):
     last_used_at: datetime
     expires_at: datetime
     is_current: bool
+
+
+class ProfileUpdate(PatchBody):
+    """Changes to one's own account; a new address needs `current_password`."""
+
+    email: Email | SkipJsonSchema[None] = None
+    username: Username | SkipJsonSchema[None] = None
+    current_password: GivenPassword | SkipJsonSchema[None] = None
+
+    @model_validator(mode="after")
+    def _password_for_email(self) -> Self:
+        if self.email is not None and self.current_password is None:
+            raise PydanticCustomError("current_password_missing", "A new e-mail address needs current_password")
+        return self
+
+
+class PasswordChange(Body):
+    """A new password, proven by the current one."""
+
+    current_password: GivenPassword
+    new_password: NewPassword
+
+
+class AccountDeletion(Body):
+    """Deletion of one's own account, proven by the password."""
+
+    current_password: GivenPassword

@@ -1,15 +1,35 @@
-"""Users as others see them, and what lists and administrators may ask for."""
+"""Accounts: field types, bodies, what lists may sort and filter by."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
 from app.auth.models import User, UserStatus
-from app.auth.schemas.base import Email, NewPassword, Username
+from app.auth.security.identity import USERNAME_MAX, USERNAME_MIN, USERNAME_PATTERN, normalize_email
+from app.auth.security.passwords import MAX_LENGTH, MIN_LENGTH
 from app.core.api.inputs import Body, PatchBody
 from app.core.db import FilterParam, ListParams, SortParam
+
+
+def _email(value: str) -> str:
+    try:
+        return normalize_email(value)
+    except ValueError:
+        # The library's own message may quote what was sent.
+        raise PydanticCustomError("email", "Value is not a valid e-mail address") from None
+
+
+Email: TypeAlias = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_email)]
+Username: TypeAlias = Annotated[
+    str, Field(min_length=USERNAME_MIN, max_length=USERNAME_MAX, pattern=USERNAME_PATTERN, examples=["bob"])
+]
+# Length is the only rule (NIST SP 800-63B section 5.1.1.2, OWASP ASVS 2.1): composition rules make passwords worse.
+NewPassword: TypeAlias = Annotated[SecretStr, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
+GivenPassword: TypeAlias = Annotated[SecretStr, Field(max_length=MAX_LENGTH)]
+Token: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class UserResponse(BaseModel):
@@ -33,7 +53,7 @@ class UserDTO(UserResponse):
 
     @property
     def is_admin(self) -> bool:
-        """Whether the user may do everything, as policies ask it."""
+        """Return True where the user may do everything; for policies."""
         return self.is_superuser
 
 
@@ -64,13 +84,13 @@ class UserUpdate(PatchBody):
 
 
 class UserSortParam(SortParam):
-    """What users can be sorted by."""
+    """Sort fields of users."""
 
     field: Literal["id", "email", "username", "status_id", "is_verified", "created_at", "updated_at"]
 
 
 class UserFilterParam(FilterParam):
-    """What users can be filtered by."""
+    """Filter fields of users."""
 
     field: Literal["id", "email", "username", "status_id", "is_verified", "created_at", "updated_at"]
 

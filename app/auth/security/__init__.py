@@ -1,1 +1,1 @@
-"""Passwords, tokens and the identity of addresses; no database, no HTTP."""
+"""Passwords, tokens, and keys of addresses and names; no database, no HTTP."""

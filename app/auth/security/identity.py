@@ -1,4 +1,4 @@
-"""When two addresses or two user names are the same."""
+"""Normal forms and unique keys of addresses and user names."""
 
 import re
 import secrets
@@ -13,18 +13,18 @@ MAX_KEY_LENGTH = 320
 
 
 def normalize_email(address: str) -> str:
-    """The address as it is stored and written to: spelling kept, Unicode composed, domain in lower case.
+    """Return the address as it is stored and written to: spelling kept, Unicode composed, domain in lower case.
 
-    ValueError where it is no address. Deliverability is not asked for: that would be a look-up per request.
+    Raises ValueError where it is no address. Deliverability is not checked: that would be a look-up per request.
     """
     email_key(address)
     return _parse(address).normalized
 
 
 def email_key(address: str) -> str:
-    """What is unique about an address: Unicode's compatibility caseless form, the domain in its ASCII form.
+    """Return the unique key of an address: Unicode's compatibility caseless form, the domain in its ASCII form.
 
-    Mail always goes to the stored address, never to one that merely has the same key. ValueError as above.
+    Mail always goes to the stored address, never to one that merely has the same key. Raises ValueError as above.
     """
     parts = _parse(address)
     key = f"{_caseless(parts.local_part)}@{parts.ascii_domain.lower()}"
@@ -43,17 +43,17 @@ def _parse(address: str) -> ValidatedEmail:
 
 
 def username_key(username: str) -> str:
-    """What is unique about a user name."""
+    """Return the unique key of a user name."""
     return username.casefold()
 
 
 def is_username(value: str) -> bool:
-    """Whether `value` could be a user name."""
+    """Return True where `value` is a well-formed user name."""
     return USERNAME_MIN <= len(value) <= USERNAME_MAX and re.fullmatch(USERNAME_PATTERN, value) is not None
 
 
 def usernames_from(address: str) -> Iterator[str]:
-    """User names made of an address, to be tried in this order: its local part, then the same with random digits."""
+    """Yield user names made of an address, to be tried in order: its local part, then the same with random digits."""
     local = address.partition("@")[0].partition("+")[0]
     ascii_only = unicodedata.normalize("NFKD", local).encode("ascii", "ignore").decode()
     stem = re.sub(r"[^A-Za-z0-9_.-]", "", ascii_only)[:USERNAME_MAX] or "user"

@@ -1,4 +1,4 @@
-"""Password hashing: argon2id, off the event loop, a few at a time."""
+"""Password hashing with argon2id, in a few threads with a bounded queue."""
 
 import asyncio
 import math
@@ -17,25 +17,25 @@ from app.auth.exceptions import TooManyPasswords
 MIN_LENGTH, MAX_LENGTH = 8, 128
 
 MAX_WAIT = 2.0
-"""For how many seconds a password may wait for its turn to be hashed."""
+"""Seconds that a password may wait for its turn to be hashed."""
 
 T = TypeVar("T")
 
-Left: TypeAlias = Callable[[], Awaitable[object]]
-"""Returns when the client that asked has gone."""
+Disconnected: TypeAlias = Callable[[], Awaitable[object]]
+"""Returns when the client has disconnected."""
 
 
 class Verified(NamedTuple):
-    """Whether a password was right, and its new hash where the stored one was made with other parameters."""
+    """Result of a check; `new_hash` where the stored one was made with other parameters."""
 
     ok: bool
     new_hash: str | None = None
 
 
 class PasswordHasher:
-    """Hashes and verifies; `workers` bounds how many threads do so at once.
+    """Hashes and verifies passwords in at most `workers` threads.
 
-    A pool of its own: hashing waits for hashing, and the rest of the process keeps its threads and its CPU.
+    The pool is its own: hashing waits for hashing, and the rest of the process keeps its threads and its CPU.
     """
 
     def __init__(self, *, memory_kib: int, rounds: int, parallelism: int, workers: int) -> None:
@@ -48,16 +48,16 @@ class PasswordHasher:
         )
         self.pool = HashPool(workers)
 
-    async def hash(self, password: str, *, left: Left | None = None) -> str:
-        """The hash to store; TooManyPasswords where too many wait, or the client has left before its turn."""
-        return await self.pool.run(partial(self._context.hash, _stable(password)), left)
+    async def hash(self, password: str, *, disconnected: Disconnected | None = None) -> str:
+        """Return the hash to store; raises TooManyPasswords where too many wait, or the client disconnects first."""
+        return await self.pool.run(partial(self._context.hash, _stable(password)), disconnected)
 
-    async def verify(self, password: str, stored: str | None, *, left: Left | None = None) -> Verified:
-        """Whether `password` belongs to `stored`; None (no such account) takes as long and is never right.
+    async def verify(self, password: str, stored: str | None, *, disconnected: Disconnected | None = None) -> Verified:
+        """Check `password` against `stored`; None (no such account) takes as long and never matches.
 
-        TooManyPasswords as in `hash`.
+        Raises TooManyPasswords as `hash` does.
         """
-        return await self.pool.run(partial(self._verify, password, stored), left)
+        return await self.pool.run(partial(self._verify, password, stored), disconnected)
 
     def _verify(self, password: str, stored: str | None) -> Verified:
         if len(password) > MAX_LENGTH:
@@ -71,7 +71,7 @@ class PasswordHasher:
 
 
 class HashPool:
-    """A few threads, and a queue in which nobody waits longer than `MAX_WAIT`, nor for a client that has gone."""
+    """A few threads, and a queue with a wait of at most `MAX_WAIT`, left when the client disconnects."""
 
     def __init__(self, workers: int) -> None:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
@@ -79,21 +79,21 @@ class HashPool:
         self._pending = 0
         self._seconds = 0.05  # that one takes, on average
 
-    async def run(self, function: Callable[[], T], left: Left | None = None) -> T:
-        """Call the function in a thread; TooManyPasswords where its turn does not come."""
+    async def run(self, function: Callable[[], T], disconnected: Disconnected | None = None) -> T:
+        """Call the function in a thread; raises TooManyPasswords where its turn does not come in time."""
         wait = (self._pending - self._workers + 1) * self._seconds / self._workers
         if wait > MAX_WAIT:
             raise TooManyPasswords(retry_after=math.ceil(wait))
         self._pending += 1
         try:
-            return await self._turn(function, left)
+            return await self._turn(function, disconnected)
         finally:
             self._pending -= 1
 
-    async def _turn(self, function: Callable[[], T], left: Left | None) -> T:
+    async def _turn(self, function: Callable[[], T], disconnected: Disconnected | None) -> T:
         future = self._threads.submit(self._timed, function)
         result = asyncio.wrap_future(future)
-        gone = asyncio.ensure_future(left() if left else asyncio.Event().wait())
+        gone = asyncio.ensure_future(disconnected() if disconnected else asyncio.Event().wait())
         try:
             either: set[asyncio.Future[Any]] = {result, gone}
             await asyncio.wait(either, timeout=MAX_WAIT, return_when=asyncio.FIRST_COMPLETED)
@@ -113,5 +113,5 @@ class HashPool:
 
 
 def _stable(password: str) -> str:
-    """One form for the same characters typed on different keyboards (NIST SP 800-63B section 5.1.1.2)."""
+    """Normalize characters typed on different keyboards (NIST SP 800-63B section 5.1.1.2)."""
     return unicodedata.normalize("NFKC", password)

@@ -1,56 +1,113 @@
-"""The rules for changing an account that hold whoever asks."""
+"""Rules about passwords and accounts that the other services share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.config import AuthConfig
 from app.auth.emails.service import Links
-from app.auth.emails.templates import (
-    EmailChanged,
-    EmailChangeRequested,
-    PasswordReplaced,
-    SuperuserGranted,
+from app.auth.emails.templates import EmailChanged, EmailChangeRequested, PasswordReplaced, SuperuserGranted
+from app.auth.events import (
+    EmailAddressChanged,
+    PasswordConfirmationFailed,
+    SuperuserChanged,
+    UserCreated,
+    UserDeleted,
+    UserStatusChanged,
+    UserUpdated,
 )
-from app.auth.events import EmailAddressChanged, SuperuserChanged, UserDeleted, UserStatusChanged, UserUpdated
-from app.auth.exceptions import AccountNotActive, InvalidAccessToken, LastSuperuser
+from app.auth.exceptions import AccountNotActive, InvalidAccessToken, LastSuperuser, WrongPassword
 from app.auth.models import EndReason, User, UserStatus
-from app.auth.repositories.sessions import SessionRepository
-from app.auth.repositories.users import UserRepository
-from app.auth.schemas.user import UserDTO
+from app.auth.repositories import SessionRepository, UserRepository
+from app.auth.schemas.user import UserCreate, UserDTO
+from app.auth.security.passwords import Disconnected, PasswordHasher
 from app.core.db import utcnow
 from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 
 
-def is_usable(user: User | UserDTO, *, verification_required: bool) -> bool:
-    """Whether its owner may log in and act: it is not disabled, and verified where that is required."""
-    return user.status_id == UserStatus.ACTIVE and (user.is_verified or not verification_required)
+def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
+    """Return True where the owner may log in and act: not disabled, and verified where that is required."""
+    return user.status_id == UserStatus.ACTIVE and (user.is_verified or not config.verification_required)
+
+
+@dataclass(kw_only=True)
+class CredentialService:
+    """Checks passwords with no transaction held meanwhile: hashing takes long, and SQLite has one writer."""
+
+    hasher: PasswordHasher
+    events: EventsServiceInterface
+    disconnected: Disconnected | None = None
+    users: UserRepository = field(default_factory=UserRepository)
+
+    async def hash(self, password: str, *, db: AsyncSession) -> str:
+        """Hash a new password. Commits what was written through `db` so far."""
+        await self.users.commit(db=db)
+        return await self.hasher.hash(password, disconnected=self.disconnected)
+
+    async def check(self, user: User | None, *, db: AsyncSession, password: str) -> User | None:
+        """Return the account, locked until the transaction ends, if the password is its own; as much work for None.
+
+        The account is read again afterwards. Where it has another hash by then (its password was changed, or another
+        login has made the hash anew), that one is what counts.
+        """
+        while True:
+            stored = user.password_hash if user else None
+            await self.users.commit(db=db)
+            verified = await self.hasher.verify(password, stored, disconnected=self.disconnected)
+            if user is None or not verified.ok:
+                return None
+            user = await self.users.get(db=db, for_update=True, id=user.id)
+            if user is None or user.password_hash == stored:
+                break
+        if user and verified.new_hash:
+            await self.users.update(db=db, model=user, data={"password_hash": verified.new_hash})
+        return user
+
+    async def confirm(self, user_id: int, *, db: AsyncSession, password: str) -> User:
+        """Return the caller's own account, locked, before a sensitive change; raises WrongPassword."""
+        user = await self.check(await self.users.get(db=db, id=user_id), db=db, password=password)
+        if user is None:
+            self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))
+            await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
+            raise WrongPassword
+        return user
 
 
 @dataclass(kw_only=True)
 class AccountService:
-    """Shared by the profile and by administration. Nothing here commits."""
+    """Changes accounts for their owners, administrators and operators. Nothing here commits."""
 
-    users: UserRepository
-    sessions: SessionRepository
+    config: AuthConfig
     events: EventsServiceInterface
     mail: MailServiceInterface
     links: Links
-    verification_required: bool
+    users: UserRepository = field(default_factory=UserRepository)
+    sessions: SessionRepository = field(default_factory=SessionRepository)
 
     async def require_live(self, user_id: int, session_id: int, *, db: AsyncSession) -> UserDTO:
-        """The caller as of now: session or rights may have ended while the request waited for a hash or a lock.
+        """Return the caller as of now: session or rights may have ended while the request waited for a hash or a lock.
 
-        InvalidAccessToken or AccountNotActive otherwise, as at the start of a request.
+        Raises InvalidAccessToken or AccountNotActive, as at the start of a request.
         """
         caller = await self.users.principal(db=db, user_id=user_id, session_id=session_id)
         if caller is None:
             raise InvalidAccessToken
-        if not is_usable(caller, verification_required=self.verification_required):
+        if not is_usable(caller, self.config):
             raise AccountNotActive
         return caller
+
+    async def create(
+        self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None
+    ) -> UserDTO:
+        """Make an account for an administrator or operator; raises EmailTaken or UsernameTaken."""
+        user = await self.users.add(db=db, password_hash=password_hash, **data.model_dump(exclude={"password"}))
+        self.events.dispatch(UserCreated(**user.to_dict(), actor_id=actor_id))
+        if user.is_superuser:
+            await self.announce_superuser(user, actor_id=actor_id)
+        return UserDTO.model_validate(user)
 
     async def delete(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
         """Mark the locked account as deleted, end its sessions and tell the listeners."""
@@ -59,8 +116,8 @@ class AccountService:
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 
-    async def tell_changes(self, user: User, before: Mapping[str, Any], *, actor_id: int) -> None:
-        """Tell the listeners which of the columns in `before` are different now."""
+    async def announce_changes(self, user: User, before: Mapping[str, Any], *, actor_id: int) -> None:
+        """Dispatch events for the columns in `before` that are different now."""
         fields = tuple(name for name, value in before.items() if getattr(user, name) != value)
         about: dict[str, Any] = {"user_id": user.id, "actor_id": actor_id}
         if fields:
@@ -70,28 +127,33 @@ class AccountService:
         if "status_id" in fields:
             self.events.dispatch(UserStatusChanged(status_id=user.status_id, **about))
         if "is_superuser" in fields and user.is_superuser:
-            await self.tell_new_superuser(user, actor_id=actor_id)
+            await self.announce_superuser(user, actor_id=actor_id)
         elif "is_superuser" in fields:
             self.events.dispatch(SuperuserChanged(is_superuser=False, **about))
 
+    async def announce_superuser(self, user: User, *, actor_id: int | None = None) -> None:
+        """Tell the account and the listeners that it was made a superuser."""
+        self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor_id, is_superuser=True))
+        await self._mail(user, SuperuserGranted(**self.links.greeting(user)), "account")
+
     async def keep_a_superuser(self, user: User, *, db: AsyncSession) -> None:
-        """LastSuperuser where nobody could administer the service without `user`."""
+        """Raise LastSuperuser where nobody could administer the service without `user`."""
         if not user.is_superuser:
             return
         await self.users.lock_superusers(db=db)
-        left = await self.users.active_superusers(db=db, only_verified=self.verification_required)
+        left = await self.users.active_superusers(db=db, only_verified=self.config.verification_required)
         if list(left) == [user.id]:
             raise LastSuperuser
 
+    async def request_move(self, user: User, email: str) -> None:
+        """Mail the present address that another one was asked for: it may be a thief who asks."""
+        await self._mail(user, EmailChangeRequested(**self.links.greeting(user), new_email=email), "address")
+
     async def move(self, user: User, email: str, *, db: AsyncSession, session_id: int | None, **values: Any) -> None:
         """Give the locked account another address, tell the present one, and end all sessions but `session_id`."""
-        await self._tell(user, EmailChanged(**self.links.greeting(user), new_email=email), "address")
+        await self._mail(user, EmailChanged(**self.links.greeting(user), new_email=email), "address")
         await self.users.change(db=db, user=user, email=email, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.EMAIL_CHANGED)
-
-    async def tell_of_requested_move(self, user: User, email: str) -> None:
-        """Let the owner of the present address know: it may be a thief who asks for another one."""
-        await self._tell(user, EmailChangeRequested(**self.links.greeting(user), new_email=email), "address")
 
     async def set_password(
         self, user: User, password_hash: str, *, db: AsyncSession, session_id: int | None = None, **values: Any
@@ -100,13 +162,8 @@ class AccountService:
         await self.users.change(db=db, user=user, password_hash=password_hash, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
         template = PasswordReplaced(**self.links.greeting(user), url=self.links.forgot_password())
-        await self._tell(user, template, "password")
+        await self._mail(user, template, "password")
 
-    async def tell_new_superuser(self, user: User, *, actor_id: int | None = None) -> None:
-        """Tell the account and the listeners that it was made a superuser."""
-        self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor_id, is_superuser=True))
-        await self._tell(user, SuperuserGranted(**self.links.greeting(user)), "account")
-
-    async def _tell(self, user: User, template: BaseTemplate, about: str) -> None:
+    async def _mail(self, user: User, template: BaseTemplate, about: str) -> None:
         data = EmailData(subject=f"Your {about} at {self.links.project}", recipients=[user.email])
         await self.mail.queue(template, data)

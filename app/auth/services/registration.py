@@ -1,56 +1,65 @@
-"""Registering."""
+"""What callers without a session do: register, ask for mailed links and use them."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.emails.service import Links
+from app.auth.config import AuthConfig
+from app.auth.emails.service import LinkRequest, Links
 from app.auth.emails.templates import AddressTaken, UsernameNotFree
-from app.auth.events import UserCreated
-from app.auth.exceptions import EmailTaken, RegistrationClosed, UsernameTaken
-from app.auth.models import User
-from app.auth.repositories.users import UserRepository
-from app.auth.schemas.auth import Registration
+from app.auth.events import (
+    EmailAddressChanged,
+    EmailAddressVerified,
+    PasswordResetCompleted,
+    PasswordResetRequested,
+    UserCreated,
+)
+from app.auth.exceptions import EmailTaken, InvalidOneTimeToken, RegistrationClosed, UsernameTaken
+from app.auth.models import OneTimeToken, Purpose, User, UserStatus
+from app.auth.repositories import OneTimeTokenRepository, UserRepository
+from app.auth.schemas.auth import PasswordReset, Registration
 from app.auth.schemas.user import UserDTO
-from app.auth.security.identity import usernames_from
-from app.auth.services.credentials import CredentialService
+from app.auth.security.identity import email_key, usernames_from
+from app.auth.security.tokens import token_hash
+from app.auth.services.accounts import AccountService, CredentialService
+from app.auth.tasks import SendPasswordReset, SendVerification
 from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import EmailData, MailServiceInterface
+from app.core.services.queue import QueueServiceInterface
 
 
 @dataclass(kw_only=True)
 class RegistrationService:
     """Makes accounts for whoever asks."""
 
-    users: UserRepository
+    config: AuthConfig
     credentials: CredentialService
     events: EventsServiceInterface
     mail: MailServiceInterface
     links: Links
-    allowed: bool
-    verification_required: bool
+    users: UserRepository = field(default_factory=UserRepository)
 
     async def register(self, data: Registration, *, db: AsyncSession) -> UserDTO | None:
-        """The new account; a taken address or name is a conflict.
+        """Return the new account; raises EmailTaken or UsernameTaken.
 
         Where addresses must be verified the caller is told nothing (None), and the mailbox everything:
         a conflict, on the name too, would tell which addresses have an account.
         """
-        if not self.allowed:
+        if not self.config.USER_REGISTRATION_ALLOWED:
             raise RegistrationClosed
         password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
         try:
             user = await self._add(data, password_hash, db=db)
         except (EmailTaken, UsernameTaken):
-            if not self.verification_required:
+            if not self.config.verification_required:
                 raise
-            await self._tell_mailbox(data, db=db)
+            await self._mail_conflict(data, db=db)
             await self.users.commit(db=db)
             return None
         self.events.dispatch(UserCreated(**user.to_dict()))
         await self.users.commit(db=db)
-        return None if self.verification_required else UserDTO.model_validate(user)
+        return None if self.config.verification_required else UserDTO.model_validate(user)
 
     async def _add(self, data: Registration, password_hash: str, *, db: AsyncSession) -> User:
         """Store the account; without a name it gets the first free one of those made from its address."""
@@ -59,7 +68,7 @@ class RegistrationService:
                 return await self.users.add(db=db, email=data.email, username=username, password_hash=password_hash)
         raise UsernameTaken
 
-    async def _tell_mailbox(self, data: Registration, *, db: AsyncSession) -> None:
+    async def _mail_conflict(self, data: Registration, *, db: AsyncSession) -> None:
         owner = await self.users.find_by_email(db=db, email=data.email)
         if owner is None:
             await self.mail.queue(
@@ -71,3 +80,65 @@ class RegistrationService:
                 AddressTaken(**self.links.greeting(owner), url=self.links.forgot_password()),
                 EmailData(subject=f"Your account at {self.links.project}", recipients=[owner.email]),
             )
+
+
+@dataclass(kw_only=True)
+class RecoveryService:
+    """Sends and accepts links. Asking does the same for every address: one look-up, one queued task."""
+
+    credentials: CredentialService
+    accounts: AccountService
+    queue: QueueServiceInterface
+    events: EventsServiceInterface
+    users: UserRepository = field(default_factory=UserRepository)
+    tokens: OneTimeTokenRepository = field(default_factory=OneTimeTokenRepository)
+
+    async def request_reset(self, email: str, *, db: AsyncSession) -> None:
+        """Queue a link for a new password, mailed if the address has an account."""
+        user = await self.users.find_by_email(db=db, email=email)
+        await self.queue.push(task=SendPasswordReset, data=LinkRequest.of(user).data())
+        self.events.dispatch(PasswordResetRequested(user_id=user.id if user else None))
+        await self.users.commit(db=db)
+
+    async def request_verification(self, email: str, *, db: AsyncSession) -> None:
+        """Queue a link that verifies the address, mailed if its account still needs one."""
+        user = await self.users.find_by_email(db=db, email=email)
+        await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
+        await self.users.commit(db=db)
+
+    async def reset_password(self, data: PasswordReset, *, db: AsyncSession) -> None:
+        """Set a new password and log the user out everywhere. Whoever has the mail has the address: it is verified."""
+        digest = token_hash(data.token)
+        # Asked before hashing, which a wrong token should not cost.
+        if await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD]) is None:
+            raise InvalidOneTimeToken
+        password_hash = await self.credentials.hash(data.new_password.get_secret_value(), db=db)
+        _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
+        await self.accounts.set_password(user, password_hash, db=db, is_verified=True)
+        self.events.dispatch(PasswordResetCompleted(user_id=user.id, actor_id=user.id))
+        await self.users.commit(db=db)
+
+    async def verify_email(self, token: str, *, db: AsyncSession) -> None:
+        """Mark the address as verified; a new address becomes the account's now. Raises EmailTaken."""
+        consumed, user = await self._consume(token_hash(token), Purpose.VERIFY_EMAIL, Purpose.CHANGE_EMAIL, db=db)
+        if consumed.purpose == Purpose.VERIFY_EMAIL:
+            await self.users.update(db=db, model=user, data={"is_verified": True})
+        else:
+            await self.accounts.move(user, consumed.email, db=db, session_id=consumed.session_id, is_verified=True)
+            self.events.dispatch(EmailAddressChanged(user_id=user.id, actor_id=user.id))
+        self.events.dispatch(EmailAddressVerified(user_id=user.id, actor_id=user.id))
+        await self.users.commit(db=db)
+
+    async def _consume(self, digest: str, *purposes: Purpose, db: AsyncSession) -> tuple[OneTimeToken, User]:
+        """Return the token, used up, and its locked account; raises InvalidOneTimeToken where it must not count.
+
+        The account is locked first, as by everything that raises its stamp: what commits first decides.
+        """
+        owner_id = await self.tokens.owner_id(db=db, token_hash=digest, purposes=purposes)
+        user = await self.users.get(db=db, for_update=True, id=owner_id) if owner_id else None
+        token = await self.tokens.consume(db=db, token_hash=digest, user=user) if user else None
+        if token is None or user is None or user.status_id != UserStatus.ACTIVE:
+            raise InvalidOneTimeToken
+        if token.purpose != Purpose.CHANGE_EMAIL and email_key(token.email) != user.email_key:
+            raise InvalidOneTimeToken  # the address changed since: this mailbox proves nothing any more
+        return token, user

@@ -1,20 +1,28 @@
-"""Logins: opened, carried on by refresh tokens, ended."""
+"""Sessions: opened by a password, carried on by refresh tokens, ended."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.events import LoggedOut, LoggedOutEverywhere, LoginSucceeded, Origin, RefreshTokenReused, SessionRevoked
+from app.auth.config import AuthConfig
+from app.auth.events import (
+    LoggedOut,
+    LoggedOutEverywhere,
+    LoginFailed,
+    LoginFailure,
+    LoginSucceeded,
+    RefreshTokenReused,
+    RequestOrigin,
+    SessionRevoked,
+)
 from app.auth.exceptions import InvalidGrant, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
-from app.auth.repositories.sessions import Family, RefreshTokenRepository, SessionRepository
-from app.auth.repositories.users import UserRepository
-from app.auth.schemas.auth import SessionRead, TokenAnswer
-from app.auth.security.access_tokens import AccessTokens
-from app.auth.security.opaque_tokens import new_salt, new_token, successor, token_hash
-from app.auth.services.accounts import is_usable
+from app.auth.repositories import Family, RefreshTokenRepository, SessionRepository, UserRepository
+from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
+from app.auth.security.tokens import new_salt, new_token, successor, token_hash
+from app.auth.services.accounts import CredentialService, is_usable
 from app.core.db import utcnow
 from app.core.deps import logger
 from app.core.services.events import EventsServiceInterface
@@ -30,34 +38,35 @@ It is judged by the moment a request arrived, as if it had been served at once: 
 class SessionService:
     """Opens, refreshes, lists and ends sessions."""
 
-    users: UserRepository
-    sessions: SessionRepository
-    refresh_tokens: RefreshTokenRepository
-    access_tokens: AccessTokens
+    config: AuthConfig
     secret: SecretStr
-    lifetime: timedelta
-    verification_required: bool
+    credentials: CredentialService
     events: EventsServiceInterface
-    origin: Origin
+    origin: RequestOrigin
+    users: UserRepository = field(default_factory=UserRepository)
+    sessions: SessionRepository = field(default_factory=SessionRepository)
+    refresh_tokens: RefreshTokenRepository = field(default_factory=RefreshTokenRepository)
 
-    async def open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
-        """A new session with its first tokens, in the caller's transaction."""
-        session = await self.sessions.create(
-            db=db,
-            model=AuthSession(
-                user_id=user.id,
-                device=self.origin.user_agent or "unknown",
-                address=self.origin.address or "unknown",
-                expires_at=utcnow() + self.lifetime,
-            ),
-        )
-        token = new_token()
-        await self._store(token, db=db, session=session)
-        self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
-        return self._answer(session, token)
+    async def login(self, form: LoginForm, *, db: AsyncSession) -> TokenAnswer:
+        """Return the tokens of a new session; raises InvalidGrant, the same after the same work for every refusal."""
+        found = await self.users.find_by_login(db=db, login=form.username)
+        user = await self.credentials.check(found, db=db, password=form.password.get_secret_value())
+        # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
+        # learn whether it was free.
+        if user is None or not is_usable(user, self.config):
+            if found is None:
+                reason = LoginFailure.UNKNOWN_ACCOUNT
+            else:
+                reason = LoginFailure.ACCOUNT_NOT_ACTIVE if user else LoginFailure.WRONG_PASSWORD
+            self.events.dispatch(LoginFailed(user_id=found.id if found else None, reason=reason))
+            await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
+            raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
+        answer = await self._open(user, db=db)
+        await self.users.commit(db=db)
+        return answer
 
     async def refresh(self, token: str, *, db: AsyncSession, arrived_at: datetime) -> TokenAnswer:
-        """The next tokens of a session. A token that was already followed up ends its whole family."""
+        """Return the next tokens of a session. A token that was already exchanged ends its whole family."""
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
         if family is None or not self._is_live(family):
             raise InvalidGrant("The refresh token is not valid.")
@@ -72,14 +81,14 @@ class SessionService:
         return answer
 
     async def get_list(self, user_id: int, *, db: AsyncSession, current_id: int) -> list[SessionRead]:
-        """The user's live sessions; `current_id` marks the one that asks."""
+        """Return the user's live sessions; `current_id` marks the caller's."""
         rows = await self.sessions.get_live(db=db, user_id=user_id)
         return [SessionRead.model_validate({**row.to_dict(), "is_current": row.id == current_id}) for row in rows]
 
     async def end(
         self, session_id: int, *, db: AsyncSession, user_id: int, reason: EndReason = EndReason.REVOKED
     ) -> None:
-        """End one of the user's own sessions; SessionNotFound where there is no such live one."""
+        """End one of the user's live sessions; raises SessionNotFound."""
         if reason is EndReason.REVOKED:  # of this and a link that the session asked for, the first to commit counts
             await self.users.get(db=db, for_update=True, id=user_id)
         if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
@@ -95,9 +104,24 @@ class SessionService:
         self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=user_id))
         await self.sessions.commit(db=db)
 
+    async def _open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
+        session = await self.sessions.create(
+            db=db,
+            model=AuthSession(
+                user_id=user.id,
+                device=self.origin.user_agent or "unknown",
+                address=self.origin.address or "unknown",
+                expires_at=utcnow() + self.config.session_lifetime,
+            ),
+        )
+        token = new_token()
+        await self._store(token, db=db, session=session)
+        self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
+        return self._answer(session, token)
+
     def _is_live(self, family: Family) -> bool:
         session = family.session
-        usable = is_usable(family.user, verification_required=self.verification_required)
+        usable = is_usable(family.user, self.config)
         return usable and session.revoked_at is None and session.expires_at > utcnow()
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
@@ -109,7 +133,7 @@ class SessionService:
     async def _is_in_grace(
         self, rotated_at: datetime, follower: str, *, db: AsyncSession, arrived_at: datetime
     ) -> bool:
-        """Whether the token, when it arrived, had been rotated just now and its successor not been used yet."""
+        """Return True where the token, on arrival, had just been rotated and its successor not been used yet."""
         if arrived_at > rotated_at + REFRESH_GRACE:
             return False
         next_token = await self.refresh_tokens.get(db=db, token_hash=token_hash(follower))
@@ -129,7 +153,7 @@ class SessionService:
         await self.refresh_tokens.create(db=db, model=row)
 
     def _answer(self, session: AuthSession, refresh_token: str) -> TokenAnswer:
-        access_token, seconds = self.access_tokens.issue(
+        access_token, seconds = self.config.access_tokens.issue(
             user_id=session.user_id, session_id=session.id, session_ends=session.expires_at
         )
         return TokenAnswer(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)

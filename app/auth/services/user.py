@@ -1,23 +1,82 @@
-"""Administration of accounts."""
+"""Changes of accounts by their owners and by administrators."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.emails.service import Intent
-from app.auth.events import UserCreated
-from app.auth.models import EndReason, UserStatus
-from app.auth.repositories.sessions import SessionRepository
-from app.auth.repositories.users import UserRepository
+from app.auth.emails.service import LinkRequest
+from app.auth.events import PasswordChanged
+from app.auth.models import EndReason, User, UserStatus
+from app.auth.repositories import SessionRepository, UserRepository
+from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
-from app.auth.services.accounts import AccountService, is_usable
-from app.auth.services.credentials import CredentialService
-from app.auth.tasks import SendVerification
+from app.auth.services.accounts import AccountService, CredentialService, is_usable
+from app.auth.tasks import SendEmailChange, SendVerification
 from app.core.db import PaginatedResult
 from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
+
+
+@dataclass(kw_only=True)
+class ProfileService:
+    """Changes and deletes the caller's account."""
+
+    credentials: CredentialService
+    accounts: AccountService
+    events: EventsServiceInterface
+    queue: QueueServiceInterface
+    users: UserRepository = field(default_factory=UserRepository)
+
+    async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession, session_id: int) -> UserDTO:
+        """Change name and address. Where addresses must be verified a new one counts once it is."""
+        user = await self._authorised(user_id, changes, db=db)
+        await self.accounts.require_live(user_id, session_id, db=db)
+        before = {"username": user.username, "email": user.email, "is_verified": user.is_verified}
+        if changes.username is not None:
+            await self.users.change(db=db, user=user, username=changes.username)
+        if changes.email is not None and changes.email != user.email:
+            await self._change_email(user, changes.email, db=db, session_id=session_id)
+        await self.accounts.announce_changes(user, before, actor_id=user_id)
+        await self.users.commit(db=db)
+        return UserDTO.model_validate(user)
+
+    async def change_password(self, user_id: int, data: PasswordChange, *, db: AsyncSession, session_id: int) -> None:
+        """Set a new password, end the user's other sessions and make links useless, mailed or still queued."""
+        current, new = data.current_password.get_secret_value(), data.new_password.get_secret_value()
+        # First the new hash, then the check: what is confirmed stays locked until it is changed.
+        new_hash = await self.credentials.hash(new, db=db)
+        user = await self.credentials.confirm(user_id, db=db, password=current)
+        await self.accounts.require_live(user_id, session_id, db=db)
+        await self.accounts.set_password(user, new_hash, db=db, session_id=session_id)
+        self.events.dispatch(PasswordChanged(user_id=user_id, actor_id=user_id))
+        await self.users.commit(db=db)
+
+    async def delete(self, user_id: int, *, db: AsyncSession, password: str, session_id: int) -> None:
+        """Delete the account."""
+        user = await self.credentials.confirm(user_id, db=db, password=password)
+        await self.accounts.require_live(user_id, session_id, db=db)
+        await self.accounts.delete(user, db=db, actor_id=user_id)
+        await self.users.commit(db=db)
+
+    async def _authorised(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession) -> User:
+        """Return the account, locked; a new address needs the password."""
+        if changes.email is not None and changes.current_password is not None:
+            password = changes.current_password.get_secret_value()
+            return await self.credentials.confirm(user_id, db=db, password=password)
+        return await self.users.require(db=db, id=user_id, for_update=True)
+
+    async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
+        if self.accounts.config.verification_required:
+            # Whether the address is taken is told to its owner by the mail, not to the caller.
+            await self.accounts.request_move(user, email)
+            data = {**LinkRequest.of(user).data(), "email": email, "session_id": session_id}
+            await self.queue.push(task=SendEmailChange, data=data)
+        else:
+            await self.accounts.move(user, email, db=db, session_id=session_id, is_verified=False)
+            await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
+
 
 Policy: TypeAlias = Callable[[UserDTO], Awaitable[None]]
 """Raises ActionNotAllowed where the answer to its question is no."""
@@ -42,32 +101,27 @@ class UserService:
     Rights are checked once nothing is waited for any more: a hash or a lock takes time in which they may be taken.
     """
 
-    users: UserRepository
-    sessions: SessionRepository
-    accounts: AccountService
     credentials: CredentialService
-    events: EventsServiceInterface
+    accounts: AccountService
     queue: QueueServiceInterface
+    users: UserRepository = field(default_factory=UserRepository)
+    sessions: SessionRepository = field(default_factory=SessionRepository)
 
     async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
-        """One account; UserNotFound otherwise."""
+        """Return one account; raises UserNotFound."""
         return UserDTO.model_validate(await self.users.require(db=db, id=user_id))
 
     async def get_list(self, params: UserListParams, *, db: AsyncSession) -> PaginatedResult[UserResponse]:
-        """One page of the accounts."""
+        """Return one page of the accounts."""
         return await self.users.get_list(db=db, params=params, into=UserResponse)
 
     async def create(self, data: UserCreate, *, db: AsyncSession, by: Administrator) -> UserDTO:
-        """A new account; EmailTaken or UsernameTaken."""
+        """Make an account; raises EmailTaken or UsernameTaken."""
         password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
         await self._authorise(by, db=db, superuser=data.is_superuser)
-        values = data.model_dump(exclude={"password"})
-        user = await self.users.add(db=db, password_hash=password_hash, **values)
-        self.events.dispatch(UserCreated(**user.to_dict(), actor_id=by.user_id))
-        if user.is_superuser:
-            await self.accounts.tell_new_superuser(user, actor_id=by.user_id)
+        user = await self.accounts.create(data, password_hash, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
-        return UserDTO.model_validate(user)
+        return user
 
     async def update(self, user_id: int, changes: UserUpdate, *, db: AsyncSession, by: Administrator) -> UserDTO:
         """Change an account. A new address ends its sessions, and is unverified unless the change says otherwise."""
@@ -77,23 +131,23 @@ class UserService:
         moves = values.get("email", user.email) != user.email
         if moves:
             values.setdefault("is_verified", False)
-        if self._closes(values):
+        if self._takes_rights(values):
             await self.accounts.keep_a_superuser(user, db=db)
         before = {name: getattr(user, name) for name in values}
         if moves:
             await self.accounts.move(user, db=db, session_id=by.session_id, **values)
-            await self.queue.push(task=SendVerification, data=Intent.of(user).data())
+            await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
         else:
             await self.users.change(db=db, user=user, **values)
-        await self.accounts.tell_changes(user, before, actor_id=by.user_id)
-        if not is_usable(user, verification_required=self.accounts.verification_required):
+        await self.accounts.announce_changes(user, before, actor_id=by.user_id)
+        if not is_usable(user, self.accounts.config):
             await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
-    def _closes(self, values: Mapping[str, Any]) -> bool:
-        """Whether a superuser with these values could no longer administer the service."""
-        unverified = values.get("is_verified") is False and self.accounts.verification_required
+    def _takes_rights(self, values: Mapping[str, Any]) -> bool:
+        """Return True where a superuser with these values could no longer administer the service."""
+        unverified = values.get("is_verified") is False and self.accounts.config.verification_required
         return unverified or values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED
 
     async def delete(self, user_id: int, *, db: AsyncSession, by: Administrator) -> None:

@@ -1,13 +1,13 @@
 """Registering, logging in and out, and the mailed links."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.auth.deps import CurrentCaller, Logins, Recovery, Registrations, Sessions
+from app.auth.deps import CurrentCaller, Services
 from app.auth.models import EndReason
 from app.auth.schemas.auth import (
     Accepted,
@@ -31,8 +31,13 @@ router = APIRouter(prefix="/auth", tags=["auth"], max_body_size=16 * 1024)
 ACCEPTED = Accepted(detail="If the address can be used, a mail is on its way.")
 
 
+def per_minute(times: int) -> Any:
+    """Limit a route to so many requests a minute for each client."""
+    return Depends(ConfigurableRateLimiter(times=times, seconds=60))
+
+
 async def no_store(response: HTTPResponse) -> None:
-    """RFC 6749 section 5.1: an answer with tokens must not be kept."""
+    """Forbid to store an answer with tokens (RFC 6749 section 5.1)."""
     response.headers["Cache-Control"] = "no-store"
 
 
@@ -43,13 +48,13 @@ async def no_store(response: HTTPResponse) -> None:
         201: {"model": Response[UserResponse]},
         202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"},
     },
-    dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
+    dependencies=[per_minute(5)],
 )
 async def register(
-    body: Registration, db: DBSession, service: Registrations, response: HTTPResponse
+    body: Registration, db: DBSession, services: Services, response: HTTPResponse
 ) -> Response[UserResponse | Accepted]:
     """Make an account. Where addresses must be verified the answer is 202, for a taken address too."""
-    user = await service.register(body, db=db)
+    user = await services.registration.register(body, db=db)
     if user is None:
         response.status_code = status.HTTP_202_ACCEPTED
         return Response(data=ACCEPTED)
@@ -57,7 +62,7 @@ async def register(
 
 
 async def login_form(request: Request) -> LoginForm:
-    """The login as a form or as JSON. FastAPI reads one content type per operation, so both are read here."""
+    """Read the login as a form or as JSON: FastAPI reads one content type per operation."""
     try:
         if is_json(media_type(request.headers.get("content-type", "").encode("latin-1"))):
             return LoginBody.model_validate_json(await request.body()).as_form()
@@ -76,70 +81,54 @@ LOGIN_CONTENT = {
 
 @router.post(
     "/login",
-    dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=5, seconds=60))],
+    dependencies=[Depends(no_store), per_minute(5)],
     responses={422: {}},
     openapi_extra={"requestBody": {"required": True, "content": LOGIN_CONTENT}},
 )
-async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, service: Logins) -> TokenAnswer:
+async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, services: Services) -> TokenAnswer:
     """Log in with e-mail address or user name: the OAuth2 password grant as a form, or JSON."""
-    return await service.login(form, db=db)
+    return await services.sessions.login(form, db=db)
 
 
-@router.post("/refresh-token", dependencies=[Depends(no_store), Depends(ConfigurableRateLimiter(times=30, seconds=60))])
-async def refresh_token(body: RefreshRequest, db: DBSession, service: Sessions, request: Request) -> TokenAnswer:
+@router.post("/refresh-token", dependencies=[Depends(no_store), per_minute(30)])
+async def refresh_token(body: RefreshRequest, db: DBSession, services: Services, request: Request) -> TokenAnswer:
     """Exchange a refresh token for the next one. Using one twice ends the session."""
-    return await service.refresh(body.refresh_token, db=db, arrived_at=arrived_at(request))
+    return await services.sessions.refresh(body.refresh_token, db=db, arrived_at=arrived_at(request))
 
 
 @router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
-async def logout(db: DBSession, service: Sessions, caller: CurrentCaller) -> None:
+async def logout(db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """End this session."""
-    await service.end(caller.session_id, db=db, user_id=caller.user.id, reason=EndReason.LOGOUT)
+    await services.sessions.end(caller.session_id, db=db, user_id=caller.user.id, reason=EndReason.LOGOUT)
 
 
 @router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT)
-async def logout_all(db: DBSession, service: Sessions, caller: CurrentCaller) -> None:
+async def logout_all(db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """End every session of the caller."""
-    await service.end_all(caller.user.id, db=db)
+    await services.sessions.end_all(caller.user.id, db=db)
 
 
-@router.post(
-    "/restore-password",
-    status_code=status.HTTP_202_ACCEPTED,
-    dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
-)
-async def restore_password(body: AddressRequest, db: DBSession, service: Recovery) -> Response[Accepted]:
+@router.post("/restore-password", status_code=status.HTTP_202_ACCEPTED, dependencies=[per_minute(5)])
+async def restore_password(body: AddressRequest, db: DBSession, services: Services) -> Response[Accepted]:
     """Have a link for a new password mailed; the answer is the same for every address."""
-    await service.request_reset(body.email, db=db)
+    await services.recovery.request_reset(body.email, db=db)
     return Response(data=ACCEPTED)
 
 
-@router.post(
-    "/reset-password",
-    status_code=status.HTTP_204_NO_CONTENT,
-    dependencies=[Depends(ConfigurableRateLimiter(times=10, seconds=60))],
-)
-async def reset_password(body: PasswordReset, db: DBSession, service: Recovery) -> None:
+@router.post("/reset-password", status_code=status.HTTP_204_NO_CONTENT, dependencies=[per_minute(10)])
+async def reset_password(body: PasswordReset, db: DBSession, services: Services) -> None:
     """Set a new password with the token of a mailed link. Every session ends."""
-    await service.reset_password(body, db=db)
+    await services.recovery.reset_password(body, db=db)
 
 
-@router.post(
-    "/verify-email",
-    status_code=status.HTTP_204_NO_CONTENT,
-    dependencies=[Depends(ConfigurableRateLimiter(times=10, seconds=60))],
-)
-async def verify_email(body: LinkToken, db: DBSession, service: Recovery) -> None:
+@router.post("/verify-email", status_code=status.HTTP_204_NO_CONTENT, dependencies=[per_minute(10)])
+async def verify_email(body: LinkToken, db: DBSession, services: Services) -> None:
     """Verify an address with the token of a mailed link."""
-    await service.verify_email(body.token, db=db)
+    await services.recovery.verify_email(body.token, db=db)
 
 
-@router.post(
-    "/resend-verification",
-    status_code=status.HTTP_202_ACCEPTED,
-    dependencies=[Depends(ConfigurableRateLimiter(times=5, seconds=60))],
-)
-async def resend_verification(body: AddressRequest, db: DBSession, service: Recovery) -> Response[Accepted]:
+@router.post("/resend-verification", status_code=status.HTTP_202_ACCEPTED, dependencies=[per_minute(5)])
+async def resend_verification(body: AddressRequest, db: DBSession, services: Services) -> Response[Accepted]:
     """Have the verification link mailed again; the answer is the same for every address."""
-    await service.request_verification(body.email, db=db)
+    await services.recovery.request_verification(body.email, db=db)
     return Response(data=ACCEPTED)

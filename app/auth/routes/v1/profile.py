@@ -1,14 +1,29 @@
-"""The caller's own account."""
+"""The caller's account and sessions."""
 
 from fastapi import APIRouter, Depends, status
 
-from app.auth.deps import CurrentCaller, CurrentUser, Profiles, active_user
-from app.auth.schemas.profile import AccountDeletion, PasswordChange, ProfileUpdate
+from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user
+from app.auth.schemas.auth import AccountDeletion, PasswordChange, ProfileUpdate, SessionRead
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
+from app.core.api.inputs import RowId
 from app.core.deps import DBSession
 
+sessions = APIRouter(prefix="/auth/sessions", tags=["sessions"])
 router = APIRouter(prefix="/profile", tags=["profile"], max_body_size=16 * 1024)
+
+
+@sessions.get("")
+async def list_sessions(db: DBSession, services: Services, caller: CurrentCaller) -> Response[list[SessionRead]]:
+    """The caller's live sessions, the latest used first."""
+    return Response(data=await services.sessions.get_list(caller.user.id, db=db, current_id=caller.session_id))
+
+
+@sessions.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def end_session(session_id: RowId, db: DBSession, services: Services, caller: CurrentCaller) -> None:
+    """End one of the caller's sessions."""
+    await services.sessions.end(session_id, db=db, user_id=caller.user.id)
+
 
 # A stolen access token must not be a way to guess the password: guesses count for the user, wherever they come from.
 may_guess = [Depends(active_user), Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))]
@@ -22,20 +37,20 @@ async def read_profile(user: CurrentUser) -> Response[UserResponse]:
 
 @router.patch("", dependencies=may_guess)
 async def update_profile(
-    body: ProfileUpdate, db: DBSession, service: Profiles, caller: CurrentCaller
+    body: ProfileUpdate, db: DBSession, services: Services, caller: CurrentCaller
 ) -> Response[UserResponse]:
     """Change name or address. A new address needs `current_password`, and counts once verified where that is on."""
-    return Response(data=await service.update(caller.user.id, body, db=db, session_id=caller.session_id))
+    return Response(data=await services.profile.update(caller.user.id, body, db=db, session_id=caller.session_id))
 
 
 @router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=may_guess)
-async def change_password(body: PasswordChange, db: DBSession, service: Profiles, caller: CurrentCaller) -> None:
+async def change_password(body: PasswordChange, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Set a new password. The caller's other sessions end."""
-    await service.change_password(caller.user.id, body, db=db, session_id=caller.session_id)
+    await services.profile.change_password(caller.user.id, body, db=db, session_id=caller.session_id)
 
 
 @router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=may_guess)
-async def delete_profile(body: AccountDeletion, db: DBSession, service: Profiles, caller: CurrentCaller) -> None:
+async def delete_profile(body: AccountDeletion, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Delete the caller's account and end its sessions."""
     password = body.current_password.get_secret_value()
-    await service.delete(caller.user.id, db=db, password=password, session_id=caller.session_id)
+    await services.profile.delete(caller.user.id, db=db, password=password, session_id=caller.session_id)

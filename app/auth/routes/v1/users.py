@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
 
-from app.auth.deps import CurrentCaller, CurrentUser, Users
-from app.auth.policies.users import can_grant_superuser, can_list_users, can_read_user, can_write_users
+from app.auth.deps import CurrentCaller, CurrentUser, Services
+from app.auth.policies import can_grant_superuser, can_list_users, can_read_user, can_write_users
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
 from app.auth.services.user import Administrator
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
@@ -30,18 +30,20 @@ ByAdministrator = Annotated[Administrator, Depends(administrator)]
 async def list_users(
     params: Annotated[UserListParams, Depends(list_params)],
     db: DBSession,
-    service: Users,
+    services: Services,
     request: Request,
     response: HTTPResponse,
 ) -> PaginatedResponse[UserResponse]:
     """A page of the accounts."""
-    return PaginatedResponse.of(await service.get_list(params, db=db), request, response)
+    return PaginatedResponse.of(await services.users.get_list(params, db=db), request, response)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(can_write_users)])
-async def create_user(body: UserCreate, db: DBSession, service: Users, by: ByAdministrator) -> Response[UserResponse]:
+async def create_user(
+    body: UserCreate, db: DBSession, services: Services, by: ByAdministrator
+) -> Response[UserResponse]:
     """Make an account."""
-    return Response(data=await service.create(body, db=db, by=by))
+    return Response(data=await services.users.create(body, db=db, by=by))
 
 
 @router.get("/me")
@@ -51,20 +53,20 @@ async def read_me(user: CurrentUser) -> Response[UserResponse]:
 
 
 @router.get("/{user_id:int}", dependencies=[Depends(can_read_user)])
-async def read_user(user_id: RowId, db: DBSession, service: Users) -> Response[UserResponse]:
+async def read_user(user_id: RowId, db: DBSession, services: Services) -> Response[UserResponse]:
     """One account; everybody may read their own."""
-    return Response(data=await service.get(user_id, db=db))
+    return Response(data=await services.users.get(user_id, db=db))
 
 
 @router.patch("/{user_id:int}", dependencies=[Depends(can_write_users)])
 async def update_user(
-    user_id: RowId, body: UserUpdate, db: DBSession, service: Users, by: ByAdministrator
+    user_id: RowId, body: UserUpdate, db: DBSession, services: Services, by: ByAdministrator
 ) -> Response[UserResponse]:
     """Change an account. Disabling it, or giving it another address, ends its sessions."""
-    return Response(data=await service.update(user_id, body, db=db, by=by))
+    return Response(data=await services.users.update(user_id, body, db=db, by=by))
 
 
 @router.delete("/{user_id:int}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
-async def delete_user(user_id: RowId, db: DBSession, service: Users, by: ByAdministrator) -> None:
+async def delete_user(user_id: RowId, db: DBSession, services: Services, by: ByAdministrator) -> None:
     """Delete an account and end its sessions."""
-    await service.delete(user_id, db=db, by=by)
+    await services.users.delete(user_id, db=db, by=by)

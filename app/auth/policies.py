@@ -1,12 +1,29 @@
-"""Who may do what with accounts.
+"""Policies: each raises ActionNotAllowed where the answer to its question is no.
 
-Each works as a dependency of a route and as a plain call: `await can_write_users(user)`.
+They work as a dependency of a route and as a plain call: `await can_write_users(user)`.
 """
+
+from collections.abc import Awaitable, Callable
 
 from app.auth.deps import ActiveUser
 from app.auth.exceptions import ActionNotAllowed
-from app.auth.policies.permissions import requires_permission
+from app.auth.schemas.user import UserDTO
 from app.core.api.inputs import RowId
+
+
+def requires_permission(permission: str) -> Callable[[UserDTO], Awaitable[None]]:
+    """A policy: may the user do what `permission`, such as `users:read`, is for?
+
+    Until roles exist a superuser holds every permission, and nobody else any.
+    """
+
+    async def holds_permission(user: ActiveUser) -> None:
+        if not user.is_superuser:
+            raise ActionNotAllowed
+
+    holds_permission.__doc__ = f"Does the user hold `{permission}`?"
+    return holds_permission
+
 
 can_list_users = requires_permission("users:read")
 """May the user see everybody's accounts?"""

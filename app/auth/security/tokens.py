@@ -1,10 +1,12 @@
-"""Access tokens: JWTs (RFC 9068 type `at+jwt`) whose signature python-jose checks and whose every claim we do.
+"""Access tokens (JWTs of RFC 9068 type `at+jwt`) and opaque tokens (256 random bits, of which only a hash is stored).
 
-python-jose takes `exp` of 10**30, digit strings as times and a list as audience, and lets claims be
-absent; so it is asked for the signature alone. It has no EdDSA: HS256, RS256 and ES256 are what can be chosen.
+python-jose checks signatures only; every claim is checked here. It takes `exp` of 10**30, digit strings as times and a
+list as audience, and lets claims be absent. It has no EdDSA, hence HS256, RS256 and ES256.
 """
 
+import base64
 import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Sequence
@@ -47,7 +49,7 @@ class AccessClaims(BaseModel):
 
 @dataclass(frozen=True)
 class SigningKey:
-    """One key of the ring: `private` signs, `public` verifies (the same thing for HS256)."""
+    """One signing key: `private` signs, `public` verifies (the same for HS256)."""
 
     kid: str
     private: Key
@@ -55,9 +57,9 @@ class SigningKey:
 
     @classmethod
     def load(cls, value: str, algorithm: Algorithm) -> "SigningKey":
-        """A key from its setting: the secret itself for HS256, a PEM private key otherwise.
+        """Load a key from its setting: the secret itself for HS256, a PEM private key otherwise.
 
-        ValueError says what is wrong with it, without the value.
+        Raises ValueError, whose message does not repeat the value.
         """
         kid = hashlib.sha256(b"kid" + value.encode()).hexdigest()[:8]
         try:
@@ -84,7 +86,7 @@ def _check_strength(key: Any, algorithm: Algorithm) -> None:
 
 
 class AccessTokens:
-    """Makes and reads access tokens. The first key of the ring signs, all of them verify."""
+    """Makes and reads access tokens. The first key signs, all keys verify."""
 
     def __init__(
         self, *, keys: Sequence[SigningKey], algorithm: Algorithm, issuer: str, audience: str, lifetime: timedelta
@@ -97,7 +99,7 @@ class AccessTokens:
         self._lifetime = lifetime
 
     def issue(self, *, user_id: int, session_id: int, session_ends: datetime) -> tuple[str, int]:
-        """A token for the session and the seconds it lasts, never longer than the session."""
+        """Return a token for the session and its lifetime in seconds, never longer than the session."""
         now = datetime.now(UTC)
         expires = min(now + self._lifetime, session_ends)
         claims = AccessClaims(
@@ -114,7 +116,7 @@ class AccessTokens:
         return token, claims.exp - claims.iat
 
     def read(self, token: str) -> AccessClaims:
-        """The claims of a token that is ours and in force; InvalidAccessToken otherwise."""
+        """Return the claims of a valid token; raises InvalidAccessToken."""
         if len(token) > _MAX_LENGTH or not _COMPACT.fullmatch(token):
             raise InvalidAccessToken
         try:
@@ -138,6 +140,27 @@ class AccessTokens:
         now = datetime.now(UTC).timestamp()
         ours = claims.iss == self._issuer and claims.aud == self._audience
         in_force = claims.iat <= now + _CLOCK_SKEW.total_seconds() and now < claims.exp
-        # A longer life than we give is no token of ours, whoever has the key.
+        # A lifetime longer than ours means a forged token, whoever has the key.
         if not (ours and in_force and claims.exp - claims.iat <= self._lifetime.total_seconds()):
             raise InvalidAccessToken
+
+
+def new_token() -> str:
+    """Return a random token for a session or a mailed link."""
+    return secrets.token_urlsafe(32)
+
+
+def new_salt() -> str:
+    """Return a random value to store beside a token's hash."""
+    return secrets.token_hex(16)
+
+
+def token_hash(token: str) -> str:
+    """Hash a token for storage. Fast on purpose: 256 random bits cannot be guessed."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+def successor(token: str, *, salt: str, secret: bytes) -> str:
+    """Return the token that follows `token`: the same for everyone who presents it, and never stored."""
+    digest = hmac.new(secret, salt.encode() + token.encode("utf-8", "replace"), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,105 @@
+"""Tables of accounts, sessions and tokens."""
+
+from datetime import datetime
+from enum import IntEnum, StrEnum
+
+from sqlalchemy import ForeignKey, Integer, SmallInteger, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import BIGINT, BaseModel, SoftDeleteMixin, live_unique, utcnow
+
+
+class UserStatus(IntEnum):
+    """Status of an account."""
+
+    ACTIVE = 1
+    DISABLED = 2
+
+
+class User(SoftDeleteMixin, BaseModel):
+    """An account. The `_key` columns decide what is the same address or name; the others keep its spelling.
+
+    `security_stamp` is raised by whatever takes authority away. A link or a queued task that was asked for under
+    another stamp is void.
+    """
+
+    __tablename__ = "auth_users"
+    __table_args__ = (
+        live_unique("uq_auth_users_email_key", "email_key"),
+        live_unique("uq_auth_users_username_key", "username_key"),
+    )
+
+    email: Mapped[str] = mapped_column(String(254))
+    email_key: Mapped[str] = mapped_column(String(320))
+    username: Mapped[str] = mapped_column(String(32))
+    username_key: Mapped[str] = mapped_column(String(32))
+    password_hash: Mapped[str] = mapped_column(String(255))
+    status_id: Mapped[int] = mapped_column(SmallInteger, default=UserStatus.ACTIVE)
+    is_verified: Mapped[bool] = mapped_column(default=False)
+    is_superuser: Mapped[bool] = mapped_column(default=False)
+    security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+
+
+class EndReason(StrEnum):
+    """Reason for which a session ended early."""
+
+    LOGOUT = "logout"
+    REVOKED = "revoked"
+    TOKEN_REUSED = "token_reused"  # noqa: S105  the name of a reason
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105  the name of a reason
+    EMAIL_CHANGED = "email_changed"
+    ACCOUNT_DISABLED = "account_disabled"
+    ACCOUNT_DELETED = "account_deleted"
+
+
+class AuthSession(BaseModel):
+    """One login on one device: the family of its refresh tokens. `expires_at` is absolute."""
+
+    __tablename__ = "auth_sessions"
+
+    user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"), index=True)
+    device: Mapped[str] = mapped_column(String(200))
+    address: Mapped[str] = mapped_column(String(64))
+    last_used_at: Mapped[datetime] = mapped_column(default=utcnow)
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoke_reason: Mapped[str | None] = mapped_column(String(32))
+
+
+class RefreshToken(BaseModel):
+    """One refresh token, as a hash. The salt and the presented token make its successor."""
+
+    __tablename__ = "auth_refresh_tokens"
+
+    session_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_sessions.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    salt: Mapped[str] = mapped_column(String(32))
+    expires_at: Mapped[datetime]
+    rotated_at: Mapped[datetime | None]
+
+
+class Purpose(StrEnum):
+    """Purpose of a mailed link; its token does nothing else."""
+
+    RESET_PASSWORD = "reset_password"  # noqa: S105  the name of a purpose
+    VERIFY_EMAIL = "verify_email"
+    CHANGE_EMAIL = "change_email"
+
+
+class OneTimeToken(BaseModel):
+    """The token of one mailed link, as a hash, bound to the address it was sent to.
+
+    `created_at` is when the link was asked for, `security_stamp` the account's at that moment, `session_id` the
+    session that asked, if one did.
+    """
+
+    __tablename__ = "auth_one_time_tokens"
+
+    user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"), index=True)
+    purpose: Mapped[str] = mapped_column(String(32))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    email: Mapped[str] = mapped_column(String(254))
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    session_id: Mapped[int | None] = mapped_column(BIGINT)

@@ -1,0 +1,253 @@
+"""Queries of this module."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, bindparam, delete, exists, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
+from app.auth.models import AuthSession, EndReason, OneTimeToken, Purpose, RefreshToken, User, UserStatus
+from app.auth.schemas.user import UserDTO
+from app.auth.security.identity import email_key, is_username, username_key
+from app.core.db import BaseRepository, utcnow
+from app.core.exceptions import UniqueViolation
+
+REMEDIES = ("email", "password_hash", "status_id", "is_verified", "is_superuser", "deleted_at")
+"""The columns whose change takes authority from whoever held it: it raises the security stamp."""
+
+_DTO_COLUMNS = [getattr(User, name) for name in UserDTO.model_fields]
+
+# Built once: composing it anew costs a request more than running it.
+_PRINCIPAL = (
+    select(*_DTO_COLUMNS)
+    .join(AuthSession, AuthSession.user_id == User.id)
+    .where(
+        AuthSession.id == bindparam("session_id"),
+        AuthSession.revoked_at.is_(None),
+        AuthSession.expires_at > bindparam("now"),
+        User.id == bindparam("user_id"),
+        User.deleted_at.is_(None),
+    )
+)
+
+
+class UserRepository(BaseRepository[User]):
+    """Reads and writes accounts; a taken address or name is EmailTaken or UsernameTaken."""
+
+    not_found = UserNotFound
+
+    async def find_by_email(self, *, db: AsyncSession, email: str) -> User | None:
+        """Return the account of an address, in any spelling."""
+        try:
+            return await self.get(db=db, email_key=email_key(email))
+        except ValueError:
+            return None
+
+    async def find_by_login(self, *, db: AsyncSession, login: str) -> User | None:
+        """Return the account that `login` names: an address where it has an @, a user name otherwise."""
+        if "@" in login:
+            return await self.find_by_email(db=db, email=login)
+        return await self.get(db=db, username_key=username_key(login)) if is_username(login) else None
+
+    async def principal(self, *, db: AsyncSession, user_id: int, session_id: int) -> UserDTO | None:
+        """Return the user of a live session: one statement for both and no entity, as every request runs it."""
+        values = {"user_id": user_id, "session_id": session_id, "now": utcnow()}
+        row = (await db.execute(_PRINCIPAL, values)).one_or_none()
+        return None if row is None else UserDTO.model_validate(row)
+
+    async def get_by_ids(self, *, db: AsyncSession, ids: Sequence[int]) -> list[UserDTO]:
+        """Return the accounts that exist among `ids`, ordered by id."""
+        statement = self.base_statement().with_only_columns(*_DTO_COLUMNS).where(User.id.in_(set(ids)))
+        return [UserDTO.model_validate(row) for row in await db.execute(statement.order_by(User.id))]
+
+    async def add(self, *, db: AsyncSession, email: str, username: str, **values: Any) -> User:
+        """Store a new account."""
+        keys = {"email_key": email_key(email), "username_key": username_key(username)}
+        try:
+            async with db.begin_nested():
+                return await self.create(db=db, data={"email": email, "username": username, **keys, **values})
+        except UniqueViolation as exc:
+            raise _taken(exc) from exc
+
+    async def change(self, *, db: AsyncSession, user: User, **values: Any) -> User:
+        """Set columns of a locked account, the keys along with address and name; one of REMEDIES raises the stamp.
+
+        `update` raises none: for a hash made anew of the same password, or an address proven by its link.
+        """
+        if any(values.get(name, getattr(user, name)) != getattr(user, name) for name in REMEDIES):
+            values["security_stamp"] = user.security_stamp + 1
+        if email := values.get("email"):
+            values["email_key"] = email_key(email)
+        if username := values.get("username"):
+            values["username_key"] = username_key(username)
+        try:
+            async with db.begin_nested():
+                return await self.update(db=db, model=user, data=values)
+        except UniqueViolation as exc:
+            raise _taken(exc) from exc
+
+    async def raise_stamp(self, *, db: AsyncSession, user_id: int) -> None:
+        """Void every link of the account, mailed or queued."""
+        await db.execute(update(User).where(User.id == user_id).values(security_stamp=User.security_stamp + 1))
+
+    async def lock_superusers(self, *, db: AsyncSession) -> None:
+        """Lock out other changes of superusers until the transaction ends.
+
+        An advisory lock: it is taken after row locks, and more row locks could deadlock. SQLite has one writer anyway.
+        """
+        if db.get_bind().dialect.name == "postgresql":
+            await db.execute(text("SELECT pg_advisory_xact_lock(hashtext('auth_users.is_superuser'))"))
+
+    async def active_superusers(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
+        """Return the ids of the users who can administer the service."""
+        statement = self.base_statement().where(User.is_superuser, User.status_id == UserStatus.ACTIVE)
+        if only_verified:
+            statement = statement.where(User.is_verified)
+        return (await db.scalars(statement.with_only_columns(User.id))).all()
+
+
+def _taken(exc: UniqueViolation) -> EmailTaken | UsernameTaken:
+    return EmailTaken() if exc.constraint == "uq_auth_users_email_key" else UsernameTaken()
+
+
+MAX_LISTED = 100
+
+
+class Family(NamedTuple):
+    """A refresh token with the session it belongs to and the account behind it."""
+
+    token: RefreshToken
+    session: AuthSession
+    user: User
+
+
+class SessionRepository(BaseRepository[AuthSession]):
+    """Reads and ends sessions."""
+
+    async def get_live(self, *, db: AsyncSession, user_id: int) -> Sequence[AuthSession]:
+        """Return the user's live sessions, the latest used first."""
+        statement = (
+            self.base_statement()
+            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > utcnow())
+            .order_by(AuthSession.last_used_at.desc(), AuthSession.id.desc())
+            .limit(MAX_LISTED)
+        )
+        return (await db.scalars(statement)).all()
+
+    async def revoke(
+        self,
+        *,
+        db: AsyncSession,
+        user_id: int,
+        reason: EndReason,
+        session_id: int | None = None,
+        but: int | None = None,
+    ) -> int:
+        """End the user's live sessions, one of them or all `but` one; return the number ended."""
+        now = utcnow()
+        statement = (
+            update(AuthSession)
+            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > now)
+            .values(revoked_at=now, revoke_reason=reason)
+            .returning(AuthSession.id)
+        )
+        if session_id is not None:
+            statement = statement.where(AuthSession.id == session_id)
+        if but is not None:
+            statement = statement.where(AuthSession.id != but)
+        return len((await db.scalars(statement)).all())
+
+    async def delete_expired(self, *, db: AsyncSession) -> None:
+        """Delete expired sessions with their refresh tokens, which until then are needed to detect reuse."""
+        await db.execute(delete(AuthSession).where(AuthSession.expires_at <= utcnow()))
+
+
+class RefreshTokenRepository(BaseRepository[RefreshToken]):
+    """Finds refresh tokens by their hash."""
+
+    async def lock_family(self, *, db: AsyncSession, token_hash: str) -> Family | None:
+        """Return the token with its session and account. Token and session stay locked until the transaction ends.
+
+        Both, because PostgreSQL re-reads only the rows it locks after waiting for another transaction.
+        """
+        statement = (
+            select(RefreshToken, AuthSession, User)
+            .join(AuthSession, AuthSession.id == RefreshToken.session_id)
+            .join(User, User.id == AuthSession.user_id)
+            .where(RefreshToken.token_hash == token_hash, User.deleted_at.is_(None))
+            .with_for_update(of=[RefreshToken, AuthSession])
+            .execution_options(populate_existing=True)
+        )
+        row = (await db.execute(statement)).one_or_none()
+        return None if row is None else Family(*row)
+
+
+class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
+    """Finds, replaces and uses up tokens."""
+
+    async def owner_id(self, *, db: AsyncSession, token_hash: str, purposes: Collection[Purpose]) -> int | None:
+        """Return the id of the token's owner, if the token could be consumed now."""
+        statement = (
+            select(OneTimeToken.user_id)
+            .join(User, User.id == OneTimeToken.user_id)
+            .where(
+                OneTimeToken.token_hash == token_hash,
+                OneTimeToken.purpose.in_(purposes),
+                *_in_force(User.security_stamp),
+                User.status_id == UserStatus.ACTIVE,
+                User.deleted_at.is_(None),
+            )
+        )
+        return (await db.scalars(statement)).one_or_none()
+
+    async def consume(self, *, db: AsyncSession, token_hash: str, user: User) -> OneTimeToken | None:
+        """Mark a token of the locked account as used and return it; None where it is used or its stamp is not current.
+
+        Of concurrent calls one succeeds.
+        """
+        statement = (
+            update(OneTimeToken)
+            .where(
+                OneTimeToken.token_hash == token_hash,
+                OneTimeToken.user_id == user.id,
+                *_in_force(user.security_stamp),
+            )
+            .values(used_at=utcnow())
+            .returning(OneTimeToken)
+        )
+        return (await db.scalars(statement)).one_or_none()
+
+    async def replace(self, *, db: AsyncSession, token: OneTimeToken) -> bool:
+        """Store the token and void the older ones of its purpose.
+
+        Returns False where a later one was asked for already, or the session that asked was ended since. Needs the
+        account locked: two at once would miss each other.
+        """
+        same = [OneTimeToken.user_id == token.user_id, OneTimeToken.purpose == token.purpose]
+        if await db.scalar(select(OneTimeToken.id).where(*same, OneTimeToken.created_at > token.created_at).limit(1)):
+            return False
+        if await db.scalar(select(_was_ended(token.session_id))):
+            return False
+        await db.execute(update(OneTimeToken).where(*same, OneTimeToken.used_at.is_(None)).values(used_at=utcnow()))
+        await self.create(db=db, model=token)
+        return True
+
+    async def delete_expired(self, *, db: AsyncSession) -> None:
+        """Delete expired tokens."""
+        await db.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= utcnow()))
+
+
+def _in_force(security_stamp: Any) -> list[ColumnElement[bool]]:
+    """Match tokens that are neither used, nor expired, nor asked for before a remedy."""
+    return [
+        OneTimeToken.used_at.is_(None),
+        OneTimeToken.expires_at > utcnow(),
+        OneTimeToken.security_stamp == security_stamp,
+        ~_was_ended(OneTimeToken.session_id),
+    ]
+
+
+def _was_ended(session_id: Any) -> ColumnElement[bool]:
+    """Match where the session that asked for a link was revoked; logging out of it does not count."""
+    return exists().where(AuthSession.id == session_id, AuthSession.revoke_reason != EndReason.LOGOUT)
