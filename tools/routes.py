@@ -13,7 +13,7 @@ from app.cli.console import load_settings, settings_errors, show_json, show_tabl
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from app.core.api.collisions import Collision
+    from app.core.api.route_checks import Collision
     from app.core.api.routes import ListedRoute
 
 _PERMISSION = re.compile(r"`([\w-]+:[\w-]+)`")
@@ -29,8 +29,7 @@ def routes(
     """List every route, who may call it and how often, and those that no request can reach."""
     load_settings()
     app = built_app()
-    from app.core.api.collisions import route_collisions
-    from app.core.api.route_checks import misplaced_limits
+    from app.core.api.route_checks import misplaced_limits, route_collisions
     from app.core.api.routes import all_routes, listed_routes
 
     collisions = route_collisions(app.routes)

@@ -11,8 +11,7 @@ from fastapi import FastAPI
 from starlette.routing import Match
 
 from app.cli.doctor.findings import Finding, fault, ok, reason, skipped, warning
-from app.core.api.collisions import Collision, route_collisions
-from app.core.api.route_checks import MisplacedLimit, misplaced_limits
+from app.core.api.route_checks import Collision, MisplacedLimit, misplaced_limits, route_collisions
 from app.core.configs import BaseConfig, app_config, unknown_env_keys, unsafe_settings
 from app.core.configs.base import env_file, shared_secrets
 

@@ -1,17 +1,18 @@
-"""Checks of the routes at start: units of work that would last too long, and limits that come too early."""
+"""Checks of the routes: those no request can reach, units of work that last too long, limits that come too early."""
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from fastapi.dependencies.models import Dependant
 from starlette.routing import BaseRoute
 
-from app.core.api.collisions import route_collisions
 from app.core.api.limiter import ConfigurableRateLimiter, early_limits
-from app.core.api.routes import WEBSOCKET, ListedRoute, all_routes, listed_routes
+from app.core.api.routes import ANY_METHOD, WEBSOCKET, ListedRoute, all_routes, listed_routes, mounted_routes
 from app.core.configs import PROJECT_ROOT
 from app.core.deps import db_session
 from app.core.exceptions import ConfigError
@@ -24,6 +25,49 @@ _WHY = {
     "stream": "DBSession has ended when the first item is sent",
 }
 
+_STRANGE = "\N{SNOWMAN}"
+"""Text that no path spells out: only a parameter takes it."""
+
+# Two samples of each kind: a path that happens to spell one out does not match the other, so it shadows nothing.
+_VALUES = (
+    "",
+    _STRANGE,
+    f"{_STRANGE}/{_STRANGE}",
+    "17",
+    "40",
+    "1.5",
+    "2.25",
+    "6f1c0b52-93a5-4d2e-8c5b-1f0e7ad4c913",
+    "0d3b6a1e8f2c4b7d9ae1c5f70b2d4c68",
+)
+
+
+@dataclass(frozen=True)
+class Collision:
+    """`hidden` is never asked with `methods`: `first` takes these requests."""
+
+    kind: Literal["duplicate", "shadowed"]
+    methods: tuple[str, ...]
+    hidden: ListedRoute
+    first: ListedRoute
+
+    @property
+    def fix(self) -> str:
+        """The change that removes the collision."""
+        if self.kind == "duplicate":
+            same = self.hidden.endpoint is self.first.endpoint
+            return "include it once" if same else "remove one of them, or give it another path or method"
+        if self.first.is_mount:
+            return f"include it before the mount of {self.first.path}, or give it another path"
+        return "register it before the other, or narrow the other with a converter such as {id:int}"
+
+    def __str__(self) -> str:
+        methods = "/".join(self.methods)
+        return (
+            f"{methods} {self.hidden.path} ({self.hidden.name}) is never reached: "
+            f"{self.first.path} ({self.first.name}) comes first and takes its requests; {self.fix}"
+        )
+
 
 @dataclass(frozen=True)
 class MisplacedLimit:
@@ -31,11 +75,7 @@ class MisplacedLimit:
 
     route: ListedRoute
     limit: ConfigurableRateLimiter
-
-    @property
-    def fix(self) -> str:
-        """What to do about it."""
-        return "put the dependency that identifies the caller before it, or give it key=client_address"
+    fix = "put the dependency that identifies the caller before it, or give it key=client_address"
 
     def __str__(self) -> str:
         route = f"{self.route.path} ({self.route.name})"
@@ -43,7 +83,7 @@ class MisplacedLimit:
 
 
 def check_units(routes: Sequence[BaseRoute]) -> None:
-    """ConfigError with a line for each websocket and each event or item stream that takes DBSession."""
+    """Raise ConfigError with a line for each websocket and each event or item stream that takes DBSession."""
     faults = [
         f"{route.path} ({_place(route.endpoint)}) is a {kind}: {_WHY[kind]}; {_FIX}"
         for route in all_routes(listed_routes(routes))
@@ -51,17 +91,6 @@ def check_units(routes: Sequence[BaseRoute]) -> None:
     ]
     if faults:
         raise ConfigError("\n".join(faults))
-
-
-def misplaced_limits(routes: Sequence[BaseRoute]) -> list[MisplacedLimit]:
-    """The limits of routes that know their caller only afterwards."""
-    return [
-        MisplacedLimit(route, limit)
-        for route in listed_routes(routes)
-        if any(map(is_identifying, route.calls))
-        for limit in early_limits(route)
-        if limit.key is client_identity
-    ]
 
 
 def warn_about_routes(routes: Sequence[BaseRoute]) -> None:
@@ -72,7 +101,68 @@ def warn_about_routes(routes: Sequence[BaseRoute]) -> None:
         logger.warning(f"misplaced limit: {misplaced}")
 
 
-def _lasting(route: ListedRoute) -> str | None:
+def misplaced_limits(routes: Sequence[BaseRoute]) -> list[MisplacedLimit]:
+    """Return the limits of routes that know their caller only afterwards."""
+    return [
+        MisplacedLimit(route, limit)
+        for route in listed_routes(routes)
+        if any(map(is_identifying, route.calls))
+        for limit in early_limits(route)
+        if limit.key is client_identity
+    ]
+
+
+def route_collisions(routes: Sequence[BaseRoute]) -> list[Collision]:
+    """Return every route hidden by an earlier one, for all or some of its methods; those of mounted applications too.
+
+    What is hidden only in part, as `/{name}/list` behind `/users/{id}`, can still be reached and is not listed.
+    """
+    return list(_collisions(list(listed_routes(routes))))
+
+
+def _collisions(listed: Sequence[ListedRoute]) -> Iterator[Collision]:
+    for position, route in enumerate(listed):
+        yield from _hidden(route, listed[:position])
+        if route.is_mount:
+            yield from _collisions(list(mounted_routes(route)))
+
+
+def _hidden(route: ListedRoute, earlier: Iterable[ListedRoute]) -> Iterator[Collision]:
+    left, examples = set(route.methods), _examples(route)
+    for first in earlier:
+        taken = left & first.methods | (left - {WEBSOCKET} if ANY_METHOD in first.methods else set())
+        same = _shape(first) == _shape(route)
+        if taken and (same or all(map(first.pattern.match, examples))):
+            left = left - taken
+            yield Collision("duplicate" if same else "shadowed", tuple(sorted(taken)), route, first)
+
+
+def _examples(route: ListedRoute) -> list[str]:
+    """Paths of the route, in which each of its parameters takes every value of its kind."""
+    convertors = route.context.param_convertors
+    values = [_values_of(convertor) for convertor in convertors.values()]
+    rounds = max(map(len, values), default=1)
+    columns = [islice(cycle(column), rounds) for column in values]
+    examples = []
+    for row in zip(*columns, strict=True) if columns else [()]:
+        path = route.context.path_format or ""
+        for name, value in zip(convertors, row, strict=True):
+            path = path.replace(f"{{{name}}}", value)
+        examples.append(path)
+    return examples
+
+
+def _values_of(convertor: Any) -> list[str]:
+    # A convertor of the application's own may match no sample: then only a route that takes any text covers it.
+    return [value for value in _VALUES if re.fullmatch(convertor.regex, value)] or [_STRANGE]
+
+
+def _shape(route: ListedRoute) -> str:
+    """The pattern without the names of its parameters."""
+    return re.sub(r"\(\?P<\w+>", "(", route.pattern.pattern)
+
+
+def _lasting(route: ListedRoute) -> Literal["websocket", "stream"] | None:
     if route.methods == {WEBSOCKET}:
         return "websocket"
     endpoint = inspect.unwrap(route.endpoint)

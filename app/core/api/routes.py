@@ -1,11 +1,13 @@
-"""Which routes an application has, and which of them a request took.
+"""The routes of an application, and the one a request took.
 
 FastAPI keeps included routers as objects: a route's own path lacks the prefix it was included under.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from re import Pattern
 from typing import Any
 
@@ -14,7 +16,6 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 from starlette.applications import Starlette
-from starlette.convertors import Convertor
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
@@ -35,41 +36,35 @@ class ListedRoute:
 
     @property
     def endpoint(self) -> Any:
-        """What answers: a function, a class or an application."""
+        """The function, class or application that answers."""
         return self.context.app if self.is_mount else self.context.endpoint
 
     @property
     def name(self) -> str:
-        """Where the endpoint is defined, `module:function`."""
+        """The place where the endpoint is defined, `module:function`."""
         endpoint = self.endpoint
         named = endpoint if hasattr(endpoint, "__qualname__") else type(endpoint)
         return f"{named.__module__}:{named.__qualname__}"
 
     @property
     def is_mount(self) -> bool:
-        """Whether it hands everything below its path to another application."""
+        """True where another application answers everything below its path."""
         return isinstance(self.context.original_route, Mount)
 
     @property
     def pattern(self) -> Pattern[str]:
-        """What paths must match, without the prefix of a mount around it."""
+        """The pattern of its paths, without the prefix of a mount around it."""
         pattern: Pattern[str] = self.context.path_regex
         return pattern
 
     @property
-    def convertors(self) -> Mapping[str, Convertor[Any]]:
-        """The kind of each parameter of the path."""
-        convertors: Mapping[str, Convertor[Any]] = self.context.param_convertors
-        return convertors
-
-    @property
     def dependant(self) -> Dependant | None:
-        """What FastAPI resolves for it, where FastAPI serves it."""
+        """The dependencies that FastAPI resolves for it; None where another application answers."""
         return getattr(self.context, "dependant", None)
 
     @property
     def max_body_size(self) -> int | None:
-        """The most bytes of a body, where the route or a router around it limits them."""
+        """The limit of a body in bytes, where the route or a router around it has one."""
         return getattr(self.context, "max_body_size", None)
 
     @cached_property
@@ -82,24 +77,24 @@ class ListedRoute:
         """The names of all fields that it declares: an error shows these, and no text of the caller's."""
         if self.dependant is None:
             return frozenset()
-        documented = _in_schema(getattr(self.context, "openapi_extra", None))  # what the operation reads for itself
+        documented = _names_in(getattr(self.context, "openapi_extra", None))  # fields the operation reads for itself
         return frozenset((*_declared(self.dependant), *documented))
 
     def fits(self, scope: Scope) -> bool:
-        """Whether the path of a request is one of its paths."""
+        """Return whether the path of a request is one of its paths."""
         return bool(self.pattern.match(_path(scope)))
 
 
 def listed_routes(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[ListedRoute]:
     """The routes in the order in which a request tries them; of a mount itself alone."""
     for context in iter_route_contexts(routes):
+        path = f"{prefix}{context.path_format or context.path}"
         if isinstance(context.original_route, Mount):
             yield ListedRoute(f"{prefix}{context.path}" or "/", frozenset({ANY_METHOD, WEBSOCKET}), context)
         elif isinstance(context.original_route, WebSocketRoute):
-            yield ListedRoute(f"{prefix}{context.path_format or context.path}", frozenset({WEBSOCKET}), context)
+            yield ListedRoute(path, frozenset({WEBSOCKET}), context)
         elif isinstance(context.original_route, Route):
-            methods = frozenset(context.methods or {ANY_METHOD})
-            yield ListedRoute(f"{prefix}{context.path_format or context.path}", methods, context)
+            yield ListedRoute(path, frozenset(context.methods or {ANY_METHOD}), context)
 
 
 def mounted_routes(mount: ListedRoute) -> Iterator[ListedRoute]:
@@ -130,20 +125,23 @@ class RouteTable:
         self._by_endpoint: dict[int, tuple[Any, list[ListedRoute]]] = {}  # by identity: not every one can be hashed
 
     def find(self, scope: Scope) -> ListedRoute | None:
-        """The route that a request took, or the one it is going to take, or None."""
+        """Return the route that a request took, or is going to take."""
         endpoint = scope.get("endpoint")
         if endpoint is None:
             method = scope.get("method", WEBSOCKET)
             return next((route for route in self._listed() if method in route.methods and route.fits(scope)), None)
-        if id(endpoint) not in self._by_endpoint:
-            self._read(endpoint)
+        if id(endpoint) not in self._by_endpoint:  # routes were added, or it is one of a mounted application
+            known: dict[int, tuple[Any, list[ListedRoute]]] = {id(endpoint): (endpoint, [])}
+            for route in self._listed():
+                known.setdefault(id(route.endpoint), (route.endpoint, []))[1].append(route)
+            self._by_endpoint = {**self._by_endpoint, **known}
         _, routes = self._by_endpoint[id(endpoint)]
         if len(routes) > 1:
             return next((route for route in routes if route.fits(scope)), None)
         return routes[0] if routes else None
 
     def template(self, scope: Scope) -> str | None:
-        """The path template of the route a request took, `/api/v1/users/{user_id}`; None where no route fits."""
+        """Return the path template of the route a request took, `/api/v1/users/{user_id}`; None where no route fits."""
         if scope.get("endpoint") is None:
             return None
         route = self.find(scope)
@@ -152,18 +150,11 @@ class RouteTable:
         return _mounted_template((route for route in self._listed() if route.is_mount), _path(scope))
 
     def answers_head(self, scope: Scope) -> bool:
-        """Whether a route takes HEAD itself."""
+        """Return whether a route takes HEAD itself."""
         return any("HEAD" in route.methods and route.fits(scope) for route in self._listed())
 
     def _listed(self) -> Iterator[ListedRoute]:
         return listed_routes(self._app.routes)
-
-    def _read(self, missing: Any) -> None:
-        """Read the routes again: some were added, or a mounted application has this endpoint."""
-        known: dict[int, tuple[Any, list[ListedRoute]]] = {id(missing): (missing, [])}
-        for route in self._listed():
-            known.setdefault(id(route.endpoint), (route.endpoint, []))[1].append(route)
-        self._by_endpoint = {**self._by_endpoint, **known}
 
 
 def route_table(app: Starlette) -> RouteTable:
@@ -204,28 +195,23 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
 
 
 def _declared(dependant: Dependant) -> Iterator[str]:
-    inputs = (dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params)
-    for field in [field for fields in (*inputs, dependant.body_params) for field in fields]:
+    parameters = (dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params)
+    for field in chain(*parameters, dependant.body_params):
         yield field.alias
-        yield from _in_schema(_schema_of(field.field_info.annotation))
+        annotation: Any = field.field_info.annotation
+        with suppress(PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):  # a type without fields
+            yield from _names_in(TypeAdapter(annotation).json_schema())
     for dependency in dependant.dependencies:
         yield from _declared(dependency)
 
 
-def _schema_of(annotation: Any) -> Any:
-    try:
-        return TypeAdapter(annotation).json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
-        return None  # a type of its own, without fields
-
-
-def _in_schema(schema: Any) -> Iterator[str]:
+def _names_in(schema: Any) -> Iterator[str]:
     """The names of fields, of models, and of the alternatives of a union."""
     if isinstance(schema, Mapping):
         for key, value in schema.items():
             if key in ("properties", "$defs", "mapping"):
                 yield from value
-            yield from _in_schema(value)
+            yield from _names_in(value)
     elif isinstance(schema, Sequence) and not isinstance(schema, str):
         for value in schema:
-            yield from _in_schema(value)
+            yield from _names_in(value)

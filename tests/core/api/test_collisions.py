@@ -12,7 +12,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from app.core.api.collisions import route_collisions
+from app.core.api.route_checks import route_collisions
 from app.main import create_app
 
 
