@@ -4,15 +4,15 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
-
-from app.core.api.openapi import placed_at
 
 _FOLDER = Path(str(files("fastapi_swagger.resources")))
 _ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
@@ -48,7 +48,7 @@ def _root(request: Request) -> str:
 @router.get(DOCUMENT)
 async def document(request: Request) -> JSONResponse:
     """The OpenAPI document."""
-    return JSONResponse(placed_at(request.app.openapi(), _root(request)))
+    return JSONResponse(_placed_at(request.app.openapi(), _root(request)))
 
 
 @router.get(PAGE)
@@ -74,6 +74,22 @@ async def docs_asset(asset: str) -> FileResponse:
     if asset not in _ASSETS:
         raise HTTPException(404)
     return FileResponse(_FOLDER / asset, headers={"Cache-Control": "public, max-age=86400"})
+
+
+def _placed_at(document: dict[str, Any], root_path: str) -> dict[str, Any]:
+    """The document as it is true below `root_path`.
+
+    The addresses of log-ins are completed too: as paths they would be read from the top of the host (RFC 3986 5.2).
+    """
+    if not root_path:
+        return document
+    document = {**document, "servers": [{"url": root_path}], "components": deepcopy(document.get("components", {}))}
+    for scheme in document["components"].get("securitySchemes", {}).values():
+        for flow in scheme.get("flows", {}).values():
+            for key in ("tokenUrl", "refreshUrl", "authorizationUrl"):
+                if flow.get(key, "").startswith("/"):
+                    flow[key] = root_path + flow[key]
+    return document
 
 
 def _policy(html: str) -> str:

@@ -1,21 +1,24 @@
-"""The OpenAPI document: stable operation ids, and every error answer as the problem it is."""
+"""The OpenAPI document: stable operation ids, every error answer as a problem, and names of schemas by module."""
 
 import http.client
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin
 
 from fastapi import FastAPI
+from fastapi._compat import v2 as fastapi_schemas
 from fastapi.routing import APIRoute
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import CoreModeRef, DefsRef, JsonSchemaMode, models_json_schema
 from starlette.types import Receive, Scope, Send
 
 from app.core import exceptions as kinds
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
 from app.core.api.routes import ListedRoute, listed_routes
-from app.core.api.schema_names import named_by_module
 from app.core.deps import db_session
+from app.core.exceptions import ConfigError
 from app.core.services.cache.results import PARAMETER
 
 _REF = "#/components/{kind}/{name}"
@@ -30,6 +33,8 @@ _DOCUMENTED: Mapping[int, type[kinds.AppError]] = {
     503: kinds.UnavailableError,
 }
 _FAULT = {"loc": ["body", "name"], "msg": "Field required", "type": "missing"}
+
+_JOINED: Mapping[Any, str] = {Union: "Or", UnionType: "Or"}
 
 DESCRIPTION = """\
 A success is `{"data": ..., "meta": {...}}`; `meta` is left out where there is nothing to say. Lists take `sort`,
@@ -67,31 +72,17 @@ class DocumentedAPI(FastAPI):
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        """The document; FastAPI makes it anew when routes were added."""
+        """Return the document; FastAPI makes it anew when routes were added."""
         with named_by_module(self.modules):
             document = super().openapi()
         if document is not self._finished:
             self._finished = document
-            limited, stored = set(_operations(self, _is_limited)), set(_operations(self, _needs_database))
-            _document_errors(document, limited, stored)
-            _document_unchanged(document, _operations(self, _is_cached))
+            _document_problems(document.setdefault("components", {}))
+            for route in listed_routes(self.routes):
+                operations = document.get("paths", {}).get(route.context.path_format, {})
+                for method in operations.keys() & {method.lower() for method in route.methods}:
+                    _document_operation(method, operations[method], route)
         return document
-
-
-def placed_at(document: dict[str, Any], root_path: str) -> dict[str, Any]:
-    """The document as it is true below `root_path`.
-
-    The addresses of log-ins are completed too: as paths they would be read from the top of the host (RFC 3986 5.2).
-    """
-    if not root_path:
-        return document
-    document = {**document, "servers": [{"url": root_path}], "components": deepcopy(document.get("components", {}))}
-    for scheme in document["components"].get("securitySchemes", {}).values():
-        for flow in scheme.get("flows", {}).values():
-            for key in ("tokenUrl", "refreshUrl", "authorizationUrl"):
-                if flow.get(key, "").startswith("/"):
-                    flow[key] = root_path + flow[key]
-    return document
 
 
 def _put_below(root_path: str, scope: Scope) -> None:
@@ -103,8 +94,7 @@ def _put_below(root_path: str, scope: Scope) -> None:
             scope["raw_path"] = root_path.encode() + raw_path
 
 
-def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]], stored: set[tuple[str, str]]) -> None:
-    components = document.setdefault("components", {})
+def _document_problems(components: dict[str, Any]) -> None:
     schemas = components.setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
@@ -117,13 +107,9 @@ def _document_errors(document: dict[str, Any], limited: set[tuple[str, str]], st
         f"Problem{status}": _answer(title_of(status), "InputProblem" if status == 422 else "Problem", status, kind)
         for status, kind in _DOCUMENTED.items()
     }
-    for path, operations in document.get("paths", {}).items():
-        for method, operation in operations.items():
-            possible = {429: (method, path) in limited, 503: (method, path) in stored}
-            _document_operation(path, method, operation, possible)
 
 
-def _document_operation(path: str, method: str, operation: dict[str, Any], more: dict[int, bool]) -> None:
+def _document_operation(method: str, operation: dict[str, Any], route: ListedRoute) -> None:
     """Add the errors that the operation may answer; what the route itself says of one (more than `{}`) stays."""
     answers = operation["responses"]
     for status in _DOCUMENTED:
@@ -133,16 +119,20 @@ def _document_operation(path: str, method: str, operation: dict[str, Any], more:
     possible = {
         401: "security" in operation,
         403: "security" in operation,
-        404: "{" in path,
+        404: "{" in route.path,
         409: method in _WRITES,
         422: "422" in answers,
-        **more,
+        429: any(isinstance(call, ConfigurableRateLimiter) for call in route.calls),
+        503: db_session in route.calls,
     }
     for status, is_possible in possible.items():
         if is_possible:
             answers.setdefault(str(status), _reference(status))
     answers.setdefault("default", _reference(""))
     operation.setdefault("description", f"{operation['summary']}.")
+    is_cached = route.dependant is not None and any(one.name == PARAMETER for one in route.dependant.dependencies)
+    if is_cached and method in ("get", "head"):
+        answers["304"] = {"description": "What `If-None-Match` names has not changed"}
 
 
 def _reference(status: int | str) -> dict[str, Any]:
@@ -165,26 +155,98 @@ def _answer(description: str, schema: str, status: int, kind: type[kinds.AppErro
     return {"description": description, "content": content}
 
 
-def _document_unchanged(document: dict[str, Any], cached: Iterable[tuple[str, str]]) -> None:
-    for method, path in cached:
-        operation = document.get("paths", {}).get(path, {}).get(method)
-        if operation and method in ("get", "head"):
-            operation["responses"]["304"] = {"description": "What `If-None-Match` names has not changed"}
+@contextmanager
+def named_by_module(modules: Mapping[str, str]) -> Iterator[None]:
+    """Have FastAPI name the schemas of the block: `ShopOrder`, and `ResponseOfShopOrder` for `Response[Order]`.
+
+    `modules` maps the import name of a module to its short name; what belongs to none has its own name alone.
+    ConfigError where two schemas would have one name.
+    """
+    previous = fastapi_schemas.GenerateJsonSchema
+    # FastAPI has no way to pass the generator, whose names pydantic means to be overridden.
+    fastapi_schemas.GenerateJsonSchema = type("ModuleNames", (_Named,), {"modules": modules})  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        fastapi_schemas.GenerateJsonSchema = previous  # type: ignore[misc]
 
 
-def _operations(app: FastAPI, wanted: Callable[[ListedRoute], bool]) -> Iterator[tuple[str, str]]:
-    for route in filter(wanted, listed_routes(app.routes)):
-        for method in route.methods:
-            yield method.lower(), route.context.path_format or ""
+class _Named(fastapi_schemas.GenerateJsonSchema):
+    modules: ClassVar[Mapping[str, str]]
+
+    def generate_definitions(
+        self, inputs: Sequence[tuple[Any, JsonSchemaMode, Any]]
+    ) -> tuple[dict[tuple[Any, JsonSchemaMode], dict[str, Any]], dict[DefsRef, dict[str, Any]]]:
+        self._types: dict[str, type] = {}
+        self._taken: dict[str, str] = {}
+        for _, _, schema in inputs:
+            self._collect(schema)
+        mapping, definitions = super().generate_definitions(inputs)
+        for name, definition in definitions.items():
+            kind = self._types.get(self._taken.get(name, ""))
+            if kind is not None and definition.get("title") == kind.__name__:
+                definition["title"] = name  # which some generators name their types after
+        return mapping, definitions
+
+    def get_defs_ref(self, core_mode_ref: CoreModeRef) -> DefsRef:
+        unique = super().get_defs_ref(core_mode_ref)
+        ref, mode = core_mode_ref
+        name = self._name_of(self._types[ref]) if ref in self._types else self._name_in(*_split(ref))
+        if (other := self._taken.setdefault(name, ref)) != ref:
+            both = " and ".join(sorted(re.sub(r":\d+", "", one) for one in (ref, other)))
+            raise ConfigError(f"{both} would both be published as {name}: rename one of them")
+        side = "Input" if mode == "validation" else "Output"
+        self._prioritized_defsref_choices[unique] = [DefsRef(name), DefsRef(f"{name}-{side}"), unique]
+        return unique
+
+    def _collect(self, schema: Any) -> None:
+        """The class behind each reference: that of a generic one names no modules."""
+        if isinstance(schema, dict):
+            if "ref" in schema and (kind := _class_of(schema)):
+                self._types[schema["ref"]] = kind
+            schema = schema.values()
+        elif not isinstance(schema, list | tuple):
+            return
+        for part in schema:
+            self._collect(part)
+
+    def _name_of(self, kind: Any) -> str:
+        """The name of a class, and of what is made of classes: `ListOfShopOrder`, `ShopOrderOrShopCart`."""
+        generic = getattr(kind, "__pydantic_generic_metadata__", None) or {}
+        origin, arguments = generic.get("origin") or get_origin(kind), generic.get("args") or get_args(kind)
+        if origin in _JOINED:
+            return "Or".join(map(self._name_of, arguments))
+        if origin is None or not arguments:
+            if kind is None or kind is NoneType:
+                return "None"
+            if not isinstance(kind, type):
+                return "".join(map(_pascal, re.findall(r"\w+", str(kind))))
+            return self._name_in(kind.__module__, kind.__name__)
+        return f"{self._name_of(origin)}Of{'And'.join(map(self._name_of, arguments))}"
+
+    def _name_in(self, module: str, name: str) -> str:
+        owners = [one for one in self.modules if f"{module}.".startswith(f"{one}.")]
+        name = (
+            "".join(map(_pascal, re.findall(r"[^\W_]+", name))) if module == "builtins" else re.sub(r"\W+", "_", name)
+        )
+        prefix = "".join(map(_pascal, self.modules[max(owners, key=len)].split("_"))) if owners else ""
+        return name if name.startswith(prefix) else prefix + name
 
 
-def _is_limited(route: ListedRoute) -> bool:
-    return any(isinstance(call, ConfigurableRateLimiter) for call in route.calls)
+def _class_of(schema: dict[str, Any]) -> type | None:
+    """The class that a schema describes; validators of the whole stand around it, without a reference of its own."""
+    inner: Any = schema
+    while isinstance(inner, dict) and "cls" not in inner and (inner is schema or "ref" not in inner):
+        inner = inner.get("schema")
+    kind = inner.get("cls") if isinstance(inner, dict) and (inner is schema or "ref" not in inner) else None
+    return kind if isinstance(kind, type) else None
 
 
-def _needs_database(route: ListedRoute) -> bool:
-    return any(call is db_session for call in route.calls)
+def _split(ref: str) -> tuple[str, str]:
+    """Module and name of `app.shop.schemas.Order:94332893804368`."""
+    module, _, name = re.sub(r":\d+", "", ref).rpartition(".")
+    return module, name
 
 
-def _is_cached(route: ListedRoute) -> bool:
-    return route.dependant is not None and any(one.name == PARAMETER for one in route.dependant.dependencies)
+def _pascal(word: str) -> str:
+    return word[:1].upper() + word[1:]
