@@ -17,19 +17,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def _is_none(value: Any) -> bool:
-    return value is None
-
-
 class Response(BaseModel, Generic[T]):
     """One thing: `Response(data=user)`. `meta` is absent where there is nothing to say."""
 
     data: T
-    meta: dict[str, Any] | None = Field(default=None, exclude_if=_is_none)
+    meta: dict[str, Any] | None = Field(default=None, exclude_if=lambda meta: meta is None)
 
 
 class Pagination(BaseModel):
-    """Which page this is, and how many items there are on all of them."""
+    """The number and size of this page, and the number of items on all of them."""
 
     total: int
     page: int
@@ -37,7 +33,7 @@ class Pagination(BaseModel):
 
 
 class CursorPagination(BaseModel):
-    """Where the walk goes on; null where there is no further row on that side."""
+    """The cursors of the next page and of the one before; null where there is no further row on that side."""
 
     per_page: int
     next_cursor: str | None
@@ -45,7 +41,7 @@ class CursorPagination(BaseModel):
 
 
 class PageMeta(BaseModel):
-    """What a list says about itself: the page of a number, or that of a cursor."""
+    """The page of a list, by number or by cursor."""
 
     pagination: Pagination | CursorPagination
 
@@ -73,18 +69,20 @@ class PaginatedResponse(BaseModel, Generic[T]):
 
     @classmethod
     def of(cls, result: PaginatedResult[Any], request: Request, response: HttpResponse) -> Any:
-        """The answer for `result`; sets `Link` (RFC 8288) on `response`, and `X-Total-Count` where it was counted.
+        """Answer with `result`; sets `Link` (RFC 8288) on `response`, and `X-Total-Count` where it was counted.
 
         There is no `Link` where it would be too long.
         """
         pagination: Pagination | CursorPagination
         if result.cursors is not None:
             ahead, back = result.cursors.next, result.cursors.prev
-            links = cursor_links(request, ahead, back)
+            links = _links(request, "cursor", {"first": "", "next": ahead, "prev": back})
             pagination = CursorPagination(per_page=result.per_page, next_cursor=ahead, prev_cursor=back)
         else:
             total, page = result.total or 0, result.page or 1
-            links = page_links(request, page, last=max(1, -(-total // result.per_page)))
+            last = max(1, -(-total // result.per_page))
+            before, after = min(page - 1, last) or None, page + 1 if page < last else None
+            links = _links(request, "page", {"first": 1, "last": last, "next": after, "prev": before})
             pagination = Pagination(total=total, page=page, per_page=result.per_page)
             response.headers["X-Total-Count"] = str(total)
         if len(links) <= MAX_LINK_SIZE:
@@ -92,25 +90,12 @@ class PaginatedResponse(BaseModel, Generic[T]):
         return cls(data=list(result.items), meta=PageMeta(pagination=pagination))
 
 
-def page_links(request: Request, page: int, last: int) -> str:
-    """The `Link` header of a page: the request's own path and query with another `page`, never its Host."""
-    pages = {"first": 1, "last": last}
-    if page > 1:
-        pages["prev"] = min(page - 1, last)
-    if page < last:
-        pages["next"] = page + 1
-    return _links(request, "page", pages)
-
-
-def cursor_links(request: Request, ahead: str | None, back: str | None) -> str:
-    """The `Link` header of a page of a walk: the same with another `cursor`."""
-    cursors = {"first": "", "next": ahead, "prev": back}
-    return _links(request, "cursor", {rel: cursor for rel, cursor in cursors.items() if cursor is not None})
-
-
-def _links(request: Request, parameter: str, values: Mapping[str, str | int]) -> str:
+def _links(request: Request, parameter: str, values: Mapping[str, str | int | None]) -> str:
+    """The `Link` header: the request's own path and query, never its Host, with other values of `parameter`."""
     path = quote(request.url.path)
     query = [pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != parameter]
     return ", ".join(
-        f'<{path}?{urlencode([*query, (parameter, value)])}>; rel="{rel}"' for rel, value in sorted(values.items())
+        f'<{path}?{urlencode([*query, (parameter, value)])}>; rel="{rel}"'
+        for rel, value in values.items()
+        if value is not None
     )
