@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, create_model
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.api.list_params import ListParamsBuilder
+from app.core.api.list_queries import ListParamsBuilder
 from app.core.api.responses import PaginatedResponse
 from app.core.configs import AppConfig
 from app.core.db import BaseRepository, FilterParam, ListParams, SortParam, current_database

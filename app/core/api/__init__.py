@@ -1,7 +1,7 @@
 """The HTTP contract: envelopes, list queries, limits."""
 
 from app.core.api.limiter import ConfigurableRateLimiter
-from app.core.api.list_params import ListParamsBuilder
+from app.core.api.list_queries import ListParamsBuilder
 from app.core.api.responses import PaginatedResponse, Response
 
 __all__ = ["ConfigurableRateLimiter", "ListParamsBuilder", "PaginatedResponse", "Response"]

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, live_unique, utcnow
-from app.core.db.cursors import Cursor, CursorSeal
 from app.core.db.engines import statements_may_take
 from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
@@ -25,8 +24,6 @@ __all__ = [
     "BIGINT",
     "BaseModel",
     "BaseRepository",
-    "Cursor",
-    "CursorSeal",
     "Database",
     "FilterParam",
     "ListParams",

@@ -1,9 +1,15 @@
 """Keyset paging: a page is what comes after a row, so changes elsewhere in the list shift nothing."""
 
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
+from typing import Annotated, Any, Literal, NamedTuple
 
+from pydantic import Field, TypeAdapter
 from sqlalchemy import (
     REAL,
     Boolean,
@@ -26,20 +32,40 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import BaseModel, UtcDateTime
-from app.core.db.cursors import Cursor, Position
+from app.core.db.column_values import type_value
 from app.core.db.list_params import Cursors, ListParams, SortOrder
 
 MAX_KEY_LENGTH = 500
 """Of a text to sort by, in characters: the text is part of the cursor, and that part of a URL and a header."""
 
+MAX_CURSOR_LENGTH = 6000
+
+_CHECKSUM_BYTES = 8
 _FLOAT4_DIGITS = 24
 _EXACT = (Integer, Boolean, Enum, Numeric, Date, DateTime, UtcDateTime, Uuid)
 # SQLite keeps decimals as floats, and may keep more digits than the column shows.
 _STORED_DECIMAL = Numeric().with_variant(Float(), "sqlite")
+_DecimalKey = (
+    Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[Decimal, Field(max_digits=1000)]  # not 1e999999, which PostgreSQL raises on
+)
+
+
+class Place(NamedTuple):
+    """A place in a sorted list: next to the row with this sort value and id, whether that row still exists or not.
+
+    `key` is None where the list is sorted by `id` alone; `inclusive` counts the row itself in.
+    """
+
+    key: Any
+    id: Any
+    backwards: bool
+    inclusive: bool = False
 
 
 def can_be_key(column: Column[Any]) -> bool:
-    """Whether a cursor can say where in the order of this column it stands: never NULL, and read as it compares."""
+    """Return whether a cursor can name a place in the order of this column: never NULL, and read as it compares."""
     type_ = column.type
     if column.nullable or isinstance(type_, Text):
         return False
@@ -52,9 +78,13 @@ def can_be_key(column: Column[Any]) -> bool:
 
 
 class Keyset:
-    """The order of a walk, at most one column and then `id` in the same direction, and the pages of it."""
+    """The order of a walk, at most one column and then `id` in the same direction, and the pages of it.
 
-    def __init__(self, model: type[BaseModel], params: ListParams, cursor: Cursor) -> None:
+    A cursor is base64url over a checksum and a place as JSON. The checksum binds it to the table, the sort and the
+    filters. It is no signature: a cursor that somebody makes up shows nothing that a filter could not ask for.
+    """
+
+    def __init__(self, model: type[BaseModel], params: ListParams) -> None:
         columns = model.__mapper__.columns
         sorts = params.sort or ()
         if len(sorts) > 1:
@@ -66,19 +96,19 @@ class Keyset:
             raise TypeError(f"a walk by cursor cannot be sorted by {model.__name__}.{field}")
         self._descends = order is SortOrder.DESC
         # The type too: an old cursor must not bring a text to a column that now is a number.
-        of_column = f"{cursor.seal.scope} {model.__tablename__}.{field} {columns[field].type!r}"
-        self._seal = replace(cursor.seal, scope=of_column)
-        self._at = self._seal.read(cursor.text) if cursor.text else None
+        scope = (model.__tablename__, field, order.value, columns[field].type, list(params.filters or ()))
+        self.scope = repr(scope).encode()
+        self._at = self.read(params.cursor) if params.cursor else None
         self._per_page = params.per_page
 
     @property
     def columns(self) -> list[ColumnElement[Any]]:
-        """What a statement must select last: `cut` reads where each row stands from it."""
+        """The columns that a statement must select last: `cut` reads the place of each row from them."""
         key = self._id if self._column is None else type_coerce(self._column, _read_type(self._column))
         return [key.label("cursor_key"), self._id.label("cursor_id")]
 
     def page(self, statement: Select[Any]) -> Select[Any]:
-        """`statement` for one page, with one row more where there is more."""
+        """Limit `statement` to one page, with one row more where there is more."""
         at = self._at
         backwards = at is not None and at.backwards
         if at is not None:
@@ -88,31 +118,44 @@ class Keyset:
         return statement.order_by(*order).limit(self._per_page + 1)
 
     def cut(self, rows: Sequence[Any]) -> tuple[list[Any], Cursors]:
-        """The rows of the page in the order of the list, and the cursors of its neighbours."""
+        """Return the rows of the page in the order of the list, and the cursors of its neighbours."""
         at = self._at
         found = list(rows[: self._per_page])
         has_more = len(rows) > self._per_page
         if at is None:
-            return found, Cursors(next=self._write(found[-1], backwards=False) if has_more else None, prev=None)
+            return found, Cursors(next=self._beside(found[-1], backwards=False) if has_more else None, prev=None)
         if at.backwards:
             found.reverse()
         # On the side it came from there was a row, on the other there is one more or none.
-        forth = self._write(found[-1], backwards=False) if found else self._way_back(at)
-        back = self._write(found[0], backwards=True) if found else self._way_back(at)
+        forth = self._beside(found[-1], backwards=False) if found else self._way_back(at)
+        back = self._beside(found[0], backwards=True) if found else self._way_back(at)
         if at.backwards:
             return found, Cursors(next=forth, prev=back if has_more else None)
         return found, Cursors(next=forth if has_more else None, prev=back)
 
-    def _write(self, row: Any, *, backwards: bool) -> str:
+    def _beside(self, row: Any, *, backwards: bool) -> str:
         *_, key, row_id = row
-        return self._seal.write(Position(None if self._column is None else key, row_id, backwards))
+        return self.write(Place(None if self._column is None else key, row_id, backwards))
 
-    def _way_back(self, at: Position) -> str:
-        """From a page without rows: what is on the other side of where it began."""
-        there = replace(at, backwards=not at.backwards, inclusive=not at.inclusive)
-        return self._seal.write(there)
+    def _way_back(self, at: Place) -> str:
+        """Return the cursor of a page without rows to the other side of where it began."""
+        return self.write(at._replace(backwards=not at.backwards, inclusive=not at.inclusive))
 
-    def _beyond(self, at: Position) -> ColumnElement[bool]:
+    def write(self, place: Place) -> str:
+        """Return the cursor of a place."""
+        return encoded(self.scope, json.dumps(place, separators=(",", ":"), ensure_ascii=False, default=str).encode())
+
+    def read(self, cursor: str) -> Place:
+        """Return the place of a cursor that `write` gave for this list; ValueError for any other text."""
+        if len(cursor) <= MAX_CURSOR_LENGTH:
+            text = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))[_CHECKSUM_BYTES:]
+            place = Place(*_place_type(self._column, self._id).validate_json(text, strict=True))
+            # Both encodings have several spellings, and the checksum may be another's.
+            if self.write(place) == cursor:
+                return place
+        raise ValueError("not a cursor of this list")
+
+    def _beyond(self, at: Place) -> ColumnElement[bool]:
         here: Any = self._id
         there: Any = literal(at.id, self._id.type)
         if self._column is not None:
@@ -125,6 +168,35 @@ class Keyset:
         else:
             found = here >= there if at.inclusive else here > there
         return found
+
+
+def encoded(scope: bytes, text: bytes) -> str:
+    """Return the cursor of a place that is JSON already."""
+    checksum = sha256(scope + b"\0" + text).digest()[:_CHECKSUM_BYTES]
+    return urlsafe_b64encode(checksum + text).rstrip(b"=").decode()
+
+
+@lru_cache
+def _place_type(column: Column[Any] | None, row_id: Column[Any]) -> TypeAdapter[Any]:
+    """Return the type of a place: only values that both databases compare with the columns."""
+    key = None if column is None else _key_type(column)
+    place: Any = tuple[key, type_value("id", row_id.type).type, bool, bool]  # type: ignore[misc,valid-type]  # known when it runs only
+    return TypeAdapter(place)
+
+
+def _key_type(column: Column[Any]) -> Any:
+    """Return the type of a key as it is read: of an enum the stored name, of a decimal what the database keeps."""
+    match column.type:
+        case Enum() as enum:
+            return Literal[tuple(enum.enums)]
+        case Numeric():
+            return _DecimalKey
+        case Float():
+            return float
+        case DateTime():
+            return datetime
+        case other:
+            return type_value(column.name, other).type
 
 
 def _read_type(column: Column[Any]) -> TypeEngine[Any]:

@@ -1,4 +1,4 @@
-"""What a list can be asked for: sorts, filters and a page; and its answer."""
+"""The query of a list, sorts, filters and a page, and its result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import ConfigDict, Field, InstanceOf
+from pydantic import ConfigDict, Field
 from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import BaseModel
-from app.core.db.cursors import Cursor
 from app.core.exceptions import InvalidInputError
 
 MAX_PAGE = 1_000_000
@@ -30,7 +29,7 @@ class SortOrder(StrEnum):
 
 
 class Lookup(StrEnum):
-    """How a filter compares. All but `EQ` are a suffix of the field in a query: `price__gte:10`."""
+    """Comparisons of a filter. All but `EQ` are a suffix of the field in a query: `price__gte:10`."""
 
     EQ = "eq"
     NE = "ne"
@@ -66,7 +65,7 @@ class FilterParam(PydanticModel):
 
 
 def fault(parameter: str, kind: str, message: str) -> InvalidInputError:
-    """The refusal of one query parameter; `message` must not repeat what was sent."""
+    """Refuse one query parameter; `message` must not repeat what was sent."""
     return InvalidInputError(errors=[{"loc": ["query", parameter], "msg": message, "type": kind}])
 
 
@@ -87,8 +86,8 @@ class ListParams(PydanticModel):
         @router.get("/users")
         async def list_users(params: Annotated[UserListParams, Depends(list_params)], ...): ...
 
-    Sorts apply in their order, filters all together; `id` breaks ties. With a `cursor` the page is the one it
-    stands for instead of number `page`, and nothing is counted.
+    Sorts apply in their order, filters all together; `id` breaks ties. With a `cursor`, "" for the first page, the
+    page is the one it stands for instead of number `page`, and nothing is counted.
 
     `virtual` gives the types of fields that are no column; the repository's `list_field` says what they stand for.
 
@@ -107,7 +106,7 @@ class ListParams(PydanticModel):
     filters: Sequence[FilterParam] | None = ()
     page: int = Field(default=1, ge=1, le=MAX_PAGE)
     per_page: int = Field(default=DEFAULT_PER_PAGE, ge=1, le=MAX_PER_PAGE)
-    cursor: InstanceOf[Cursor] | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,6 @@ class PaginatedResult(Generic[T]):
     cursors: Cursors | None = None
 
     def map(self, convert: Callable[[T], R]) -> "PaginatedResult[R]":
-        """The same page with every item converted."""
+        """Return the same page with every item converted."""
         items = [convert(item) for item in self.items]
         return PaginatedResult(items, self.total, self.page, self.per_page, self.cursors)

@@ -1,22 +1,29 @@
-"""One page of a list: its conditions, its order, and its rows as entities or as a schema."""
+"""SQL of lists, the same on both databases: conditions, orders, and one page of rows as entities or as a schema."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from operator import ge, gt, le, lt
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel as PydanticModel
 from pydantic import TypeAdapter
-from sqlalchemy import Column, ColumnElement, Select, func, select
+from sqlalchemy import Column, ColumnElement, Integer, Select, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BaseModel
-from app.core.db.column_values import typed
-from app.core.db.conditions import ordering
-from app.core.db.cursors import Cursor
+from app.core.db.column_values import integers, typed
 from app.core.db.keyset import Keyset
-from app.core.db.list_params import FilterParam, ListParams, PaginatedResult, SortOrder, fault
+from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, fault
 
 S = TypeVar("S", bound=PydanticModel)
+
+_SEVERAL = (list, tuple, set, frozenset)
+_COMPARE: dict[Lookup, Callable[[Any, Any], ColumnElement[bool]]] = {
+    Lookup.LT: lt,
+    Lookup.LTE: le,
+    Lookup.GT: gt,
+    Lookup.GTE: ge,
+}
 
 
 class Lists(Protocol):
@@ -25,20 +32,20 @@ class Lists(Protocol):
     model: Any
 
     def list_field(self, name: str) -> ColumnElement[Any]:
-        """What a field stands for; TypeError where there is none."""
+        """Return the column or expression of a field; TypeError where there is none."""
 
     def list_condition(self, item: FilterParam) -> ColumnElement[bool]:
-        """What a filter asks."""
+        """Return the condition of a filter."""
 
 
 async def read_page(
     lists: Lists, found: Select[Any], params: ListParams, *, db: AsyncSession, into: type[PydanticModel] | None
 ) -> PaginatedResult[Any]:
-    """The page of `found` that `params` asks for: two statements, with a cursor one."""
+    """Read the page of `found` that `params` asks for: two statements, with a cursor one."""
     found = found.where(*(_condition(lists, params, item) for item in params.filters or ()))
     shown = found if into is None else found.with_only_columns(*_columns(lists, into), maintain_column_froms=True)
     if params.cursor is not None:
-        walk = _keyset(lists.model, params, params.cursor)
+        walk = _keyset(lists.model, params)
         around, cursors = walk.cut((await db.execute(walk.page(shown.add_columns(*walk.columns)))).all())
         return PaginatedResult(_items(around, into), None, None, params.per_page, cursors)
     page = shown.order_by(*_order(lists, params)).limit(params.per_page)
@@ -50,6 +57,42 @@ async def read_page(
 async def count_rows(statement: Select[Any], model: type[BaseModel], *, db: AsyncSession) -> int:
     """Count the rows of `statement`."""
     return await db.scalar(select(func.count()).select_from(statement.with_only_columns(model.id).subquery())) or 0
+
+
+def condition(field: ColumnElement[Any], value: Any, lookup: Lookup = Lookup.EQ) -> ColumnElement[bool]:
+    """Compare `field` with `value`; several values are one of them, None is NULL."""
+    if lookup is Lookup.NULL:
+        return field.is_(None) if value else field.is_not(None)
+    if lookup is Lookup.ILIKE:
+        return field.icontains(value, autoescape=True)
+    if compare := _COMPARE.get(lookup):
+        return compare(field, value)
+    return _differs(field, value) if lookup is Lookup.NE else _equals(field, value)
+
+
+def _equals(field: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    if isinstance(value, _SEVERAL):
+        return field.in_([item for item in value if _can_hold(field, item)])
+    if value is None:
+        return field.is_(None)
+    return field == value if _can_hold(field, value) else false()
+
+
+def _differs(field: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    if value is None:
+        return field.is_not(None)
+    differs = field.not_in(value) if isinstance(value, _SEVERAL) else field != value
+    # A missing value differs from every value; SQL alone would say it does not know.
+    return or_(differs, field.is_(None)) if _can_be_null(field) else differs
+
+
+def _can_hold(field: ColumnElement[Any], value: Any) -> bool:
+    """Databases raise where an integer beyond the column is compared with it."""
+    return not (isinstance(value, int) and isinstance(field.type, Integer)) or value in integers(field.type)
+
+
+def _can_be_null(field: ColumnElement[Any]) -> bool:
+    return bool(getattr(field, "nullable", True))
 
 
 def _field(lists: Lists, params: ListParams, parameter: str, name: str) -> ColumnElement[Any]:
@@ -68,16 +111,23 @@ def _condition(lists: Lists, params: ListParams, item: FilterParam) -> ColumnEle
 
 
 def _order(lists: Lists, params: ListParams) -> list[ColumnElement[Any]]:
-    """The sorts asked for; `id` last, so that no row is on two pages or on none."""
+    """Return the sorts asked for; `id` last, so that no row is on two pages or on none."""
     asked = [(item.field, item.order) for item in params.sort or ()]
     if "id" not in [field for field, _ in asked]:
         asked.append(("id", SortOrder.ASC))
-    return [ordering(_field(lists, params, "sort", field), order) for field, order in asked]
+    return [_ordered(_field(lists, params, "sort", field), order) for field, order in asked]
 
 
-def _keyset(model: type[BaseModel], params: ListParams, cursor: Cursor) -> Keyset:
+def _ordered(field: ColumnElement[Any], order: SortOrder) -> ColumnElement[Any]:
+    """Sort by `field`, NULL as the greatest value: PostgreSQL's default, and said where SQLite differs."""
+    if order is SortOrder.DESC:
+        return field.desc().nulls_first() if _can_be_null(field) else field.desc()
+    return field.asc().nulls_last() if _can_be_null(field) else field.asc()
+
+
+def _keyset(model: type[BaseModel], params: ListParams) -> Keyset:
     try:
-        return Keyset(model, params, cursor)
+        return Keyset(model, params)
     except TypeError as exc:
         if params.model is not None:
             raise

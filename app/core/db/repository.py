@@ -11,10 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import UpdateBase
 
 from app.core.db.base import BaseModel, SoftDeleteMixin, utcnow
-from app.core.db.conditions import condition
 from app.core.db.integrity import named_violations
 from app.core.db.list_params import FilterParam, ListParams, PaginatedResult
-from app.core.db.pages import count_rows, read_page
+from app.core.db.pages import condition, count_rows, read_page
 from app.core.exceptions import NotFoundError
 
 M = TypeVar("M", bound=BaseModel)
@@ -58,7 +57,7 @@ class BaseRepository(Generic[M]):
     """The type argument, unless a subclass sets it."""
 
     not_found: ClassVar[type[NotFoundError]] = NotFoundError
-    """What `require`, `update`, `delete` and `restore` raise for a row that does not exist: name the module's own."""
+    """Raised by `require`, `update`, `delete` and `restore` for a row that does not exist: name the module's own."""
 
     if not TYPE_CHECKING:
 
@@ -73,7 +72,7 @@ class BaseRepository(Generic[M]):
             return super().__class_getitem__(argument)
 
     def base_statement(self, *, with_deleted: bool = False) -> Select[M]:
-        """The rows that exist; soft-deleted ones only where asked for. Override it to narrow or `selectinload` more."""
+        """Select the rows that exist, soft-deleted ones where asked for. Override it to narrow it or to load more."""
         statement: Select[M] = select(self.model)
         if self._soft_deletes and not with_deleted:
             statement = statement.where(self._column("deleted_at").is_(None))
@@ -82,7 +81,7 @@ class BaseRepository(Generic[M]):
     async def get(
         self, *, db: AsyncSession, for_update: bool = False, with_deleted: bool = False, **filters: Any
     ) -> M | None:
-        """The one row that fits, or None; several are an error (MultipleResultsFound).
+        """Return the one row that fits, or None; several are an error (MultipleResultsFound).
 
         `for_update` locks the row until the transaction ends and reads its latest state.
         """
@@ -94,7 +93,7 @@ class BaseRepository(Generic[M]):
     async def require(
         self, *, db: AsyncSession, for_update: bool = False, with_deleted: bool = False, **filters: Any
     ) -> M:
-        """As `get`, and `not_found` where there is none."""
+        """Return the row as `get` does; raise `not_found` where there is none."""
         row = await self.get(db=db, for_update=for_update, with_deleted=with_deleted, **filters)
         if row is None:
             raise self.not_found
@@ -111,26 +110,26 @@ class BaseRepository(Generic[M]):
     async def get_list(
         self, *, db: AsyncSession, params: ListParams, into: type[S] | None = None, **filters: Any
     ) -> PaginatedResult[M] | PaginatedResult[S]:
-        """The page that `params` asks for and the total, two statements; with a cursor one, and no total.
+        """Read the page that `params` asks for and the total, two statements; with a cursor one, and no total.
 
         Rows are entities, or `into` a schema of which only the columns it has are read.
         """
         return await read_page(self, self._fitting(filters), params, db=db, into=into)
 
     def list_field(self, name: str) -> ColumnElement[Any]:
-        """What a field of a list stands for: its column. Override it for the `virtual` fields of the params."""
+        """Return the column of a field of a list. Override it for the `virtual` fields of the params."""
         return self._column(name)
 
     def list_condition(self, item: FilterParam) -> ColumnElement[bool]:
-        """What a filter of a list asks. Override it for a field that is no single expression."""
+        """Return the condition of a filter. Override it for a field that is no single expression."""
         return condition(self.list_field(item.field), item.value, item.lookup)
 
     async def exists(self, *, db: AsyncSession, **filters: Any) -> bool:
-        """Whether any row fits."""
+        """Return whether any row fits."""
         return bool(await db.scalar(select(self._fitting(filters).exists())))
 
     async def count(self, *, db: AsyncSession, **filters: Any) -> int:
-        """How many rows fit."""
+        """Count the rows that fit."""
         return await count_rows(self._fitting(filters), self.model, db=db)
 
     @_with_former_names
@@ -170,7 +169,7 @@ class BaseRepository(Generic[M]):
             await self._flush(db)
 
     async def delete_all(self, *, db: AsyncSession, hard: bool = False, **filters: Any) -> int:
-        """Delete every row that fits with one statement, softly where the model can; the number of rows."""
+        """Delete every row that fits with one statement, softly where the model can; return the number of rows."""
         rows = self.model.id.in_(self._fitting(filters, with_deleted=hard).with_only_columns(self.model.id))
         statement: UpdateBase = delete(self.model).where(rows)
         if self._soft_deletes and not hard:
@@ -188,7 +187,7 @@ class BaseRepository(Generic[M]):
         return row
 
     async def commit(self, *, db: AsyncSession) -> None:
-        """End the transaction well: all that was written through `db`, by this repository or another."""
+        """Commit all that was written through `db`, by this repository or another."""
         with named_violations(self.model.metadata):
             await db.commit()
 
