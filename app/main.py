@@ -9,19 +9,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.core.api import health
-from app.core.api.bodies import MAX_FORM_FIELDS
 from app.core.api.cors import CrossOrigin
 from app.core.api.docs import DOCUMENT, PAGE, add_docs, add_index
-from app.core.api.error_boundary import ErrorBoundary
-from app.core.api.errors import add_error_handlers
-from app.core.api.input_guard import InputGuard
-from app.core.api.middlewares import (
-    CONVERSATION_ID,
-    REQUEST_ID,
-    AccessLog,
-    CorrelationIds,
-    SecurityHeaders,
-)
+from app.core.api.errors import ErrorBoundary, add_error_handlers
+from app.core.api.input_guard import MAX_FORM_FIELDS, InputGuard
+from app.core.api.middlewares import AccessLog, CorrelationIds, SecurityHeaders
 from app.core.api.openapi import DESCRIPTION, DocumentedAPI, operation_id, operation_id_v2
 from app.core.api.route_checks import check_units, warn_about_routes
 from app.core.api.routes import route_table
@@ -97,35 +89,11 @@ def _include_modules(app: FastAPI, settings: AppConfig) -> None:
 
 def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
     """From the inside out: the last one added sees a request first."""
-    app.add_middleware(ErrorBoundary)
     app.add_middleware(InputGuard, max_body_size=settings.MAX_BODY_SIZE)
+    app.add_middleware(ErrorBoundary)
     app.add_middleware(GZipMiddleware, minimum_size=1024)  # token answers are smaller: no BREACH
     if settings.BACKEND_CORS_ORIGINS:
-        app.add_middleware(
-            CrossOrigin,
-            routes_of=app,
-            allow_origins=[origin.rstrip("/") for origin in settings.BACKEND_CORS_ORIGINS],
-            allow_credentials=settings.CORS_ALLOW_CREDENTIALS,
-            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "If-None-Match",
-                REQUEST_ID,
-                CONVERSATION_ID,
-                *settings.BACKEND_CORS_HEADERS,
-            ],
-            expose_headers=[
-                REQUEST_ID,
-                CONVERSATION_ID,
-                "X-Total-Count",
-                "ETag",
-                "Link",
-                "Retry-After",
-                "RateLimit",
-                "RateLimit-Policy",
-            ],
-        )
+        app.add_middleware(CrossOrigin, routes_of=app, settings=settings)
     app.state.content_policies = {}
     app.add_middleware(SecurityHeaders, hsts=not settings.is_relaxed, policies=app.state.content_policies)
     app.add_middleware(AccessLog, routes=route_table(app))

@@ -18,7 +18,7 @@ from app.auth.services.accounts import AccountService, CredentialService, is_usa
 from app.auth.services.registration import RecoveryService, RegistrationService
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import ProfileService, UserService
-from app.core.api.bodies import client_left
+from app.core.api.input_guard import client_left
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
 from app.core.exceptions import AuthenticationError

@@ -1,6 +1,6 @@
 """CORS: which pages of other origins may call the API, and with which headers."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
@@ -12,33 +12,38 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.api.middlewares import CONVERSATION_ID, REQUEST_ID
 from app.core.api.problems import problem
 from app.core.api.routes import all_routes, listed_routes
+from app.core.configs import AppConfig
 from app.core.services.cache.results import key_headers
+
+_ALLOWED_HEADERS = ["Authorization", "Content-Type", "If-None-Match", REQUEST_ID, CONVERSATION_ID]
+_EXPOSED_HEADERS = [
+    REQUEST_ID,
+    CONVERSATION_ID,
+    "X-Total-Count",
+    "ETag",
+    "Link",
+    "Retry-After",
+    "RateLimit",
+    "RateLimit-Policy",
+]
 
 
 class CrossOrigin(CORSMiddleware):
-    """CORS that allows, beside `allow_headers`, every header that a route of `routes_of` declares."""
+    """CORS for `BACKEND_CORS_ORIGINS` that allows every header that a route of `routes_of` declares."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        routes_of: Starlette,
-        allow_origins: Collection[str],
-        allow_methods: Collection[str],
-        allow_headers: Collection[str],
-        expose_headers: Collection[str],
-        allow_credentials: bool,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, routes_of: Starlette, settings: AppConfig) -> None:
         # Made with the first request, when every route is known.
+        allowed = [*_ALLOWED_HEADERS, *settings.BACKEND_CORS_HEADERS, *declared_headers(routes_of.routes)]
         super().__init__(
             app,
-            allow_origins=allow_origins,
-            allow_methods=allow_methods,
-            allow_headers=_each_once([*allow_headers, *declared_headers(routes_of.routes)]),
-            expose_headers=expose_headers,
-            allow_credentials=allow_credentials,
+            allow_origins=[origin.rstrip("/") for origin in settings.BACKEND_CORS_ORIGINS],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=_each_once(allowed),
+            expose_headers=_EXPOSED_HEADERS,
+            allow_credentials=settings.CORS_ALLOW_CREDENTIALS,
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

@@ -1,10 +1,8 @@
 """Every error as an answer. The only place where our errors meet HTTP status codes."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
@@ -12,13 +10,16 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1013_TRY_AGAIN_LATER
-from starlette.types import Scope
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from app.core import exceptions as kinds
-from app.core.api.problems import PROBLEM_CODE, input_problem, problem, title_of
-from app.core.api.routes import allowed_methods, route_of
+from app.core.api.problems import PROBLEM_CODE, input_problem, problem, title_of, with_known_names
+from app.core.api.routes import allowed_methods
+from app.core.services.background import PendingWork, pending_work
+from app.core.services.log import logger
 
 STATUS_OF: Mapping[type[kinds.AppError], HTTPStatus] = {
     kinds.AppError: HTTPStatus.BAD_REQUEST,
@@ -49,6 +50,8 @@ EXC_INFO = "kit.exc_info"
 # Not "no such table" and the like: SQLite calls those operational too.
 _SQLITE_OUTAGES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY")
 
+_DENIAL = "websocket.http.response"
+
 
 class RefusedBody(HTTPException):
     """Why a body is not read any further. An HTTPException: FastAPI makes a 400 of others while it reads."""
@@ -59,30 +62,67 @@ class RefusedBody(HTTPException):
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Render every error of `app` as a problem."""
-    handlers: dict[type[Exception], Callable[[Any, Any], Awaitable[Response]]] = {
-        kinds.AppError: _app_error,
-        RequestValidationError: _validation_error,
-        WebSocketRequestValidationError: _validation_error,
-        HTTPException: _http_error,
-        RefusedBody: _refused_body,
-        DBAPIError: _unexpected_error,
-        PoolTimeout: _unexpected_error,
-        # For what fails outside the error boundary; that answer carries no ids.
-        Exception: _unexpected_error,
-    }
-    app.exception_handlers |= {kind: _on_any_connection(handler) for kind, handler in handlers.items()}
+    """Take the place of the handlers of Starlette and FastAPI; the error boundary answers every other error.
+
+    The last one is for what fails outside the boundary; that answer carries no ids.
+    """
+    for kind in (HTTPException, RequestValidationError, WebSocketRequestValidationError, Exception):
+        app.add_exception_handler(kind, _handle)
 
 
-def with_known_names(scope: Scope, fault: Mapping[str, Any]) -> dict[str, Any]:
-    """The fault, `?` in its place for each name that the operation does not declare."""
-    part, *names = fault["loc"]
-    route = route_of(scope)
-    known = route.field_names if route else ()
-    return {**fault, "loc": [part, *(name if isinstance(name, int) or name in known else "?" for name in names)]}
+async def _handle(connection: HTTPConnection, exc: Exception) -> Response:
+    if connection.scope["type"] == "websocket":
+        raise exc  # the boundary knows whether it is too late for an answer
+    return answer_to(connection.scope, exc)
 
 
-def failure(scope: Scope, exc: Exception) -> Response:
+def answer_to(scope: Scope, exc: Exception) -> Response:
+    """Render an error as a problem."""
+    if isinstance(exc, RefusedBody):
+        exc = exc.error
+    if isinstance(exc, kinds.AppError):
+        return _app_error(scope, exc)
+    if isinstance(exc, RequestValidationError | WebSocketRequestValidationError):
+        return input_problem(scope, (with_known_names(scope, fault) for fault in exc.errors()))
+    if isinstance(exc, HTTPException):
+        return _http_error(scope, exc)
+    return _unexpected_error(scope, exc)
+
+
+def remember(scope: Scope, exc: Exception) -> None:
+    """Keep the exception for the access log, with its traceback, which Starlette clears."""
+    scope[EXC_INFO] = (type(exc), exc, exc.__traceback__)
+
+
+def _app_error(scope: Scope, exc: kinds.AppError) -> Response:
+    status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
+    if isinstance(exc, kinds.InvalidInputError):
+        return input_problem(scope, exc.errors, code=exc.code, detail=exc.detail)
+    headers = {}
+    if isinstance(exc, kinds.RateLimitedError | kinds.UnavailableError):
+        headers["Retry-After"] = str(exc.retry_after)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc.__cause__:
+        remember(scope, exc)
+    return problem(scope, status, exc.code, exc.detail, headers=headers, extra=exc.extra)
+
+
+def _http_error(scope: Scope, exc: HTTPException) -> Response:
+    headers = dict(exc.headers or {})
+    if exc.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        return Response(status_code=exc.status_code, headers=headers)
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The router names the methods of the first route that fits the path only.
+        headers["Allow"] = ", ".join(allowed_methods(scope["app"], scope))
+    detail = exc.detail if isinstance(exc.detail, str) else ""
+    try:
+        status = HTTPStatus(exc.status_code)
+        code = _CODE_OF.get(status, status.name.lower())
+    except ValueError:
+        code = "error"
+    return problem(scope, exc.status_code, code, detail or title_of(exc.status_code), headers=headers)
+
+
+def _unexpected_error(scope: Scope, exc: Exception) -> Response:
     """The 503 while the database is away, the 500 otherwise. Says nothing of the cause, which goes to the log."""
     remember(scope, exc)
     if _is_outage(exc):
@@ -91,90 +131,147 @@ def failure(scope: Scope, exc: Exception) -> Response:
     return problem(scope, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.")
 
 
-async def close(websocket: WebSocket, answer: Response) -> None:
-    """Close an accepted websocket with the code that comes nearest to `answer`."""
-    again = answer.status_code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-    failed = answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
-    code = WS_1013_TRY_AGAIN_LATER if again else WS_1011_INTERNAL_ERROR if failed else WS_1008_POLICY_VIOLATION
-    await websocket.close(code, websocket.scope.get(PROBLEM_CODE))
-
-
-def _on_any_connection(
-    render: Callable[[HTTPConnection, Any], Awaitable[Response]],
-) -> Callable[[HTTPConnection, Any], Awaitable[Any]]:
-    """Have an accepted websocket closed, which is too late for an answer; before that it gets one as any request."""
-
-    @wraps(render)
-    async def handle(connection: HTTPConnection, exc: Exception) -> Response | None:
-        answer = await render(connection, exc)
-        if not isinstance(connection, WebSocket) or connection.application_state is WebSocketState.CONNECTING:
-            return answer
-        if connection.application_state is WebSocketState.CONNECTED:
-            await close(connection, answer)
-        return None
-
-    return handle
-
-
-def remember(scope: Scope, exc: Exception) -> None:
-    """Keep the exception for the access log, with its traceback, which Starlette clears."""
-    scope[EXC_INFO] = (type(exc), exc, exc.__traceback__)
-
-
-async def _app_error(connection: HTTPConnection, exc: kinds.AppError) -> Response:
-    status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
-    if isinstance(exc, kinds.InvalidInputError):
-        return input_problem(connection.scope, exc.errors, code=exc.code, detail=exc.detail)
-    headers = {}
-    if isinstance(exc, kinds.RateLimitedError | kinds.UnavailableError):
-        headers["Retry-After"] = str(exc.retry_after)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc.__cause__:
-        remember(connection.scope, exc)
-    return problem(connection.scope, status, exc.code, exc.detail, headers=headers, extra=exc.extra)
-
-
-async def _validation_error(
-    connection: HTTPConnection, exc: RequestValidationError | WebSocketRequestValidationError
-) -> Response:
-    return input_problem(connection.scope, (with_known_names(connection.scope, fault) for fault in exc.errors()))
-
-
-async def _refused_body(connection: HTTPConnection, exc: RefusedBody) -> Response:
-    return await _app_error(connection, exc.error)
-
-
-async def _http_error(connection: HTTPConnection, exc: HTTPException) -> Response:
-    headers = dict(exc.headers or {})
-    if exc.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
-        return Response(status_code=exc.status_code, headers=headers)
-    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The router names the methods of the first route that fits the path only.
-        headers["Allow"] = ", ".join(allowed_methods(connection.app, connection.scope))
-    detail = exc.detail if isinstance(exc.detail, str) else ""
-    title = title_of(exc.status_code)
-    return problem(connection.scope, exc.status_code, _code_of(exc.status_code), detail or title, headers=headers)
-
-
-async def _unexpected_error(connection: HTTPConnection, exc: Exception) -> Response:
-    return failure(connection.scope, exc)
-
-
 def _is_outage(exc: Exception) -> bool:
     """Whether the database, rather than the statement, is at fault."""
-    if isinstance(exc, PoolTimeout):
+    if isinstance(exc, PoolTimeout) or (isinstance(exc, DBAPIError) and exc.connection_invalidated):
         return True
-    if isinstance(exc, DBAPIError) and exc.connection_invalidated:
-        return True
-    if not isinstance(exc, OperationalError):
-        return False
-    if isinstance(exc.orig, sqlite3.Error):
+    if isinstance(exc, OperationalError) and isinstance(exc.orig, sqlite3.Error):
         return getattr(exc.orig, "sqlite_errorname", "").startswith(_SQLITE_OUTAGES)
-    return True
+    return isinstance(exc, OperationalError)
 
 
-def _code_of(status: int) -> str:
-    try:
-        known = HTTPStatus(status)
-    except ValueError:
-        return "error"
-    return _CODE_OF.get(known, known.name.lower())
+class ErrorBoundary:
+    """Answers errors inside the layers that add ids and headers, and lets no answer out before it can be relied on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] != "http":
+            await self.app(scope, receive, send)
+        else:
+            with pending_work() as pending:
+                answer = _HeldAnswer(send, pending)
+                try:
+                    await self.app(scope, receive, answer.send)
+                    await answer.release()
+                except Exception as exc:
+                    if answer.begun:
+                        raise  # half an answer is out: only closing the connection tells the client
+                    await answer.replace(await _late_answer_to(scope, answer.error or exc), scope, receive)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handshake = _Handshake(scope, send)
+        try:
+            await self.app(scope, receive, handshake.send)
+        except WebSocketDisconnect:
+            return  # raised by what waits for a message: the client has left, nothing failed
+        except Exception as exc:
+            answer = answer_to(scope, exc)
+            if EXC_INFO in scope:
+                logger.error("websocket failed", exc_info=scope[EXC_INFO])
+            if not handshake.decided:
+                await answer(scope, receive, handshake.send)
+            elif handshake.is_open:
+                close = {"type": "websocket.close", "code": _close_code(answer), "reason": scope.get(PROBLEM_CODE, "")}
+                await handshake.send(close)
+
+
+async def _late_answer_to(scope: Scope, exc: Exception) -> ASGIApp:
+    """The answer to an error; Starlette, which takes the held start for sent, wraps those that have a handler."""
+    cause = exc.__cause__
+    if isinstance(cause, Exception) and str(exc).startswith("Caught handled exception"):
+        handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
+        if handler := next((handlers[kind] for kind in type(cause).__mro__ if kind in handlers), None):
+            answer: ASGIApp = await handler(Request(scope), cause)
+            return answer
+    return answer_to(scope, exc)
+
+
+class _HeldAnswer:
+    """Holds the start of an answer until its first byte, and until what the request left to be done is done.
+
+    The start of an event stream is not held until the first event, which may be long in coming.
+    """
+
+    def __init__(self, send: Send, pending: PendingWork) -> None:
+        self._send = send
+        self._pending = pending
+        self._start: Message | None = None
+        self.begun = False
+        self.error: Exception | None = None
+
+    async def send(self, message: Message) -> None:
+        if not self.begun:
+            if message["type"] == "http.response.start":
+                self._start = message
+                if not _is_event_stream(message):
+                    return
+            elif _is_empty_chunk(message):
+                return
+            await self.release()
+            if message is self._start:
+                return
+        await self._send(message)
+
+    async def release(self) -> None:
+        """Do the pending work, then let the start out. What fails here is the request's error."""
+        if self._start is None or self.begun:
+            return
+        try:
+            await self._pending.finish()
+        except Exception as exc:
+            self.error = exc  # Starlette, through which it passes, raises its own instead
+            raise
+        self.begun = True
+        await self._send(self._start)
+
+    async def replace(self, answer: ASGIApp, scope: Scope, receive: Receive) -> None:
+        """Send this answer in the place of what was held."""
+        if not self.error:
+            try:
+                await self._pending.finish()
+            except Exception as exc:
+                answer = answer_to(scope, exc)
+        self.begun = True
+        await answer(scope, receive, self._send)
+
+
+def _is_event_stream(start: Message) -> bool:
+    types = (value for name, value in start.get("headers", ()) if name.lower() == b"content-type")
+    return any(value.startswith(b"text/event-stream") for value in types)
+
+
+def _is_empty_chunk(message: Message) -> bool:
+    is_body = message["type"] == "http.response.body"
+    return is_body and bool(message.get("more_body")) and not message.get("body")
+
+
+class _Handshake:
+    """Watches how a websocket begins. A refusal is a close where the server cannot send an answer."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send = send
+        self._can_answer = _DENIAL in (scope.get("extensions") or {})
+        self.decided = False
+        self.is_open = False
+
+    async def send(self, message: Message) -> None:
+        kind: str = message["type"]
+        if kind.startswith(_DENIAL) and not self._can_answer:
+            if kind.endswith(".body"):
+                return
+            message = {"type": "websocket.close", "code": WS_1008_POLICY_VIOLATION}
+        self.decided = True
+        self.is_open = kind == "websocket.accept" or (self.is_open and kind != "websocket.close")
+        await self._send(message)
+
+
+def _close_code(answer: Response) -> int:
+    """The code that comes nearest to an answer, for a websocket that is open."""
+    if answer.status_code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return WS_1013_TRY_AGAIN_LATER
+    failed = answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return WS_1011_INTERNAL_ERROR if failed else WS_1008_POLICY_VIOLATION

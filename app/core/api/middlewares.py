@@ -21,9 +21,6 @@ from app.core.services.log.service import mark_logged
 REQUEST_ID = "X-Request-ID"
 CONVERSATION_ID = "X-Conversation-ID"
 
-_REQUEST_ID = REQUEST_ID.lower().encode()
-_CONVERSATION_ID = CONVERSATION_ID.lower().encode()
-
 _ARRIVED_AT = "kit.arrived_at"
 START_PROBE = b"kit-run"
 """The user agent of the question whether the server is up."""
@@ -31,9 +28,8 @@ START_PROBE = b"kit-run"
 CLIENT_GONE = 499
 """What the access log says where the client left before it had its answer (nginx's number)."""
 
-_WELL_FORMED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_COOKIE = re.compile(rb"(?:^|;) *conversation_id=([A-Za-z0-9._-]{1,64}) *(?:;|$)")
-
+_COOKIE = "conversation_id"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNSHARED = re.compile(rb"no-store|private", re.IGNORECASE)  # RFC 9111 section 3
 
 _STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
@@ -60,12 +56,18 @@ class CorrelationIds:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        request = _header(scope, _REQUEST_ID) or new_id()
-        given = _header(scope, _CONVERSATION_ID) or (_cookie(scope) if self.cookie else None)
+        connection = HTTPConnection(scope)
+        request = _well_formed(connection.headers.get(REQUEST_ID)) or new_id()
+        given = _well_formed(connection.headers.get(CONVERSATION_ID))
+        if self.cookie and not given:
+            given = _well_formed(connection.cookies.get(_COOKIE))
         conversation = given or new_id()
-        cookie = f"conversation_id={conversation}{self.attributes}" if self.cookie and not given else None
+        cookie = f"{_COOKIE}={conversation}{self.attributes}" if self.cookie and not given else None
 
-        ids = [(_REQUEST_ID, request.encode()), (_CONVERSATION_ID, conversation.encode())]
+        ids = [
+            (REQUEST_ID.lower().encode(), request.encode()),
+            (CONVERSATION_ID.lower().encode(), conversation.encode()),
+        ]
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] in _STARTS:
@@ -79,18 +81,8 @@ class CorrelationIds:
             await self.app(scope, receive, send_with_ids)
 
 
-def _header(scope: Scope, wanted: bytes) -> str | None:
-    for name, value in scope["headers"]:
-        if name == wanted and _WELL_FORMED.fullmatch(value):
-            return bytes(value).decode("ascii")
-    return None
-
-
-def _cookie(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"cookie" and (found := _COOKIE.search(value)):
-            return bytes(found[1]).decode("ascii")
-    return None
+def _well_formed(given: str | None) -> str | None:
+    return given if given and _WELL_FORMED.fullmatch(given) else None
 
 
 class AccessLog:

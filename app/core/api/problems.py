@@ -12,6 +12,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 from starlette.types import Scope
 
+from app.core.api.routes import route_of
 from app.core.services.log import request_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -107,6 +108,14 @@ def input_problem(
     return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra={"errors": list(_fitting(faults))})
 
 
+def with_known_names(scope: Scope, fault: Mapping[str, Any]) -> dict[str, Any]:
+    """The fault, `?` in its place for each name that the operation does not declare."""
+    part, *names = fault["loc"]
+    route = route_of(scope)
+    known = route.field_names if route else ()
+    return {**fault, "loc": [part, *(name if isinstance(name, int) or name in known else "?" for name in names)]}
+
+
 def _fitting(faults: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     room = MAX_FAULTS_SIZE
     for fault in islice(faults, MAX_FAULTS):
@@ -118,12 +127,9 @@ def _fitting(faults: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _shown(fault: Mapping[str, Any]) -> dict[str, Any]:
-    loc = [part if isinstance(part, int) else _name(str(part)) for part in fault["loc"][:MAX_DEPTH]]
+    places = fault["loc"][:MAX_DEPTH]
+    loc = [part if isinstance(part, int) or _NAME.fullmatch(str(part)) else "?" for part in places]
     return {"loc": loc, "msg": _message(fault)[:MAX_TEXT], "type": fault["type"]}
-
-
-def _name(part: str) -> str:
-    return part if _NAME.fullmatch(part) else "?"
 
 
 def _message(fault: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from app.auth.schemas.auth import (
 )
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
-from app.core.api.bodies import JSON, URLENCODED, is_json, media_type
+from app.core.api.input_guard import JSON, URLENCODED, is_json, media_type
 from app.core.api.middlewares import arrived_at
 from app.core.deps import DBSession
 
