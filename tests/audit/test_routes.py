@@ -18,7 +18,7 @@ URL = "/api/v1/audit/events"
 
 @pytest.fixture
 async def admin_id(db: AsyncSession, client: httpx.AsyncClient) -> int:
-    """Who may see the events, and is logged in."""
+    """A logged-in user who may read the audit log."""
     admin = await UserFactory.create(username="admin", is_superuser=True)
     await login_user(client, admin)
     return admin.id

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from app.auth.config import AuthConfig, get_auth_config
 from app.core.configs import get_settings
 from app.core.db import Database
-from tests.auth.house import Drain, House, build
+from tests.auth.takeover import Drain, Scenario, build
 from tests.utils import CapturedMail
 
 
@@ -41,14 +41,14 @@ def limit(app: FastAPI) -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
-async def house(
+async def scenario(
     request: pytest.FixtureRequest,
     client: httpx.AsyncClient,
     drain: Drain,
     captured_mail: CapturedMail,
     configure: Callable[..., AuthConfig],
-) -> AsyncIterator[House]:
-    """Where addresses must be verified; the test also asks for `db`, or for `committed` and gets rows of its own."""
+) -> AsyncIterator[Scenario]:
+    """Scenario with verified addresses; the test also asks for `db`, or for `committed` and gets rows of its own."""
     configure(USER_VERIFICATION_REQUIRED=True)
     stores = request.getfixturevalue("db" if "db" in request.fixturenames else "committed")
     async with stores.session() if isinstance(stores, Database) else nullcontext(stores) as session:

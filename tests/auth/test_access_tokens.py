@@ -1,4 +1,4 @@
-"""What a bearer must be. Every hostile token is a 401."""
+"""Checks of access tokens: every forged token is a 401."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What this module tells others when something happens to an account."""
+"""Events of accounts as other modules hear them."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -53,7 +53,7 @@ class RecordedEvents(EventsServiceInterface):
 
 @pytest.fixture
 def events(app: FastAPI) -> Iterator[RecordedEvents]:
-    """What requests dispatch; no listener hears it."""
+    """Events that requests dispatch; no listener hears them."""
     recorded = RecordedEvents()
 
     async def recording() -> EventsServiceInterface:
@@ -74,7 +74,7 @@ async def user(db: AsyncSession, client: httpx.AsyncClient, events: RecordedEven
 
 
 def by(actor_id: int, user_id: int | None = None, **facts: Any) -> dict[str, Any]:
-    """What an event says that `actor_id` caused, on their own account unless said otherwise."""
+    """Return the facts of an event that `actor_id` caused, on their own account unless said otherwise."""
     return {"user_id": user_id or actor_id, "actor_id": actor_id, **facts}
 
 

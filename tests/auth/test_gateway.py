@@ -1,4 +1,4 @@
-"""What other modules ask, and the events they hear."""
+"""The gateway for other modules, and the events they hear."""
 
 from collections.abc import Awaitable, Callable
 
@@ -95,7 +95,7 @@ class TestGateway:
         assert [each.id for each in found] == [user.id]
 
     async def test_it_reads_through_the_callers_unit_of_work(self, db: AsyncSession) -> None:
-        """What the caller has just written and not committed is seen."""
+        """Rows that the caller has written and not committed are seen."""
         user = await UserFactory.create()
         gateway = await get_gateway()
 

@@ -1,4 +1,4 @@
-"""Who may do what with accounts: the policies as plain calls. As dependencies of routes see test_users.py."""
+"""Policies of accounts as plain calls. As dependencies of routes they are in test_users.py."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""What people do with their own account."""
+"""Routes of one's own account."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

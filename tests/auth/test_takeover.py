@@ -23,14 +23,14 @@ from app.core.db import Database, utcnow
 from app.core.db.jobs import Job
 from app.core.runtime import runtime
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
-from tests.auth.house import (
+from tests.auth.takeover import (
     INTENTS,
     REMEDIES,
     Address,
     Drain,
-    House,
     Intent,
     Reset,
+    Scenario,
     Step,
     build,
     complete_reset,
@@ -56,30 +56,32 @@ async def test_a_remedy_voids_what_was_asked_for_before_it(
     remedy: Step,
 ) -> None:
     configure(USER_VERIFICATION_REQUIRED=intent.required)
-    house = await build(db, client, drain, captured_mail, required=intent.required)
-    await set_verified(house, intent.verified)
-    mailbox = intent.mailbox(house)
+    scenario = await build(db, client, drain, captured_mail, required=intent.required)
+    await set_verified(scenario, intent.verified)
+    mailbox = intent.mailbox(scenario)
 
-    await intent.ask(house)
+    await intent.ask(scenario)
     await drain()
-    assert len(house.links(mailbox)) == 1, "this one is mailed"
-    await REMEDIES[remedy](house)
-    mailed = house.links(mailbox)
-    await intent.ask(house)  # and this one queued: nobody runs jobs now
-    await remedy(house)
+    assert len(scenario.links(mailbox)) == 1, "this one is mailed"
+    await REMEDIES[remedy](scenario)
+    mailed = scenario.links(mailbox)
+    await intent.ask(scenario)  # and this one queued: nobody runs jobs now
+    await remedy(scenario)
     await drain()
 
-    assert house.links(mailbox) == mailed, "a job makes no link under an older stamp"
-    before = (await house.row()).to_dict()
-    assert [await intent.use(house, token) for token in mailed] == [422] * len(mailed)
-    assert (await house.row()).to_dict() == before
-    assert before["email"] == house.email
-    await house.login() if before["is_verified"] or not intent.required else None
+    assert scenario.links(mailbox) == mailed, "a job makes no link under an older stamp"
+    before = (await scenario.row()).to_dict()
+    assert [await intent.use(scenario, token) for token in mailed] == [422] * len(mailed)
+    assert (await scenario.row()).to_dict() == before
+    assert before["email"] == scenario.email
+    await scenario.login() if before["is_verified"] or not intent.required else None
 
-    await set_verified(house, intent.verified)
-    await intent.ask(house)
+    await set_verified(scenario, intent.verified)
+    await intent.ask(scenario)
     await drain()
-    assert await intent.use(house, house.links(intent.mailbox(house))[-1]) == 204, "what is asked for since counts"
+    assert await intent.use(scenario, scenario.links(intent.mailbox(scenario))[-1]) == 204, (
+        "what is asked for since counts"
+    )
 
 
 class Away(MailServiceInterface):
@@ -110,68 +112,68 @@ def server(app: FastAPI) -> Iterator[Away]:
 
 
 async def make_due(database: Database) -> None:
-    """What waits for its next attempt is due."""
+    """Make every pending job due now."""
     async with database.session_scope() as session:
         await session.execute(update(Job).where(Job.finished_at.is_(None)).values(available_at=utcnow()))
 
 
 class TestMailServerAway:
     async def test_a_link_that_waited_until_after_a_reset_is_never_made(
-        self, committed: Database, house: House, server: Away
+        self, committed: Database, scenario: Scenario, server: Away
     ) -> None:
         """The thief's own server says 451 until the owner has done what the notice says."""
         server.refuses = {"thief@example.com"}
-        await Address().ask(house)
-        await house.drain()
-        (notice,) = house.texts(house.email)
+        await Address().ask(scenario)
+        await scenario.drain()
+        (notice,) = scenario.texts(scenario.email)
         assert "asked to change the address of your account to thief@example.com" in notice
         (waiting,) = server.refused
         assert isinstance(waiting, VerifyEmail)
 
-        await get_reset_link(house)
-        await complete_reset(house)
+        await get_reset_link(scenario)
+        await complete_reset(scenario)
         server.refuses = set()
         await make_due(committed)
-        await house.drain()
+        await scenario.drain()
 
-        assert house.texts("thief@example.com") == []
-        assert await Address().use(house, waiting.url.split("=")[1]) == 422
-        await house.login()
+        assert scenario.texts("thief@example.com") == []
+        assert await Address().use(scenario, waiting.url.split("=")[1]) == 422
+        await scenario.login()
 
     async def test_an_older_link_neither_follows_a_newer_one_nor_voids_it(
-        self, committed: Database, house: House, server: Away
+        self, committed: Database, scenario: Scenario, server: Away
     ) -> None:
         """The address with a typing error is tried for a day; the right one was asked for since."""
         server.refuses = {"thief@example.com"}
-        await Address().ask(house)
-        await house.drain()
+        await Address().ask(scenario)
+        await scenario.drain()
         body: dict[str, Any] = {"email": "right@example.com", "current_password": PASSWORD}
-        assert await house.send("PATCH", "/profile", await house.login(), **body) == 200
-        await house.drain()
+        assert await scenario.send("PATCH", "/profile", await scenario.login(), **body) == 200
+        await scenario.drain()
         server.refuses = set()
         await make_due(committed)
-        await house.drain()
+        await scenario.drain()
 
-        assert house.texts("thief@example.com") == []
-        assert await Address().use(house, house.links("right@example.com")[-1]) == 204
+        assert scenario.texts("thief@example.com") == []
+        assert await Address().use(scenario, scenario.links("right@example.com")[-1]) == 204
 
 
 class TestAtOnce:
-    async def test_of_a_reset_and_a_move_at_once_one_counts(self, committed: Database, house: House) -> None:
-        await Address().ask(house)
-        await get_reset_link(house)
-        (move,) = house.links("thief@example.com")
+    async def test_of_a_reset_and_a_move_at_once_one_counts(self, committed: Database, scenario: Scenario) -> None:
+        await Address().ask(scenario)
+        await get_reset_link(scenario)
+        (move,) = scenario.links("thief@example.com")
 
-        codes = await asyncio.gather(Address().use(house, move), Reset().use(house, house.prepared))
+        codes = await asyncio.gather(Address().use(scenario, move), Reset().use(scenario, scenario.prepared))
 
         assert sorted(codes) == [204, 422]
 
-    async def test_a_link_that_waits_for_a_remedy_is_void(self, committed: Database, house: House) -> None:
-        await Address().ask(house)
-        await house.drain()
+    async def test_a_link_that_waits_for_a_remedy_is_void(self, committed: Database, scenario: Scenario) -> None:
+        await Address().ask(scenario)
+        await scenario.drain()
         async with committed.session_scope() as remedy:
-            await UserRepository().raise_stamp(db=remedy, user_id=house.user_id)
-            using = asyncio.create_task(Address().use(house, house.links("thief@example.com")[0]))
+            await UserRepository().raise_stamp(db=remedy, user_id=scenario.user_id)
+            using = asyncio.create_task(Address().use(scenario, scenario.links("thief@example.com")[0]))
             await waits(remedy, using)
 
         assert await using == 422
@@ -187,18 +189,18 @@ class TestAtOnce:
         ids=str,
     )
     async def test_a_change_that_waits_while_its_session_ends_is_refused(
-        self, committed: Database, house: House, method: str, path: str, body: dict[str, Any]
+        self, committed: Database, scenario: Scenario, method: str, path: str, body: dict[str, Any]
     ) -> None:
-        headers = await house.login()
+        headers = await scenario.login()
         given = body if "username" in body else {**body, "current_password": PASSWORD}
         async with committed.session_scope() as remedy:
-            await UserRepository().raise_stamp(db=remedy, user_id=house.user_id)
-            await SessionRepository().revoke(db=remedy, user_id=house.user_id, reason=EndReason.LOGOUT)
-            changing = asyncio.create_task(house.send(method, path, headers, **given))
+            await UserRepository().raise_stamp(db=remedy, user_id=scenario.user_id)
+            await SessionRepository().revoke(db=remedy, user_id=scenario.user_id, reason=EndReason.LOGOUT)
+            changing = asyncio.create_task(scenario.send(method, path, headers, **given))
             await waits(remedy, changing)
 
         assert await changing == 401
-        await house.login()
+        await scenario.login()
         async with committed.session(read_only=True) as session:
             assert await session.scalar(select(Job.id).where(Job.task == SendEmailChange.__task_name__)) is None
 
@@ -214,63 +216,63 @@ async def waits(session: AsyncSession, task: "asyncio.Task[int]") -> None:
 
 class TestEndedSession:
     @pytest.mark.parametrize("reason", [EndReason.REVOKED, EndReason.TOKEN_REUSED])
-    async def test_what_it_asked_for_is_void(self, committed: Database, house: House, reason: EndReason) -> None:
+    async def test_what_it_asked_for_is_void(self, committed: Database, scenario: Scenario, reason: EndReason) -> None:
         """The owner ends the thief's session in the list of sessions, or the thief's tokens end it."""
-        await Address().ask(house)
-        await house.drain()
-        mailed = house.links("thief@example.com")
-        await Address().ask(house)  # still queued
+        await Address().ask(scenario)
+        await scenario.drain()
+        mailed = scenario.links("thief@example.com")
+        await Address().ask(scenario)  # still queued
         async with committed.session_scope() as session:
-            await SessionRepository().revoke(db=session, user_id=house.user_id, reason=reason)
-        await house.drain()
+            await SessionRepository().revoke(db=session, user_id=scenario.user_id, reason=reason)
+        await scenario.drain()
 
-        assert house.links("thief@example.com") == mailed
-        assert [await Address().use(house, token) for token in mailed] == [422]
+        assert scenario.links("thief@example.com") == mailed
+        assert [await Address().use(scenario, token) for token in mailed] == [422]
 
-    async def test_ending_one_waits_for_a_link_in_use(self, committed: Database, house: House) -> None:
-        await Address().ask(house)
-        headers = await house.login()
-        rows = (await house.client.get("/api/v1/auth/sessions", headers=headers)).json()["data"]
+    async def test_ending_one_waits_for_a_link_in_use(self, committed: Database, scenario: Scenario) -> None:
+        await Address().ask(scenario)
+        headers = await scenario.login()
+        rows = (await scenario.client.get("/api/v1/auth/sessions", headers=headers)).json()["data"]
         (asked,) = [row["id"] for row in rows if not row["is_current"]]
         async with committed.session_scope() as using:
-            await UserRepository().get(db=using, for_update=True, id=house.user_id)
-            ending = asyncio.create_task(house.send("DELETE", f"/auth/sessions/{asked}", headers))
+            await UserRepository().get(db=using, for_update=True, id=scenario.user_id)
+            ending = asyncio.create_task(scenario.send("DELETE", f"/auth/sessions/{asked}", headers))
             await waits(using, ending)
         assert await ending == 204
 
-    async def test_who_logs_out_still_gets_the_link(self, db: AsyncSession, house: House) -> None:
-        await Address().ask(house)
-        await SessionRepository().revoke(db=db, user_id=house.user_id, reason=EndReason.LOGOUT)
+    async def test_who_logs_out_still_gets_the_link(self, db: AsyncSession, scenario: Scenario) -> None:
+        await Address().ask(scenario)
+        await SessionRepository().revoke(db=db, user_id=scenario.user_id, reason=EndReason.LOGOUT)
         await db.commit()
-        await house.drain()
+        await scenario.drain()
 
-        assert await Address().use(house, *house.links("thief@example.com")) == 204
+        assert await Address().use(scenario, *scenario.links("thief@example.com")) == 204
 
 
 class TestWelcome:
-    async def test_a_link_comes_with_it_unless_a_remedy_came_since(self, db: AsyncSession, house: House) -> None:
+    async def test_a_link_comes_with_it_unless_a_remedy_came_since(self, db: AsyncSession, scenario: Scenario) -> None:
         for name, remedies in {"ann": 0, "bob": 1}.items():
             body: dict[str, Any] = {"email": f"{name}@example.com", "username": name, "password": PASSWORD}
-            assert await house.send("POST", "/auth/register", **body) == 202
-            house.user_id = (await db.scalars(select(User.id).where(User.username == name))).one()
+            assert await scenario.send("POST", "/auth/register", **body) == 202
+            scenario.user_id = (await db.scalars(select(User.id).where(User.username == name))).one()
             for _ in range(remedies):
-                await disable_and_enable(house)
-        await house.drain()
+                await disable_and_enable(scenario)
+        await scenario.drain()
 
-        assert [len(house.links(f"{name}@example.com")) for name in ("ann", "bob")] == [1, 0]
-        assert len(house.texts("bob@example.com")) == 1
+        assert [len(scenario.links(f"{name}@example.com")) for name in ("ann", "bob")] == [1, 0]
+        assert len(scenario.texts("bob@example.com")) == 1
 
 
 class TestStoredBefore:
     async def test_a_job_without_a_stamp_counts_unless_a_remedy_came_since(
-        self, db: AsyncSession, house: House
+        self, db: AsyncSession, scenario: Scenario
     ) -> None:
         asked = Job.task == SendPasswordReset.__task_name__
         for expected in (1, 1):
-            await Reset().ask(house)
+            await Reset().ask(scenario)
             unfinished = update(Job).where(asked, Job.finished_at.is_(None))
-            await db.execute(unfinished.values(payload={"user_id": house.user_id}))
+            await db.execute(unfinished.values(payload={"user_id": scenario.user_id}))
             await db.commit()
-            await house.drain()
-            assert len(house.links(house.email)) == expected
-            await log_out_everywhere(house)
+            await scenario.drain()
+            assert len(scenario.links(scenario.email)) == expected
+            await log_out_everywhere(scenario)

@@ -1,4 +1,4 @@
-"""What runs after a commit, or by the clock."""
+"""Tasks of auth, queued and scheduled."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta

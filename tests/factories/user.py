@@ -7,7 +7,7 @@ from app.auth.security.identity import email_key, username_key
 from tests.factories.async_alchemy_factory import AsyncSQLAlchemyModelFactory
 
 PASSWORD_HASH = "$argon2id$v=19$m=8,t=1,p=1$ci6FsJYSwhjjHEMoZYwRgg$0V7V7Y22PQekazbYrZq2QLx7WLi0jguFqNUdsvi9eyo"
-"""Of PASSWORD, with the parameters of `.test.env`."""
+"""The hash of PASSWORD, with the parameters of `.test.env`."""
 
 
 class UserFactory(AsyncSQLAlchemyModelFactory[User]):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -55,17 +55,9 @@ class Links:
         """
         return {"project": self.project, "username": user.username if user.is_verified else None}
 
-    def verify_email(self, token: str) -> str:
-        """Return the page that verifies an address."""
-        return f"{self._base}/verify-email#token={token}"
-
-    def reset_password(self, token: str) -> str:
-        """Return the page that sets a new password."""
-        return f"{self._base}/reset-password#token={token}"
-
-    def forgot_password(self) -> str:
-        """Return the page that asks for a password link."""
-        return f"{self._base}/forgot-password"
+    def page(self, name: Literal["verify-email", "reset-password", "forgot-password"], token: str = "") -> str:
+        """Return the URL of a page, with the token that it sends back."""
+        return f"{self._base}/{name}#token={token}" if token else f"{self._base}/{name}"
 
 
 @dataclass(kw_only=True)
@@ -91,7 +83,7 @@ class AccountMailService:
         if not user.is_verified and user.security_stamp == 0:
             request = LinkRequest(user.id, 0, user.created_at)
             token = await self._token(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
-        template = Welcome(**self.links.greeting(user), url=self.links.verify_email(token) if token else None)
+        template = Welcome(**self.links.greeting(user), url=self.links.page("verify-email", token) if token else None)
         await self._send(template, f"Welcome to {self.links.project}", user.email, db=db)
 
     async def send_verification(self, request: LinkRequest, *, db: AsyncSession) -> None:
@@ -107,7 +99,7 @@ class AccountMailService:
             return
         owner = await self.users.find_by_email(db=db, email=email)
         if owner and owner.id != user.id:
-            template = AddressTaken(**self.links.greeting(owner), url=self.links.forgot_password())
+            template = AddressTaken(**self.links.greeting(owner), url=self.links.page("forgot-password"))
             await self._send(template, f"Your account at {self.links.project}", owner.email, db=db)
         else:
             await self._send_verification(user, email, Purpose.CHANGE_EMAIL, request, db=db)
@@ -118,13 +110,13 @@ class AccountMailService:
         if user and (token := await self._token(user, user.email, Purpose.RESET_PASSWORD, request, db=db)):
             template = ResetPassword(
                 **self.links.greeting(user),
-                url=self.links.reset_password(token),
+                url=self.links.page("reset-password", token),
                 minutes=self.config.EMAIL_RESET_TOKEN_EXPIRE_MINUTES,
             )
             await self._send(template, f"Your new password at {self.links.project}", user.email, db=db)
 
     async def _usable(self, user_id: int | None, *, db: AsyncSession) -> User | None:
-        """Return the account, locked, if there is one and it is not disabled; None had no account."""
+        """Return the account, locked, if it exists and is not disabled; an unknown address has no id."""
         user = await self.users.get(db=db, for_update=True, id=user_id or 0)
         return user if user and user.status_id == UserStatus.ACTIVE else None
 
@@ -161,7 +153,7 @@ class AccountMailService:
         if token := await self._token(user, email, purpose, request, db=db):
             template = VerifyEmail(  # no name: nobody has proven yet whose mailbox this is
                 project=self.links.project,
-                url=self.links.verify_email(token),
+                url=self.links.page("verify-email", token),
                 hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS,
             )
             await self._send(template, f"Confirm your address at {self.links.project}", email, db=db)

@@ -44,17 +44,17 @@ class ResetPassword(AuthTemplate, BaseTemplate):
 
 
 class EmailChanged(AuthTemplate, BaseTemplate):
-    """To the old address: the account has another one now."""
+    """To the old address: the address of the account was changed."""
 
     new_email: str = Field(examples=["ann.new@example.com"])
 
 
 class EmailChangeRequested(EmailChanged):
-    """To the present address: somebody asked for another one."""
+    """To the present address: a change of address was requested."""
 
 
 class PasswordReplaced(AuthTemplate, BaseTemplate):
-    """To an account whose password is another one now."""
+    """To an account whose password was changed."""
 
     url: str = Field(examples=["https://example.com/forgot-password"])
 

@@ -1,1 +1,1 @@
-"""What goes in and out of this module."""
+"""Request and response schemas of this module."""

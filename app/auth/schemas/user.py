@@ -74,7 +74,7 @@ class PasswordSet(Body):
 
 
 class UserUpdate(PatchBody):
-    """What an administrator may change."""
+    """Changes to an account by an administrator."""
 
     email: Email | SkipJsonSchema[None] = None
     username: Username | SkipJsonSchema[None] = None

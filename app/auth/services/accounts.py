@@ -161,7 +161,7 @@ class AccountService:
         """Give the locked account another password, tell its address, and end all sessions but `session_id`."""
         await self.users.change(db=db, user=user, password_hash=password_hash, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
-        template = PasswordReplaced(**self.links.greeting(user), url=self.links.forgot_password())
+        template = PasswordReplaced(**self.links.greeting(user), url=self.links.page("forgot-password"))
         await self._mail(user, template, "password")
 
     async def _mail(self, user: User, template: BaseTemplate, about: str) -> None:

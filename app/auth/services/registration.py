@@ -1,4 +1,4 @@
-"""What callers without a session do: register, ask for mailed links and use them."""
+"""Services for callers without a session: registering, requesting mailed links and using them."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ class RegistrationService:
             )
         else:
             await self.mail.queue(
-                AddressTaken(**self.links.greeting(owner), url=self.links.forgot_password()),
+                AddressTaken(**self.links.greeting(owner), url=self.links.page("forgot-password")),
                 EmailData(subject=f"Your account at {self.links.project}", recipients=[owner.email]),
             )
 
