@@ -14,7 +14,7 @@ from app.core.configs import BaseConfig
 from app.core.db import BaseModel
 from app.core.modules import Module, installed_modules, table_owner
 from app.core.services.events import BaseEvent
-from app.core.services.events.registry import listeners
+from app.core.services.events.interface import listeners
 from app.core.services.queue.registry import tasks
 from app.main import create_app
 

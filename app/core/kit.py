@@ -19,8 +19,7 @@ from app.core.exceptions import ConfigError
 from app.core.modules import installed_modules
 from app.core.services.cache import CacheServiceInterface
 from app.core.services.cache.interface import current_cache
-from app.core.services.events.interface import current_events
-from app.core.services.events.registry import listeners
+from app.core.services.events.interface import current_events, listeners
 from app.core.services.log import logger
 from app.core.services.mail import BaseTemplate, EmailData
 from app.core.services.mail.interface import current_mail

@@ -14,7 +14,7 @@ from app.auth import SecurityEvent
 from app.core.configs import get_settings
 from app.core.db import Database
 from app.core.db.jobs import Job
-from app.core.services.events.registry import listeners
+from app.core.services.events.interface import listeners
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail, freeze, login_user
 

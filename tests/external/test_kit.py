@@ -22,7 +22,7 @@ from app.core.deps import DBSession
 from app.core.kit import Kit, KitSettings
 from app.core.runtime import runtime
 from app.core.services.events import BaseEvent, ListenedEvent
-from app.core.services.events.registry import listeners
+from app.core.services.events.interface import listeners
 from app.core.services.queue import PurgeJobs, TaskDataError
 from app.core.services.queue.registry import UnknownTask
 from tests.factories.user import UserFactory

@@ -31,7 +31,7 @@ from app.core.exceptions import ConfigError
 from app.core.runtime import Runtime
 from app.core.services.background import Background
 from app.core.services.events import BaseEvent, EventDataError, EventsService, ListenedEvent
-from app.core.services.events.registry import ListenerRegistry
+from app.core.services.events.interface import ListenerRegistry
 from app.core.services.log.context import correlation
 from tests.conftest import backend
 from tests.core.log.capture import captured_log

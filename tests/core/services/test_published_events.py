@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.events import UserCreated, UserDeleted
 from app.core.db.session import Database
 from app.core.runtime import Runtime
-from app.core.services.events.registry import listeners
+from app.core.services.events.interface import listeners
 from tests.core.services.conftest import rolled_back
 from tests.utils import PASSWORD, PublishedEvents
 

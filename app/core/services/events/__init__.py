@@ -1,9 +1,13 @@
 """Events: what happened, told to listeners once the transaction has committed."""
 
-from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
-from app.core.services.events.registry import listener
-from app.core.services.events.service import EventsService
-from app.core.services.events.tasks import Listen
+from app.core.services.events.interface import (
+    BaseEvent,
+    EventDataError,
+    EventsServiceInterface,
+    ListenedEvent,
+    listener,
+)
+from app.core.services.events.service import EventsService, Listen
 
 __all__ = [
     "BaseEvent",

@@ -2,33 +2,63 @@
 
 import asyncio
 import json
-import random
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
+from fastapi_events.handlers.local import LocalHandler
+from fastapi_events.typing import Event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db.jobs import LISTEN_TASK
 from app.core.db.session import Database, current_session, on_commit, store_with
 from app.core.services.background import Background, current_pending
-from app.core.services.events.in_process import deliver
-from app.core.services.events.interface import BaseEvent, EventDataError, EventsServiceInterface, ListenedEvent
-from app.core.services.events.registry import Listener, listeners, path_of
-from app.core.services.events.tasks import Listen
-from app.core.services.failures import describe
+from app.core.services.events.interface import (
+    BaseEvent,
+    EventDataError,
+    EventsServiceInterface,
+    ListenedEvent,
+    Listener,
+    listeners,
+)
+from app.core.services.failures import Outage
 from app.core.services.log import logger
 from app.core.services.queue.broker import JobWaker
-from app.core.services.queue.registry import tasks
+from app.core.services.queue.injection import path_of
+from app.core.services.queue.interface import BaseTask, current_job
+from app.core.services.queue.registry import queued, tasks
 from app.core.services.queue.store import new_job
 
-_MAX_PAUSE_SECONDS = 5.0
 
-_random = random.SystemRandom()
+@queued
+class Listen(BaseTask):
+    """Hands one event to one listener; what it needs may be away for most of a day."""
+
+    __task_name__ = LISTEN_TASK
+    max_attempts = 30
+
+    async def run(
+        self,
+        *,
+        listener: str,
+        event: str,
+        event_id: UUID,
+        occurred_at: datetime,
+        data: dict[str, Any],
+        kind: str | None = None,
+    ) -> None:
+        """Deliver; what the listener raises is this job's failure."""
+        found = listeners.get(listener)
+        read = found.kind(kind).model_validate(data, by_alias=False, by_name=True)
+        job = current_job()
+        await found.hear(ListenedEvent(event, read, event_id, job.attempt if job else 1, occurred_at))
 
 
 class EventsService(EventsServiceInterface):
-    """Listeners by registry, durable ones through the table of jobs."""
+    """Dispatches to registered listeners: to durable ones by jobs, to the others in this process."""
 
     def __init__(self, database: Callable[[], Database], waker: JobWaker, background: Background) -> None:
         self._database = database
@@ -52,7 +82,7 @@ class EventsService(EventsServiceInterface):
         for found in heard_by:
             if found.durable:
                 continue
-            start = partial(deliver, found, listened, self._background)
+            start = partial(self._deliver, found, listened)
             if session is None:
                 start()
             else:
@@ -69,30 +99,37 @@ class EventsService(EventsServiceInterface):
 
     async def _store_in_time(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
         """Store what neither a unit of work nor a request carries; tried for as long as the process lives."""
-        pause = 0.0
+        named = {"name": event.name, "event_id": str(event.id)}  # never its data
+        outage = Outage("an event could not be stored: trying again", "an event is stored", first=0.1, longest=5.0)
         try:
             while True:
                 try:
                     await self._store(event, runs)
+                    outage.over(**named)
                     return
                 except (SQLAlchemyError, OSError) as exc:
-                    if not pause:  # once, not at every try
-                        logger.warning("an event could not be stored: trying again", **_named(event, describe(exc)))
-                pause = min(pause * 2 or 0.1, _MAX_PAUSE_SECONDS)
-                await asyncio.sleep(pause * _random.uniform(0.75, 1.25))
+                    await asyncio.sleep(outage.failed(exc, **named))
         except asyncio.CancelledError:
-            logger.error("an event is lost: the process ends before it could be stored", **_named(event))
+            logger.error("an event is lost: the process ends before it could be stored", **named)
             raise
 
+    def _deliver(self, listener: Listener, event: ListenedEvent) -> None:
+        """Start a delivery that is not durable, by a fastapi-events handler.
 
-def _named(event: ListenedEvent, error: str | None = None) -> dict[str, str]:
-    """What a log line may say of an event: never its data."""
-    names = {"name": event.name, "event_id": str(event.id)}
-    return names if error is None else names | {"error": error}
+        One for each listener: within one handler the first that raises stops the rest.
+        """
+
+        async def receive(carried: Event) -> None:
+            await listener.hear(carried[1]["event"])
+
+        handler = LocalHandler()  # type: ignore[no-untyped-call]  # fastapi-events has no types
+        handler.register(receive)  # type: ignore[no-untyped-call]
+        failure = f"listener {listener.name}, not durable, failed"
+        self._background.spawn(handler.handle((event.name, {"event": event})), failure)
 
 
 def _runs(found: Sequence[Listener], event: ListenedEvent) -> list[dict[str, Any]]:
-    """The data of a job for each listener."""
+    """Make the data of a job for each listener."""
     if not found:
         return []
     shared = {"event": event.name, "event_id": event.id, "occurred_at": event.occurred_at, "data": _dump(event.data)}
@@ -110,5 +147,4 @@ def _dump(event: BaseEvent) -> dict[str, Any]:
         json.dumps(data, allow_nan=False)  # what the column would refuse is refused here, not at the commit
         return data
     except ValueError as exc:
-        kind = type(event)
-        raise EventDataError(f"{kind.__module__}.{kind.__qualname__} holds what JSON cannot") from exc
+        raise EventDataError(f"{path_of(type(event))} holds what JSON cannot") from exc
