@@ -9,9 +9,8 @@ import typer
 from app.cli import doctor, migrate, ready, run, secrets, worker
 from app.cli.console import set_log_level
 from app.cli.developer import developer_group
-from app.cli.jobs import jobs
+from app.cli.jobs import jobs, task
 from app.cli.module_commands import add_module_groups
-from app.cli.task import task
 
 app = typer.Typer(
     name="kit",

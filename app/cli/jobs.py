@@ -1,22 +1,26 @@
-"""`kit jobs`."""
+"""`kit jobs` and `kit task`."""
 
+import difflib
+import json
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import fail, load_settings, say, show_json, show_table, with_runtime
+from app.cli.console import fail, load_registries, load_settings, say, show_json, show_table, with_runtime
 
 if TYPE_CHECKING:
     from app.core.db.jobs import Job, JobStatus
     from app.core.runtime import Runtime
+    from app.core.services.queue.registry import RegisteredTask
 
-jobs = typer.Typer(help="Look at jobs and decide what becomes of them.", no_args_is_help=True)
+jobs = typer.Typer(help="Inspect, retry, cancel and purge jobs.", no_args_is_help=True)
+task = typer.Typer(help="List tasks, and run one.", no_args_is_help=True)
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1)]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=2**63 - 1)]
+_ID = typer.Argument(metavar="ID", min=1, max=2**63 - 1)
+_IDS = typer.Argument(metavar="ID...", min=1, max=2**63 - 1)
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 _AGE = re.compile(r"(\d{1,5})([dhm])")
@@ -32,11 +36,14 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     load_settings()
-    statuses = _statuses(status or [])
+    from app.core.db.jobs import JobStatus
+    from app.core.services.queue.store import find_jobs
+
+    if unknown := set(status or ()) - set(JobStatus):
+        fail(f"There is no status {', '.join(sorted(unknown))}: it is one of {', '.join(JobStatus)}.")
+    statuses = [JobStatus(name) for name in status or ()]
 
     async def read(opened: "Runtime") -> "Sequence[Job]":
-        from app.core.services.queue.store import find_jobs
-
         async with opened.database.session_scope(read_only=True) as db:
             return await find_jobs(db=db, statuses=statuses, task=task, limit=limit)
 
@@ -51,7 +58,7 @@ def list_jobs(
 
 
 @jobs.command()
-def show(job_id: Id, as_json: Json = False) -> None:
+def show(job_id: Annotated[int, _ID], as_json: Json = False) -> None:
     """Show everything about one job, its data too."""
 
     async def read(opened: "Runtime") -> "Job | None":
@@ -62,20 +69,20 @@ def show(job_id: Id, as_json: Json = False) -> None:
 
     job = with_runtime(read)
     if job is None:
-        fail(_unknown([job_id]))
+        fail(f"There is no job {job_id}.")
     if as_json:
         show_json(job.to_dict() | job.heard)
-    else:
-        heard = {name: value for name, value in job.heard.items() if value}
-        show_table(("FIELD", "VALUE"), (job.to_dict(exclude=("payload", "result")) | heard).items())
-        for name in ("payload", "result"):
-            typer.echo(f"\n{name}")
-            show_json(getattr(job, name))
+        return
+    heard = {name: value for name, value in job.heard.items() if value}
+    show_table(("FIELD", "VALUE"), (job.to_dict(exclude=("payload", "result")) | heard).items())
+    for name in ("payload", "result"):
+        typer.echo(f"\n{name}")
+        show_json(getattr(job, name))
 
 
 @jobs.command()
 def retry(
-    ids: Ids = None,
+    ids: Annotated[list[int] | None, _IDS] = None,
     all_dead: Annotated[bool, typer.Option("--all-dead", help="Every job that was given up.")] = False,
     task: Annotated[str | None, typer.Option(help="With --all-dead: only jobs of this task.")] = None,
 ) -> None:
@@ -101,7 +108,7 @@ def retry(
 
 
 @jobs.command()
-def cancel(ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=2**63 - 1)]) -> None:
+def cancel(ids: Annotated[list[int], _IDS]) -> None:
     """Cancel jobs that have not started."""
 
     async def work(opened: "Runtime") -> "tuple[list[int], dict[int, JobStatus]]":
@@ -118,11 +125,14 @@ def cancel(ids: Annotated[list[int], typer.Argument(metavar="ID...", min=1, max=
 
 @jobs.command()
 def purge(
-    older_than: Annotated[str, typer.Option(metavar="AGE", help="Since when finished: 7d, 12h or 30m.")],
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Time since they finished: 7d, 12h or 30m.")],
     dead: Annotated[bool, typer.Option("--dead", help="Dead jobs too; they stay otherwise.")] = False,
 ) -> None:
     """Remove completed and cancelled jobs."""
-    age = _age(older_than)
+    found = _AGE.fullmatch(older_than)
+    if not found:
+        fail(f"{older_than!r} is no age: write 7d, 12h or 30m.")
+    age = timedelta(**{_UNITS[found[2]]: int(found[1])})
 
     async def work(opened: "Runtime") -> "dict[JobStatus, int]":
         from app.core.db.base import utcnow
@@ -133,14 +143,6 @@ def purge(
 
     removed = with_runtime(work)
     say(f"Removed: {', '.join(f'{count} {status}' for status, count in removed.items())}.")
-
-
-def _statuses(names: Sequence[str]) -> "list[JobStatus]":
-    from app.core.db.jobs import JobStatus
-
-    if unknown := set(names) - set(JobStatus):
-        fail(f"There is no status {', '.join(sorted(unknown))}: it is one of {', '.join(JobStatus)}.")
-    return [JobStatus(name) for name in names]
 
 
 def _row(job: "Job") -> tuple[object, ...]:
@@ -156,24 +158,90 @@ def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _report(ids: Sequence[int], done: Sequence[int], states: "dict[int, JobStatus]", otherwise: str) -> None:
-    for job_id in dict.fromkeys(ids):
-        if job_id in states and job_id not in done:
-            typer.echo(f"Job {job_id} is {states[job_id]}: {otherwise}.")
-    if unknown := [job_id for job_id in dict.fromkeys(ids) if job_id not in states]:
-        fail(_unknown(unknown))
-
-
-def _unknown(ids: Sequence[int]) -> str:
-    return f"There is no job {', '.join(map(str, ids))}."
-
-
 def _jobs(ids: Sequence[int]) -> str:
     return f"Job {ids[0]} is" if len(ids) == 1 else f"{len(ids)} jobs are"
 
 
-def _age(text: str) -> timedelta:
-    found = _AGE.fullmatch(text)
-    if not found:
-        fail(f"{text!r} is no age: write 7d, 12h or 30m.")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+def _report(ids: Sequence[int], done: Sequence[int], states: "dict[int, JobStatus]", otherwise: str) -> None:
+    asked = dict.fromkeys(ids)
+    for job_id in asked:
+        if job_id in states and job_id not in done:
+            typer.echo(f"Job {job_id} is {states[job_id]}: {otherwise}.")
+    if unknown := [str(job_id) for job_id in asked if job_id not in states]:
+        fail(f"There is no job {', '.join(unknown)}.")
+
+
+@task.command("list")
+def list_tasks(as_json: Json = False) -> None:
+    """List every task, the data it takes and its schedule."""
+    load_settings()
+    load_registries()
+    from app.core.services.queue.registry import tasks
+
+    described = [_describe(each) for each in sorted(tasks, key=lambda each: each.name)]
+    if as_json:
+        show_json(described)
+    else:
+        rows = [(each["name"], ", ".join(each["data"]), each["schedule"], each["summary"]) for each in described]
+        show_table(("TASK", "DATA", "SCHEDULE", ""), rows)
+
+
+@task.command()
+def run(
+    name: Annotated[str, typer.Argument(help="As `kit task list` shows it.")],
+    data: Annotated[str, typer.Option(metavar="JSON", help="An object with what its `run` takes.")] = "{}",
+    queue: Annotated[bool, typer.Option("--queue", help="Store it for whoever runs jobs, and print its id.")] = False,
+) -> None:
+    """Run a task here and now, without storing it, and print its result."""
+    try:
+        given = json.loads(data)
+    except ValueError as exc:
+        fail(f"--data is no JSON: {exc}.")
+    if not isinstance(given, dict):
+        fail("--data is no JSON object, as in '{\"user_id\": 1}'.")
+    load_settings()
+    load_registries()
+    found, payload = _find(name, given)
+
+    async def push(opened: "Runtime") -> Any:
+        return await opened.queue.push(found.cls, given)
+
+    async def run_here(_: "Runtime") -> Any:
+        from app.core.services.failures import describe
+        from app.core.services.log.context import correlation, new_id
+        from app.core.services.queue.execution import run_task
+
+        with correlation(new_id(), new_id()):
+            try:
+                return await run_task(found, found.load(payload))
+            except Exception as exc:
+                fail(f"{found.name} failed: {describe(exc)}")
+
+    show_json(with_runtime(push if queue else run_here))
+
+
+def _find(name: str, given: dict[str, Any]) -> "tuple[RegisteredTask, dict[str, Any]]":
+    from app.core.services.queue.registry import TaskDataError, UnknownTask, tasks
+
+    try:
+        found = tasks.get(name)
+        return found, found.dump(given)
+    except UnknownTask:
+        close = difflib.get_close_matches(name, [each.name for each in tasks])
+        hint = f"did you mean {' or '.join(close)}?" if close else "`kit task list` shows them all."
+        fail(f"There is no task {name!r}; {hint}")
+    except TaskDataError as exc:
+        fail(f"{exc}. It takes: {', '.join(map(str, found.parameters)) or 'nothing'}.")
+
+
+def _describe(found: "RegisteredTask") -> dict[str, Any]:
+    cls = found.cls
+    return {
+        "name": found.name,
+        "data": [str(parameter) for parameter in found.parameters],
+        "schedule": None if found.schedule is None else str(found.schedule),
+        "max_attempts": cls.max_attempts,
+        "backoff": cls.backoff,
+        "timeout": cls.timeout,
+        "summary": (cls.__doc__ or "").strip().partition("\n")[0],
+    }

@@ -84,7 +84,7 @@ class TestWorker:
             assert worker.wait(timeout=120) == 0
         assert stage.statuses("faults.work") == [JobStatus.COMPLETED]
         said = (stage.folder / "out.log").read_text()
-        assert said.count("worker ready") == said.count("REDIS_URL is not set: jobs are found by looking") == 1
+        assert said.count("worker ready") == said.count("REDIS_URL is not set: polling the jobs table") == 1
 
     async def test_with_redis_it_is_woken_and_a_second_signal_ends_it_at_once(self, stage: Stage) -> None:
         if not stage.settings["REDIS_URL"]:

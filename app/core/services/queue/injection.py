@@ -1,4 +1,4 @@
-"""FastAPI's `Depends` where there is no request: in tasks and listeners.
+"""Resolve FastAPI's `Depends` without a request, in tasks and listeners.
 
 taskiq has such an injection too. Not used: where one generator fails at its end, a commit say, it leaves the others
 open and untold.
@@ -25,7 +25,7 @@ _stand_ins: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 @dataclass(frozen=True)
 class Dependency:
-    """What to call, once a run unless `shared` is false, and what that asks for in turn."""
+    """A callable to call once a run (each time if not `shared`), and the dependencies it asks for in turn."""
 
     call: Callable[..., Any]
     shared: bool
@@ -44,7 +44,7 @@ def outside_requests(dependency: Callable[..., Any]) -> Callable[[F], F]:
 
 @cache
 def dependencies_of(function: Callable[..., Any]) -> Mapping[str, Dependency]:
-    """The parameters of `function` that ask for a dependency; ConfigError where one needs a request.
+    """Return the parameters of `function` that ask for a dependency; ConfigError if one needs a request.
 
     NameError while an annotation names what is not defined yet.
     """
@@ -57,7 +57,7 @@ def dependencies_of(function: Callable[..., Any]) -> Mapping[str, Dependency]:
 
 @asynccontextmanager
 async def injected(function: Callable[..., Any]) -> AsyncIterator[dict[str, Any]]:
-    """The dependencies `function` asks for, by parameter, made for the block.
+    """Open the dependencies `function` asks for, by parameter, for the block.
 
     They end with it: a unit of work commits, or is rolled back where the block raises. Dependencies that are not
     `async` run in a thread, as for a route.
@@ -71,13 +71,13 @@ async def injected(function: Callable[..., Any]) -> AsyncIterator[dict[str, Any]
 
 
 async def call_with_dependencies(function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
-    """Call `function` with what is given and the dependencies it asks for, as `injected` makes them."""
+    """Call `function` with the given arguments and the dependencies it asks for, as `injected` opens them."""
     async with injected(function) as values:
         return await function(*args, **kwargs, **values)
 
 
 def path_of(function: Callable[..., Any]) -> str:
-    """Where to find `function`, for messages."""
+    """Return module and name of a function or class, for messages and rows."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
 

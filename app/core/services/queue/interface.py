@@ -24,9 +24,9 @@ _running: ContextVar["RunningJob | None"] = ContextVar("running_job", default=No
 class Cron:
     """A cron line of five fields, read on the clock of a time zone.
 
-    A time that the change to summer time skips is made up for at once, one that comes twice counts the first time.
+    A time skipped by daylight saving runs right after the change, one that comes twice counts the first time.
     A line whose minute or hour begins with `*` is read minute by minute instead, as by Debian's cron.
-    `catch_up`: what was missed while no scheduler ran is run once, as soon as one does.
+    `catch_up`: ticks missed while no scheduler ran are run once, as soon as one does.
     """
 
     line: str
@@ -37,11 +37,15 @@ class Cron:
         return f"{self.line} {self.tz}{_CATCHES_UP if self.catch_up else ''}"
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first tick after `moment`; a ValueError says what is wrong with the line or the zone."""
+        """Return the first tick after `moment`; a ValueError says what is wrong with the line or the zone."""
         if len(self.line.split()) != 5:
             raise ValueError("a cron line has five fields")
         try:
-            ticks = CronSim(self.line, moment.astimezone(_zone(self.tz)))
+            zone = ZoneInfo(self.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+            raise ValueError(f"there is no time zone {self.tz!r}") from exc
+        try:
+            ticks = CronSim(self.line, moment.astimezone(zone))
             # On the second turn of a repeated hour CronSim begins with the first.
             following = next((tick for each in ticks if (tick := each.astimezone(UTC)) > moment), None)
         except CronSimError as exc:
@@ -55,7 +59,7 @@ class Cron:
 class Every:
     """An interval of whole seconds, counted from 1970 in UTC, so that all schedulers agree.
 
-    `catch_up`: what was missed while no scheduler ran is run once, as soon as one does.
+    `catch_up`: ticks missed while no scheduler ran are run once, as soon as one does.
     """
 
     interval: timedelta
@@ -65,7 +69,7 @@ class Every:
         return f"every {self.interval}{_CATCHES_UP if self.catch_up else ''}"
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first tick after `moment`; a ValueError says what is wrong with the interval."""
+        """Return the first tick after `moment`; a ValueError says what is wrong with the interval."""
         if self.interval < timedelta(seconds=1) or self.interval.microseconds:
             raise ValueError("an interval is whole seconds, at least one")
         try:
@@ -74,18 +78,11 @@ class Every:
             raise ValueError("this never comes") from exc
 
 
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise ValueError(f"there is no time zone {name!r}") from exc
-
-
 Schedule: TypeAlias = Cron | Every
 
 
 def schedule_of(declared: str | timedelta | Schedule) -> Schedule:
-    """What `__schedule__` declares; a cron line or an interval alone is in UTC and skips what was missed."""
+    """Return what `__schedule__` declares; a plain cron line or interval is in UTC and skips missed ticks."""
     if isinstance(declared, Cron | Every):
         return declared
     return Cron(declared) if isinstance(declared, str) else Every(declared)
@@ -117,7 +114,7 @@ class BaseTask(ABC):
 
 
 class PermanentFailure(Exception):
-    """A task raises this when trying again cannot help: the job is dead at once, with this text as its reason."""
+    """Raised by a task when a retry cannot help: the job is dead at once, with this text as its reason."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +127,13 @@ class RunningJob:
     _effects: Iterator[int] = field(default_factory=lambda: count(1), repr=False, compare=False)
 
     def effect_key(self) -> str:
-        """A name for the next outward effect of this job, the same on every attempt: `12`, then `12-2`."""
+        """Return an idempotency key for the next outward effect, the same on every attempt: `12`, then `12-2`."""
         number = next(self._effects)
         return str(self.id) if number == 1 else f"{self.id}-{number}"
 
 
 def current_job() -> RunningJob | None:
-    """The job this code runs in, if any."""
+    """Return the job this code runs in, if any."""
     return _running.get()
 
 
@@ -178,7 +175,7 @@ class JobFailed(ConflictError):
 
 
 class QueueServiceInterface(ABC):
-    """Hands work to the runner and tells what became of it."""
+    """Stores jobs for the runner, and reports their outcomes."""
 
     @abstractmethod
     async def push(
@@ -203,15 +200,15 @@ class QueueServiceInterface(ABC):
 
     @abstractmethod
     async def is_ready(self, job_id: int) -> bool:
-        """Whether the job has finished, whatever the outcome; JobNotFound where there is none."""
+        """Return whether the job has finished, with any outcome; JobNotFound if there is none."""
 
     @abstractmethod
     async def get_result(self, job_id: int) -> Any:
-        """The JSON that `run` returned; raises JobNotFound, JobNotReady, JobFailed or JobCancelled."""
+        """Return the JSON that `run` returned; raises JobNotFound, JobNotReady, JobFailed or JobCancelled."""
 
     @abstractmethod
     async def wait_result(self, job_id: int, timeout: float = 0) -> Any:  # noqa: ASYNC109  0 means now
-        """As `get_result`, after up to `timeout` seconds; JobNotReady is raised when they are over.
+        """Return what `get_result` does, after up to `timeout` seconds; then JobNotReady is raised.
 
         Commit first: to wait inside an open unit of work is a RuntimeError, as the job may be waiting for its end.
         """

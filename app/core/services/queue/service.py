@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -36,7 +35,7 @@ _MAX_PAUSE_SECONDS = 0.5
 
 
 class QueueService(QueueServiceInterface):
-    """Jobs in the database; taskiq for what need not be durable."""
+    """Stores durable jobs in the database, and hands the others to taskiq."""
 
     def __init__(
         self, database: Callable[[], Database], waker: JobWaker, broker: AsyncBroker, background: Background
@@ -137,20 +136,19 @@ class QueueService(QueueServiceInterface):
         return found
 
     def _hand_over(self, task: RegisteredTask, payload: dict[str, Any]) -> None:
-        message = {
-            "task": task.name,
-            "payload": payload,
-            "request_id": request_id(),
-            "conversation_id": conversation_id(),
-        }
-        send = partial(self._background.spawn, failure="a task that is not durable was lost")
+        ids = {"request_id": request_id(), "conversation_id": conversation_id()}
+        message = {"task": task.name, "payload": payload, **ids}
+
+        def send() -> None:
+            self._background.spawn(self._send(message), "a task that is not durable was lost")
+
         session = current_session()
         if session is None:
-            send(self._kick(message))
+            send()
         else:
-            on_commit(session, lambda: send(self._kick(message)))
+            on_commit(session, send)
 
-    async def _kick(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: dict[str, Any]) -> None:
         # Where jobs run in the app there may be nobody who listens to Redis.
         listens = self._broker.is_worker_process or isinstance(self._broker, InMemoryBroker)
         if self._waker.runs_here and not listens:
@@ -160,13 +158,13 @@ class QueueService(QueueServiceInterface):
 
 
 def _open_unit() -> AsyncSession | None:
-    """The unit of work this code runs in, if it may write and has begun."""
+    """Return the unit of work this code runs in, if it may write and has begun."""
     session = current_session()
     return None if session is None or is_read_only(session) or not session.in_transaction() else session
 
 
 async def _store_unless_taken(session: AsyncSession, job: Job) -> int | None:
-    """Store `job`; where its key is taken the id of the job that has it."""
+    """Store `job`; if its key is taken, return the id of the job that has it."""
     values = {name: value for name, value in job.to_dict().items() if value is not None}
     holder = select(Job.id).where(Job.task == job.task, Job.dedup_key == job.dedup_key, Job.finished_at.is_(None))
     while True:  # the holder may finish between the two
@@ -201,5 +199,5 @@ def _checked_key(key: str | None) -> str | None:
 
 
 def _known(job_id: int) -> int:
-    """`job_id`, or one that no job has where the column could not hold it."""
+    """Return `job_id`, or one that no job has if the column could not hold it."""
     return job_id if 0 < job_id < 2**63 else 0
