@@ -24,8 +24,7 @@ from app.core.services.cache.interface import (
     namespace_of,
 )
 from app.core.services.cache.results import MASKED, PARAMETER, CachedRequest, Codec, with_request
-from app.core.services.events.interface import BaseEvent, EventsServiceInterface, ListenedEvent
-from app.core.services.events.interface import Handler, listener
+from app.core.services.events.interface import BaseEvent, EventsServiceInterface, Handler, ListenedEvent, listener
 from app.core.services.mail.interface import MailServiceInterface
 from app.core.services.queue.interface import QueueServiceInterface
 from app.core.services.secret_types import is_secret
