@@ -1,6 +1,7 @@
 """`kit demo`."""
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -15,11 +16,13 @@ import typer
 
 from app.cli.console import fail, load_settings, say
 from app.cli.run import answers, listen
-from tools.readme import BASE_URL, bash_blocks
 
+BASE_URL = "http://127.0.0.1:8000"
+"""The address in the README's commands."""
 START_SECONDS = 60.0
 WALK_SECONDS = 120.0
 
+_BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # An answer outside 2xx is a failed command, and a failed command ends the walk.
 _PROLOGUE = r"""
 set -euo pipefail
@@ -41,6 +44,11 @@ def demo() -> None:
         if error := walk(PROJECT_ROOT / "README.md", Path(folder), environment):
             fail(error)
     say("Every call of the README works.", fg=typer.colors.GREEN)
+
+
+def bash_blocks(page: Path) -> list[str]:
+    """The blocks of `page` marked `bash`, in order. What is only shown is marked otherwise."""
+    return _BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None:

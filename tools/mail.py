@@ -1,9 +1,13 @@
 """`kit mail`."""
 
+import difflib
+import inspect
 import json
+import traceback
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
     from app.core.configs import AppConfig
     from app.core.services.mail import BaseTemplate
 
-mail = typer.Typer(help="Look at the mails this service sends.", no_args_is_help=True)
+mail = typer.Typer(help="Preview the mails of this service.", no_args_is_help=True)
 
 
 @mail.command()
@@ -49,10 +53,7 @@ def preview(
 
 
 def _known_templates() -> "dict[str, type[BaseTemplate]]":
-    """Every template of every module, by its class name, or by its whole name where several are called so."""
-    import inspect
-    from collections import Counter
-
+    """Every template of every module, by its class name, or by its full name where several share the class name."""
     from app.core.services.mail import BaseTemplate
 
     load_registries()
@@ -73,8 +74,6 @@ def _list(known: "Mapping[str, type[BaseTemplate]]", as_json: bool) -> None:
 
 
 def _find(wanted: str, known: "Mapping[str, type[BaseTemplate]]") -> str:
-    import difflib
-
     names = {key.lower(): name for name, kind in known.items() for key in (name, kind.template_name())}
     found = names.get(wanted.lower())
     if found is None:
@@ -126,17 +125,10 @@ def _render(name: str, template: "BaseTemplate", settings: "AppConfig") -> dict[
         html, text = render(template)
         (outgoing,) = compose(template, envelope, sender)
     except Exception as exc:  # a view can raise anything
-        _blame(name, template, exc)
+        lines = [f"{frame.filename}:{frame.lineno}: " for frame in traceback.extract_tb(exc.__traceback__)]
+        where = [line for line in lines if line.startswith(str(template._get_dir()))][-1:]
+        fail(f"{name} cannot be rendered: {''.join(where)}{type(exc).__name__}: {exc}")
     return {"html": html.encode(), "text": text.encode(), "eml": outgoing.message.as_bytes()}
-
-
-def _blame(name: str, template: "BaseTemplate", error: Exception) -> NoReturn:
-    import traceback
-
-    folder = str(template._get_dir())
-    lines = [f"{frame.filename}:{frame.lineno}: " for frame in traceback.extract_tb(error.__traceback__)]
-    where = next((line for line in reversed(lines) if line.startswith(folder)), "")
-    fail(f"{name} cannot be rendered: {where}{type(error).__name__}: {error}")
 
 
 def _write(folder: Path, name: str, parts: Mapping[str, bytes]) -> list[str]:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.console import load_settings, say, settings_errors, show_json, write_or_compare
-from tools.generators import commands
+from tools.generators.commands import new, remove
 
 if TYPE_CHECKING:
     from tools.boundaries import Violation
 
-app = typer.Typer(help="List, make and remove modules, check their boundaries, draw their map.", no_args_is_help=True)
-app.command()(commands.new)
-app.command()(commands.remove)
+app = typer.Typer(help="List, generate and remove modules, check and map their boundaries.", no_args_is_help=True)
+app.command()(new)
+app.command()(remove)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 

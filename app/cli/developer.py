@@ -17,10 +17,10 @@ TOOLS = Path(__file__).parents[2] / "tools"
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "kit": {
         "demo": "tools.demo:demo",
-        "openapi": "tools.openapi:openapi",
-        "routes": "tools.routes:routes",
+        "openapi": "tools.api:openapi",
+        "routes": "tools.api:routes",
         "module": "tools.module:app",
-        "model": "tools.model:app",
+        "model": "tools.generators.commands:model",
         "mail": "tools.mail:mail",
     },
     "kit migrate": {

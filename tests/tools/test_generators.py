@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from app.core.configs import PROJECT_ROOT
+from app.core.db import BaseModel
 from tools.generators import source
-from tools.generators.changes import Changes
-from tools.generators.errors import GeneratorError
-from tools.generators.fields import read_fields
+from tools.generators.changes import Changes, GeneratorError
+from tools.generators.fields import MODEL_ATTRIBUTES, read_fields
 from tools.generators.models import plan_model
-from tools.generators.modules import plan_module, with_dependency
+from tools.generators.modules import plan_module, plan_package, with_dependency
 from tools.generators.names import model_names
-from tools.generators.packages import plan_package
 
 
 class TestModuleName:
@@ -67,7 +66,11 @@ class TestModuleName:
         ("name", "said"),
         [
             ("auth", "the module auth exists: choose another name"),
-            ("auth_extras", "the tables of auth_extras and auth would begin alike: choose another name"),
+            (
+                "auth_extras",
+                "the tables auth_extras_* would be taken for those of auth, as they begin with auth_: "
+                "choose another name",
+            ),
         ],
     )
     def test_a_package_beside_a_module_that_begins_like_it(self, name: str, said: str) -> None:
@@ -150,6 +153,12 @@ class TestFields:
             read_fields([field])
         assert str(refused.value).startswith(said)
 
+    def test_every_attribute_of_a_model_is_known(self) -> None:
+        assert {name for name in dir(BaseModel) if not name.startswith("_")} == {
+            *MODEL_ATTRIBUTES,
+            *("id", "created_at", "updated_at"),
+        }
+
     def test_none_and_twice(self) -> None:
         with pytest.raises(GeneratorError, match="a model needs fields"):
             read_fields([])
@@ -225,9 +234,9 @@ class TestChanges:
         for name in ("changed", "deleted"):
             (tmp_path / name).write_text("before")
         found = Changes(tmp_path)
-        found.make(tmp_path / "new" / "folder" / "made", "after")
-        found.change(tmp_path / "changed", "after")
-        found.delete(tmp_path / "deleted")
+        found.made[tmp_path / "new" / "folder" / "made"] = "after"
+        found.changed[tmp_path / "changed"] = "after"
+        found.deleted.append(tmp_path / "deleted")
         return found
 
     def state(self, folder: Path) -> dict[str, str]:

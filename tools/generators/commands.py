@@ -1,4 +1,4 @@
-"""`kit module new` and `kit module remove`."""
+"""`kit module new` and `remove`, and `kit model new`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.console import fail, load_settings, say
+from app.cli.console import fail, say, settings_errors
 
 if TYPE_CHECKING:
     from tools.generators.changes import Changes
 
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")]
+
+model = typer.Typer(help="Generate models, with every layer above them.", no_args_is_help=True)
+
+
+@model.callback()
+def _group() -> None:
+    """Generate models, with every layer above them."""
 
 
 def new(
@@ -20,37 +27,32 @@ def new(
     migrations: Annotated[
         Literal["shared", "own"], typer.Option(help="`own` gives it a timeline of its own.")
     ] = "shared",
-    external: Annotated[
-        bool, typer.Option("--external", help="A package of its own, in packages/, to be installed.")
-    ] = False,
+    external: Annotated[bool, typer.Option("--external", help="A package to install, in packages/.")] = False,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a module: its manifest, its root, a router and a test."""
+    """Generate a module: its manifest, its root, a router and a test."""
     with generating():
-        from tools.generators.modules import plan_module
-        from tools.generators.packages import plan_package
-        from tools.generators.project import carried_out
+        from tools.generators.modules import add_to_map, plan_module, plan_package
+        from tools.generators.project import carry_out, write_documents
 
-        planned = plan_package(name, force=force) if external else plan_module(name, migrations, force=force)
+        changes = plan_package(name, force=force) if external else plan_module(name, migrations, force=force)
+        is_there = any(path.exists() for path in changes.made)
         if not dry_run:
-            with carried_out(planned, documents=not external):
-                pass
-        show(planned, dry_run=dry_run)
-        if dry_run:
-            return
+            carry_out(changes, lambda: [] if external or (not is_there and add_to_map(name)) else write_documents())
+        show(changes, dry_run=dry_run)
         if external:
-            say_next(f"pip install -e packages/{name}", f"MODULES='app.*,{name}' kit migrate")
+            say_next(f"pip install -e packages/{name}", f"MODULES='app.*,{name}' kit migrate", unless=dry_run)
         else:
-            say_next(f"kit model new {name} NAME field:type ...", "make test")
+            say_next(f"kit model new {name} NAME field:type ...", "make test", unless=dry_run)
 
 
 def remove(
     name: Annotated[str, typer.Argument(help="The folder below app/.")],
-    force: Annotated[bool, typer.Option("--force", help="Also what nobody could bring back.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also files that git could not bring back.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Delete a module with its tests, its factories and the revisions nobody ran."""
+    """Delete a module with its tests, its factories and the revisions that no database has run."""
     with generating():
         from tools.generators.removal import plan_removal, remove_module
 
@@ -62,22 +64,53 @@ def remove(
         if not dry_run:
             remove_module(removal)
         show(removal.changes, dry_run=dry_run)
-        for place in removal.mentions:
-            typer.secho(f"{place} still names it", fg=typer.colors.YELLOW)
-        for path in removal.kept_revisions:
-            typer.secho(f"{path} stays: databases may have run it", fg=typer.colors.YELLOW)
+        notes = [f"{place} still names it" for place in removal.mentions]
+        notes += [f"{path} stays: databases may have run it" for path in removal.kept_revisions]
+        for note in notes:
+            typer.secho(note, fg=typer.colors.YELLOW)
         if removal.external:
             say_next(f"pip uninstall {name}", f"take {name} out of MODULES")
         if removal.kept_revisions or removal.own_timeline:
             typer.echo(f"Tables {name}_* that exist are left alone; kit migrate status names them.")
 
 
+@model.command("new")
+def new_model(
+    module: Annotated[str, typer.Argument(help="The module it belongs to.")],
+    name: Annotated[str, typer.Argument(help="As in PurchaseOrder.")],
+    fields: Annotated[
+        list[str], typer.Argument(help="name:type, then :unique, :index, :nullable; as in number:str:unique")
+    ],
+    *,
+    plural: Annotated[str | None, typer.Option(help="Where it is irregular: --plural people.")] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Generate a model: table, repository, schemas, service, routes, revision, factory and tests.
+
+    The types are str, text, int, id, float, decimal, bool, date, datetime, uuid, json and email; "str(80)" and
+    "decimal(10,4)" give a size.
+    """
+    with generating():
+        from tools.generators.models import make_model, plan_model
+
+        plan = plan_model(module, name, fields, plural=plural, force=force)
+        revisions = [] if dry_run else make_model(plan)
+        show(plan.changes, dry_run=dry_run)
+        for path in revisions:
+            typer.secho(f"make    {plan.changes.shown(path)}", fg=typer.colors.GREEN)
+        say_next("kit migrate", "make check", "make test", unless=dry_run)
+
+
 @contextmanager
 def generating() -> Iterator[None]:
     """End the program with one line where nothing can be generated."""
-    load_settings()
+    with settings_errors():
+        from app.core.configs import get_settings  # of the core alone: modules need not be loaded
+
+        get_settings()
     from app.core.exceptions import ConfigError
-    from tools.generators.errors import GeneratorError
+    from tools.generators.changes import GeneratorError
 
     try:
         yield
@@ -88,15 +121,14 @@ def generating() -> Iterator[None]:
 
 
 def show(changes: "Changes", *, dry_run: bool) -> None:
-    """One line for each file."""
+    """Print one line for each file."""
     for line in changes.tree():
         typer.secho(line, fg=typer.colors.YELLOW if dry_run else typer.colors.GREEN)
     if dry_run:
         typer.echo("Nothing was done.")
 
 
-def say_next(*commands: str) -> None:
-    """What to type now."""
-    say("Next:")
-    for command in commands:
-        say(f"    {command}")
+def say_next(*commands: str, unless: bool = False) -> None:
+    """Print what to type now."""
+    if not unless:
+        say("\n    ".join(("Next:", *commands)))

@@ -3,12 +3,16 @@
 import json
 import keyword
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tools.generators.errors import GeneratorError
-from tools.generators.kinds import KINDS, Kind
+from pydantic import BaseModel as Schema
+
+from tools.generators.changes import GeneratorError
+from tools.generators.names import SNAKE
 
 FLAGS = ("unique", "index", "nullable")
 MAX_LENGTH = 2000
@@ -18,9 +22,12 @@ MAX_DIGITS = 15
 """SQLite keeps decimals as floats."""
 
 _FIELD = re.compile(r"(?P<name>[^:]+):(?P<kind>\w+)(?:\((?P<sizes>\d+(?:,\d+)?)\))?(?P<flags>(?::\w+)*)")
-_SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _EVERYWHERE = ("id", "created_at", "updated_at", "deleted_at")
-# What the class bodies of the templates use, what a factory has, and the arguments of a repository's methods.
+# The attributes of every model, spelled out as importing them takes a second.
+MODEL_ATTRIBUTES = {
+    *("column_names", "from_dict", "metadata", "registry", "to_dict", "type_annotation_map", "update"),
+}
+# Names in the class bodies of the templates, attributes of a factory, arguments of a repository's methods.
 _TAKEN = {
     *("bool", "date", "datetime", "dict", "factory", "float", "int", "mapped_column", "nullable", "str"),
     *("build", "build_batch", "create", "create_batch", "reset_sequence", "stub", "stub_batch"),
@@ -29,22 +36,44 @@ _TAKEN = {
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A type of fields, as kinds.toml describes it."""
+
+    python: str
+    schema: str
+    column: str = ""
+    imports: Sequence[str] = ()
+    schema_imports: Sequence[str] = ()
+    factory_imports: Sequence[str] = ()
+    factory: str = ""
+    samples: Sequence[Any] = (-1, -2)
+    invalid: Any = "x"
+    sizes: Sequence[int] = ()
+    indexable: bool = True
+    uniquable: bool = True
+    listable: bool = True
+
+
+KINDS = {
+    name: Kind(**values) for name, values in tomllib.loads(Path(__file__).with_name("kinds.toml").read_text()).items()
+}
+
+
+@dataclass(frozen=True)
 class FieldSpec:
-    """One field of a new model."""
+    """One field of a new model; the properties are what the templates write."""
 
     name: str
     kind: Kind
-    sizes: tuple[int, ...]
+    sizes: Sequence[int]
     flags: frozenset[str]
 
     @property
     def nullable(self) -> bool:
-        """Whether it may be without a value."""
         return "nullable" in self.flags
 
     @property
     def unique(self) -> bool:
-        """Whether each value is there once."""
         return "unique" in self.flags
 
     @property
@@ -56,40 +85,33 @@ class FieldSpec:
         return f"{self.name}: Mapped[{self.read}]{value}"
 
     @property
-    def sortable(self) -> bool:
-        """Whether a list can be sorted by it."""
-        return self.kind.indexable
-
-    @property
     def read(self) -> str:
-        """The type of what is stored."""
+        """The type of the stored value."""
         return f"{self.kind.python} | None" if self.nullable else self.kind.python
 
     @property
     def schema(self) -> str:
-        """The type of what is sent."""
+        """The type in a request's body."""
         return self.kind.schema.format(*self.sizes)
 
     @property
     def schema_imports(self) -> set[str]:
-        """What both types need."""
+        """The imports of both types."""
         stored = {line for line in self.kind.imports if not line.startswith(("from sqlalchemy", "from app."))}
         return stored | set(self.kind.schema_imports)
 
     @property
     def factory(self) -> str:
-        """What the factory gives; counting stays within the size."""
+        """The value in the factory; counting stays within the size."""
         return self.kind.factory.format(*self.sizes, digits=min(self.sizes[0], 9) if self.sizes else 9)
 
     @property
-    def sample(self) -> str:
-        """A value as JSON has it, as Python."""
-        return _quoted(self.kind.samples(*self.sizes)[0])
-
-    @property
-    def other_sample(self) -> str:
-        """Another one."""
-        return _quoted(self.kind.samples(*self.sizes)[1])
+    def samples(self) -> list[str]:
+        """Two values as JSON has them, as Python."""
+        if not self.sizes or self.kind.python != "Decimal":
+            return [_quoted(sample) for sample in self.kind.samples]
+        step = -(10 ** -self.sizes[1])  # the smallest that the size allows
+        return [_quoted(sample.format(*self.sizes, step=step, twice=2 * step)) for sample in self.kind.samples]
 
     @property
     def invalid(self) -> str:
@@ -124,22 +146,17 @@ def _read(text: str) -> FieldSpec:
 
 
 def _check_name(name: str) -> None:
-    from pydantic import BaseModel as Schema
-
-    from app.core.db import BaseModel
-
-    if not _SNAKE.fullmatch(name):
+    if not SNAKE.fullmatch(name):
         raise GeneratorError(f"{name!r} is no name of a field: write it as in placed_at")
     if keyword.iskeyword(name):
         raise GeneratorError(f"{name} is a keyword of Python: choose another name for the field")
     if name in _EVERYWHERE:
         raise GeneratorError(f"every model has the field {name} already")
-    attributes = {*dir(BaseModel), *dir(Schema), *_TAKEN}
-    if name in attributes or name.startswith(("model_validate", "model_dump")):
+    if name in {*MODEL_ATTRIBUTES, *dir(Schema), *_TAKEN} or name.startswith(("model_validate", "model_dump")):
         raise GeneratorError(f"{name} means something else in a model: choose another name for the field")
 
 
-def _check_sizes(name: str, kind: str, sizes: tuple[int, ...]) -> None:
+def _check_sizes(name: str, kind: str, sizes: Sequence[int]) -> None:
     if len(sizes) != len(KINDS[kind].sizes):
         usual = ",".join(map(str, KINDS[kind].sizes))
         raise GeneratorError(
@@ -153,7 +170,7 @@ def _check_sizes(name: str, kind: str, sizes: tuple[int, ...]) -> None:
         raise GeneratorError(f"{name}: {sizes[1]} of {sizes[0]} digits cannot be behind the point")
 
 
-def _check_flags(name: str, kind: str, sizes: tuple[int, ...], flags: Sequence[str]) -> None:
+def _check_flags(name: str, kind: str, sizes: Sequence[int], flags: Sequence[str]) -> None:
     if unknown := next((flag for flag in flags if flag not in FLAGS), None):
         raise GeneratorError(f"{name}: {unknown!r} is none of {', '.join(FLAGS)}")
     if "unique" in flags and not KINDS[kind].uniquable:

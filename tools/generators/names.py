@@ -5,47 +5,30 @@ import importlib.util
 import keyword
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tools.generators.errors import GeneratorError
+from tools.generators.changes import GeneratorError
 
 MAX_LENGTH = 30
 """Of a module's and a model's name; PostgreSQL takes 63 characters for both with a column behind them."""
 
-_SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _PASCAL = re.compile(r"[A-Z][A-Za-z0-9]*")
 _WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_ES = re.compile(r"(s|x|z|ch|sh)$")
-_IES = re.compile(r"(?<=[^aeiou])y$")
 
 
 @dataclass(frozen=True)
 class Names:
-    """A model's name in every form the templates need."""
+    """A model's name in every form that the templates need."""
 
     cls: str
     one: str
     many: str
-
-    @property
-    def alias(self) -> str:
-        """`PurchaseOrders`"""
-        return pascal(self.many)
-
-    @property
-    def words(self) -> str:
-        """`purchase order`"""
-        return self.one.replace("_", " ")
-
-    @property
-    def words_many(self) -> str:
-        """`purchase orders`"""
-        return self.many.replace("_", " ")
-
-    @property
-    def article(self) -> str:
-        """`a` or `an`"""
-        return "an" if self.one[0] in "aeiou" else "a"
+    alias: str  # PurchaseOrders
+    words: str  # purchase order
+    words_many: str
+    article: str
 
 
 def model_names(name: str, plural: str | None = None) -> Names:
@@ -59,15 +42,16 @@ def model_names(name: str, plural: str | None = None) -> Names:
     if keyword.iskeyword(one):
         raise GeneratorError(f"{one} is a keyword of Python: choose another name for the model")
     many = plural or plural_of(one)
-    if not _SNAKE.fullmatch(many) or keyword.iskeyword(many):
+    if not SNAKE.fullmatch(many) or keyword.iskeyword(many):
         raise GeneratorError(f"{many!r} is no plural: give one with --plural, as --plural purchase_orders")
     _check_length(many, "model")
-    return Names(name, one, many)
+    words, words_many = one.replace("_", " "), many.replace("_", " ")
+    return Names(name, one, many, pascal(many), words, words_many, "an" if one[0] in "aeiou" else "a")
 
 
-def check_module_name(name: str) -> None:
-    """GeneratorError where no module can be called `name`, whatever modules there are."""
-    if not _SNAKE.fullmatch(name):
+def check_module_name(name: str, others: Iterable[str]) -> None:
+    """GeneratorError where no module can be called `name`, or its tables would be taken for those of another."""
+    if not SNAKE.fullmatch(name):
         proper = snake(name)
         raise GeneratorError(f"{name!r} is no name of a module" + (f": write {proper}" if proper else ""))
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
@@ -75,8 +59,16 @@ def check_module_name(name: str) -> None:
     _check_length(name, "module")
     if name in sys.stdlib_module_names:
         raise GeneratorError(f"{name} is a module of Python's standard library: choose another name")
-    if _is_package(name):
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.origin is not None:  # more than a plain folder
         raise GeneratorError(f"{name} is a package that is installed here: choose another name")
+    for other in sorted({*others} - {name}):
+        shorter, longer = sorted((name, other), key=len)
+        if longer.startswith(f"{shorter}_"):
+            raise GeneratorError(
+                f"the tables {longer}_* would be taken for those of {shorter}, as they begin with {shorter}_: "
+                "choose another name"
+            )
 
 
 def snake(name: str) -> str:
@@ -92,24 +84,11 @@ def pascal(name: str) -> str:
 
 def plural_of(name: str) -> str:
     """The usual English plural; `--plural` is for the others."""
-    if _IES.search(name):
-        return _IES.sub("ies", name)
-    return f"{name}es" if _ES.search(name) else f"{name}s"
-
-
-def table_clash(name: str, others: list[str]) -> str | None:
-    """The module whose tables would begin like those of `name`, or the other way round."""
-    return next(
-        (other for other in others if f"{name}_".startswith(f"{other}_") or f"{other}_".startswith(f"{name}_")), None
-    )
+    if re.search(r"[^aeiou]y$", name):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(("s", "x", "z", "ch", "sh")) else f"{name}s"
 
 
 def _check_length(name: str, kind: str) -> None:
     if len(name) > MAX_LENGTH:
         raise GeneratorError(f"{name} has {len(name)} characters: a {kind}'s name may have {MAX_LENGTH}")
-
-
-def _is_package(name: str) -> bool:
-    """Whether `import name` finds more than a plain folder."""
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None

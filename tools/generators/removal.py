@@ -7,16 +7,8 @@ from pathlib import Path
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import Module, present_modules
 from tools.generators.changes import Changes, is_kept, remove_empty
-from tools.generators.packages import package_folder
-from tools.generators.project import Record, carried_out, document_paths, is_kept_by_git, module_named
-from tools.generators.revisions import removable_revisions
-
-
-def factories_of(name: str) -> list[Path]:
-    """The factories of a module's models."""
-    folder = PROJECT_ROOT / "tests" / "factories"
-    return [path for path in sorted(folder.glob("*.py")) if f"from app.{name}." in path.read_text(encoding="utf-8")]
-
+from tools.generators.modules import SHARED, module_named, package_folder
+from tools.generators.project import DOCUMENTS, Record, carry_out, is_in_git, is_kept_by_git, write_documents
 
 _SETTING = re.compile(r"^    ([A-Z][A-Z0-9_]+):", re.MULTILINE)
 
@@ -25,70 +17,91 @@ _SETTING = re.compile(r"^    ([A-Z][A-Z0-9_]+):", re.MULTILINE)
 class Removal:
     """What goes with a module, and what does not."""
 
-    name: str
     changes: Changes
-    unknown: list[str]
+    folders: list[Path]
     dependants: list[str]
-    mentions: list[str]
+    unknown: list[str] = field(default_factory=list)
+    mentions: list[str] = field(default_factory=list)
     kept_revisions: list[str] = field(default_factory=list)
     own_timeline: bool = False
     external: bool = False
 
 
 def plan_removal(name: str) -> Removal:
-    """The files of a module, what nobody could bring back, and who needs it."""
-    if not (PROJECT_ROOT / "app" / name).is_dir() and package_folder(name).is_dir():
-        return _plan_package_removal(name)
-    module = module_named(name)
-    changes = Changes(PROJECT_ROOT)
-    for path in (*_files_below(*_folders_of(name)), *factories_of(name)):
-        changes.delete(path)
-    kept: list[str] = []
-    if module.migrations == "shared":
-        going, staying = removable_revisions(name)
-        for path in going:
-            changes.delete(path)
-        kept = [changes.shown(path) for path in staying]
-    return Removal(
-        name,
-        changes,
-        _unknown(changes),
-        [other.name for other in present_modules() if module.name in other.depends_on],
-        _mentions(module, changes.deleted),
-        kept,
-        module.migrations == "own" and any((module.path / "migrations" / "versions").glob("*.py")),
+    """The files of a module or a package, those that nobody could bring back, and who needs it."""
+    external = not (PROJECT_ROOT / "app" / name).is_dir() and package_folder(name).is_dir()
+    module = None if external else module_named(name)
+    folders = [package_folder(name)] if external else [PROJECT_ROOT / "app" / name, PROJECT_ROOT / "tests" / name]
+    import_name = module.name if module else name
+    removal = Removal(
+        Changes(PROJECT_ROOT),
+        folders,
+        [other.name for other in present_modules() if import_name in other.depends_on],
+        external=external,
     )
-
-
-def _plan_package_removal(name: str) -> Removal:
-    changes = Changes(PROJECT_ROOT)
-    for path in _files_below(package_folder(name)):
-        changes.delete(path)
-    needed = [module.name for module in present_modules() if name in module.depends_on]
-    return Removal(name, changes, _unknown(changes), needed, [], external=True)
-
-
-def _unknown(changes: Changes) -> list[str]:
-    """What is neither as it was generated nor in git."""
+    deleted = removal.changes.deleted
+    deleted += [path for folder in folders for path in sorted(folder.rglob("*")) if is_kept(path)]
+    if module:
+        deleted += _factories_of(name)
+        if module.migrations == SHARED:
+            going, staying = _revisions_of(name)
+            deleted += going
+            removal.kept_revisions = [removal.changes.shown(path) for path in staying]
+        removal.own_timeline = module.migrations == "own" and any(module.versions.glob("*.py"))
+        removal.mentions = _mentions(module, deleted)
     record = Record()
-    lost = [path for path in changes.deleted if not (record.is_untouched(path) or is_kept_by_git(path))]
-    return [changes.shown(path) for path in lost]
+    lost = [path for path in deleted if not (record.is_untouched(path) or is_kept_by_git(path))]
+    removal.unknown = [removal.changes.shown(path) for path in lost]
+    return removal
 
 
 def remove_module(removal: Removal) -> None:
-    """Delete them."""
-    folders = [package_folder(removal.name)] if removal.external else _folders_of(removal.name)
-    with carried_out(removal.changes, documents=not removal.external):
-        for folder in folders:
+    """Delete the files, and the folders that are empty then."""
+
+    def finish() -> list[Path]:
+        for folder in removal.folders:
             remove_empty(folder)
+        return [] if removal.external else write_documents()
+
+    carry_out(removal.changes, finish)
 
 
-def _folders_of(name: str) -> list[Path]:
-    return [PROJECT_ROOT / "app" / name, PROJECT_ROOT / "tests" / name]
+def _factories_of(name: str) -> list[Path]:
+    """The factories of a module's models."""
+    folder = PROJECT_ROOT / "tests" / "factories"
+    return [path for path in sorted(folder.glob("*.py")) if f"from app.{name}." in path.read_text(encoding="utf-8")]
 
 
-def _files_below(*folders: Path) -> list[Path]:
-    return [path for folder in folders for path in sorted(folder.rglob("*")) if is_kept(path)]
+def _revisions_of(name: str) -> tuple[list[Path], list[Path]]:
+    """Of the shared timeline, what only made the module's tables: those that can go, and those that stay.
+
+    One can go while it is the last, was not run on the configured database and is not in git.
+    """
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.core.migrations.migrate import Migrations
+    from app.core.migrations.timelines import MigrationError
+    from tools.migrations.reader import read
+
+    migrations = Migrations()
+    scripts = migrations.scripts(migrations.timelines[SHARED])
+    is_last = len(scripts.get_heads()) == 1
+    try:
+        applied = {info.revision for info in migrations.history(SHARED) if info.applied}
+    except (MigrationError, CommandError, SQLAlchemyError):  # the database cannot be asked
+        applied, is_last = set(), False
+    going: list[Path] = []
+    staying: list[Path] = []
+    for script in scripts.walk_revisions():
+        path = Path(script.path)
+        touched = {table for one in read(script).operations for table in one.tables}
+        if {migrations.timelines.prefix(table) for table in touched} != {name}:
+            is_last = False
+            continue
+        is_last = is_last and script.revision not in applied and not is_in_git(path)
+        (going if is_last else staying).append(path)
+    return going, staying
 
 
 def _mentions(module: Module, going: list[Path]) -> list[str]:
@@ -96,12 +109,12 @@ def _mentions(module: Module, going: list[Path]) -> list[str]:
     settings = _SETTING.findall("".join(path.read_text(encoding="utf-8") for path in module.path.glob("config.py")))
     words = [re.escape(module.name), rf"tests\.{module.short_name}", *settings]
     named = re.compile(rf"\b({'|'.join(words)})\b")
-    folders = [path for base in ("app", "tests", "benchmarks") for path in (PROJECT_ROOT / base).rglob("*.*")]
-    files = [path for path in folders if path.suffix in (".py", ".toml") and path not in going]
-    written = [path for path in (PROJECT_ROOT / "docs").glob("*.md") if path not in document_paths()]
+    code = [path for base in ("app", "tools", "tests", "benchmarks") for path in (PROJECT_ROOT / base).rglob("*.*")]
+    files = [path for path in code if path.suffix in (".py", ".toml") and path not in going]
+    pages = [path for path in (PROJECT_ROOT / "docs").glob("*.md") if path not in DOCUMENTS]
     found = []
-    for path in sorted([*files, *written, *PROJECT_ROOT.glob(".sample.env")]):
+    for path in sorted([*files, *pages, *PROJECT_ROOT.glob(".sample.env")]):
         lines = path.read_text(encoding="utf-8").splitlines()
-        place = str(path.relative_to(PROJECT_ROOT))
+        place = path.relative_to(PROJECT_ROOT)
         found += [f"{place}:{number}" for number, line in enumerate(lines, 1) if named.search(line)]
     return found

@@ -1,4 +1,4 @@
-"""Python source: rendered from a template, added to what is there, made tidy."""
+"""Python source: rendered from a template, merged into a file, formatted."""
 
 import ast
 import importlib.util
@@ -10,12 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tools.generators.errors import GeneratorError
+from tools.generators.changes import GeneratorError
 
-TEMPLATES = Path(__file__).parent / "templates"
-
-_environment = Environment(  # noqa: S701  what is written is Python and TOML, not HTML
-    loader=FileSystemLoader(TEMPLATES),
+_environment = Environment(  # noqa: S701  renders Python and TOML, not HTML
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -39,7 +37,7 @@ def merged(existing: str, addition: str) -> str:
 
 
 def export(source: str, name: str) -> str:
-    """`source` with `name` in its `__all__`, which is made where there is none."""
+    """`source` with `name` in its `__all__`, which is added where it is missing."""
     if "__all__ = [" in source:
         return source.replace("__all__ = [", f'__all__ = ["{name}", ', 1)
     return f'{source.rstrip()}\n\n__all__ = ["{name}"]\n'
@@ -55,23 +53,19 @@ def clash(existing: str, addition: str) -> str | None:
 
 
 def tidy(paths: Iterable[Path], root: Path) -> None:
-    """Sort imports and format with the project's rules."""
+    """Sort imports and format with the project's rules; GeneratorError where ruff is not installed."""
     files = [str(path) for path in paths if path.suffix == ".py"]
     if not files:
         return  # without a file ruff takes all of them
+    if importlib.util.find_spec("ruff") is None:
+        raise GeneratorError("what is generated is formatted with ruff, a development tool: make setup")
     for arguments in (["check", "--fix-only", "--quiet"], ["format", "--quiet"]):
         command = [sys.executable, "-m", "ruff", *arguments, *files]
         subprocess.run(command, cwd=root, check=True, capture_output=True)  # noqa: S603
 
 
-def check_tools() -> None:
-    """GeneratorError where what formats the code is not installed."""
-    if importlib.util.find_spec("ruff") is None:
-        raise GeneratorError("what is generated is formatted with ruff, a development tool: make setup")
-
-
 def check_parses(source: str, path: str) -> None:
-    """GeneratorError where a file that is to be extended is no Python."""
+    """GeneratorError where a file that is to be extended is not valid Python."""
     try:
         ast.parse(source)
     except SyntaxError as exc:
@@ -79,7 +73,7 @@ def check_parses(source: str, path: str) -> None:
 
 
 def _import_lines(source: str) -> tuple[int, int]:
-    """How many lines come before the imports at the top, and how many up to their end."""
+    """The number of lines before the imports at the top, and up to their end."""
     body = ast.parse(source).body
     begin = body[0].end_lineno or 0 if body and ast.get_docstring(ast.Module(body, [])) is not None else 0
     end = begin
@@ -93,16 +87,14 @@ def _import_lines(source: str) -> tuple[int, int]:
 def _bindings(source: str) -> Iterator[tuple[str, str]]:
     """Each name at the top of `source`, and where it comes from."""
     for number, node in enumerate(ast.parse(source).body):
+        here = f"{id(source)}:{number}"
         match node:
             case ast.Import() | ast.ImportFrom():
                 module = getattr(node, "module", None)
                 yield from ((one.asname or one.name, f"{module}:{one.name}") for one in node.names)
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                yield node.name, f"{id(source)}:{number}"
-            case ast.Assign() | ast.AnnAssign():
-                yield from ((name, f"{id(source)}:{number}") for name in _targets(node))
-
-
-def _targets(node: ast.Assign | ast.AnnAssign) -> list[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+                yield node.name, here
+            case ast.Assign(targets=targets):
+                yield from ((target.id, here) for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name, here

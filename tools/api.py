@@ -1,5 +1,7 @@
-"""`kit routes`."""
+"""`kit routes` and `kit openapi`."""
 
+import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -8,27 +10,46 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import load_settings, settings_errors, show_json, show_table
+from app.cli.console import load_settings, settings_errors, show_json, show_table, write_or_compare
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from app.core.api.route_checks import Collision
     from app.core.api.routes import ListedRoute
 
 _PERMISSION = re.compile(r"`([\w-]+:[\w-]+)`")
-_IMPLIED = "HEAD"
+
+
+def openapi(
+    check: Annotated[bool, typer.Option("--check", help="Compare instead of writing.")] = False,
+) -> None:
+    """Write the OpenAPI document to docs/openapi.json."""
+    # With the settings of the test suite: a developer's .env must not end up in the committed document.
+    os.environ["ENVIRONMENT"] = "testing"
+    load_settings()
+    from app.core.configs import PROJECT_ROOT
+
+    with settings_errors():
+        text = openapi_document()
+    write_or_compare(PROJECT_ROOT / "docs" / "openapi.json", text, "kit openapi", check=check)
+
+
+def openapi_document() -> str:
+    """The OpenAPI document of the application, as JSON."""
+    from app.main import create_app
+
+    return json.dumps(create_app(run_jobs=False).openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def routes(
     path: Annotated[str, typer.Option("--path", help="Only paths that begin so.")] = "/",
     method: Annotated[str | None, typer.Option("--method", help="Only this method.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where one is never reached.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a route is never reached.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """List every route, who may call it and how often, and those that no request can reach."""
     load_settings()
-    app = built_app()
+    with settings_errors(), redirect_stdout(sys.stderr):  # building it may log
+        from app.main import app
     from app.core.api.route_checks import misplaced_limits, route_collisions
     from app.core.api.routes import all_routes, listed_routes
 
@@ -47,49 +68,36 @@ def routes(
     elif not rows:
         typer.echo("No route fits.")
     else:
-        _print(rows, faults + doubts)
+        show_table(("METHOD", "PATH", "ACCESS", "LIMITS", "MODULE", "ENDPOINT", ""), map(_cells, rows))
+        for fault in faults + doubts:
+            typer.secho(f"\n{fault}.", fg=typer.colors.YELLOW)
     if check and faults:
         raise typer.Exit(1)
 
 
-def built_app() -> "FastAPI":
-    """The application, its log on the standard error; ends the program with one line where it cannot be built."""
-    with settings_errors(), redirect_stdout(sys.stderr):
-        from app.main import app
-    return app
-
-
 def _rows(route: "ListedRoute", collisions: "list[Collision]") -> "Iterator[dict[str, Any]]":
-    methods = route.methods - {_IMPLIED} or route.methods
+    from fastapi.security.base import SecurityBase
+
+    from app.core.api import ConfigurableRateLimiter
+
+    methods = route.methods - {"HEAD"} or route.methods  # every GET answers HEAD
     for method in ["*"] if route.is_mount else sorted(methods):
         hiding = (one for one in collisions if one.hidden.name == route.name and one.hidden.path == route.path)
         never = next((str(one) for one in hiding if route.is_mount or method in one.methods), None)
         yield {
             "method": method,
             "path": route.path,
-            "auth": any(map(_is_security, route.calls)),
+            "auth": any(isinstance(call, SecurityBase) for call in route.calls),
             "permissions": sorted({name for call in route.calls for name in _permissions(call)}),
-            "limits": [str(call) for call in route.calls if _is_limit(call)],
+            "limits": [str(call) for call in route.calls if isinstance(call, ConfigurableRateLimiter)],
             "module": _module_of(route.name),
             "endpoint": route.name,
             "collision": never,
         }
 
 
-def _is_security(call: Any) -> bool:
-    from fastapi.security.base import SecurityBase
-
-    return isinstance(call, SecurityBase)
-
-
-def _is_limit(call: Any) -> bool:
-    from app.core.api import ConfigurableRateLimiter
-
-    return isinstance(call, ConfigurableRateLimiter)
-
-
 def _permissions(call: Any) -> list[str]:
-    """Those a policy asks for: its docstring is the question it answers."""
+    """The permissions that a policy asks for: its docstring is the question it answers."""
     is_policy = ".policies" in getattr(call, "__module__", "")
     return _PERMISSION.findall(call.__doc__ or "") if is_policy else []
 
@@ -99,13 +107,6 @@ def _module_of(name: str) -> str | None:
 
     names = [module.name for module in installed_modules()] + ["app.core"]
     return next((module for module in names if f"{name.partition(':')[0]}.".startswith(f"{module}.")), None)
-
-
-def _print(rows: list[dict[str, Any]], faults: list[str]) -> None:
-    headings = ("METHOD", "PATH", "ACCESS", "LIMITS", "MODULE", "ENDPOINT", "")
-    show_table(headings, [_cells(row) for row in rows])
-    for fault in faults:
-        typer.secho(f"\n{fault}.", fg=typer.colors.YELLOW)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
