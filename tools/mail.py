@@ -88,19 +88,20 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
     from pydantic.errors import PydanticInvalidForJsonSchema
 
     from app.core.services.failures import describe_faults
+    from tools.mail_samples import parameters_of, sample_of, template_of
 
     given = _read(data)
-    fields = [field.alias or key for key, field in kind._parameters().model_fields.items()]
+    fields = [field.alias or key for key, field in parameters_of(kind).model_fields.items()]
     if unknown := sorted(set(given) - set(fields)):
         fail(f"{name} has no field {', '.join(unknown)}: it has {', '.join(fields) or 'none'}.")
     try:
-        sample = kind.sample()
+        sample = sample_of(kind)
     except (ValidationError, PydanticInvalidForJsonSchema) as exc:
         reason = describe_faults(exc) if isinstance(exc, ValidationError) else str(exc).partition("\n")[0]
         fail(f"{name} has no sample ({reason}): give its fields examples, Field(examples=[...]), or write sample().")
     try:
         shown = {name: value for name, value in vars(sample).items() if name in fields}
-        return kind._made_of({**shown, **sample.model_dump(by_alias=True), **given})
+        return template_of(kind, {**shown, **sample.model_dump(by_alias=True), **given})
     except ValidationError as exc:
         fail(f"--data does not fit {name}: {describe_faults(exc)}")
 

@@ -14,7 +14,7 @@ from app.auth.models import AuthSession, EndReason, UserStatus
 from app.auth.repositories import SessionRepository
 from app.auth.services.operator import reset_password
 from app.core.db.jobs import Job
-from app.core.services.mail.base import SendMail
+from app.core.services.mail.service import SendMail
 from tests.auth.takeover import (
     API,
     REMEDIES,

@@ -21,7 +21,7 @@ from app.auth.models import User
 from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job
 from app.core.migrations.env import sync_url
-from app.core.services.mail.base import SendMail
+from app.core.services.mail.service import SendMail
 from tests.conftest import backend
 from tests.planted import PlantedProject
 from tests.processes import environment

@@ -13,6 +13,7 @@ from app.cli import app
 from app.core.services.mail import BaseTemplate
 from tests.core.services import templates
 from tests.processes import kit
+from tools.mail_samples import sample_of
 
 
 def preview(*arguments: str) -> Result:
@@ -114,11 +115,11 @@ class TestRefusals:
 
 class TestSample:
     def test_follows_examples_defaults_and_types(self) -> None:
-        made = templates.Motley.sample()
+        made = sample_of(templates.Motley)
         assert (made.named, made.kept, made.title, made.count) == ("Ann", 3, "title", 6)
         assert (made.address, str(made.link), made.kind) == ("ann@example.com", "https://example.com/", "first")
         assert (made.maybe, made.rows[0].price, made.tree.children) == ("maybe", 1, [])
         assert isinstance(made, BaseTemplate)
 
     def test_can_be_written_by_hand(self) -> None:
-        assert templates.Handmade.sample().name == "by hand"
+        assert sample_of(templates.Handmade).name == "by hand"

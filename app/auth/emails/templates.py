@@ -1,26 +1,15 @@
 """Mail templates. Those whose `url` has a token hold a secret: a task sends them, they are never queued."""
 
-from pathlib import Path
-
 from pydantic import BaseModel, Field
-from pydantic.alias_generators import to_snake
 
 from app.core.services.mail import BaseTemplate
 
-_VIEWS = Path(__file__).parent / "views"
-
 
 class AuthTemplate(BaseModel):
-    """Base of the mails of this module; `VerifyEmail` shows `verify_email.html`."""
+    """Base of the mails of this module."""
 
     project: str = Field(examples=["Example"])
     username: str | None = Field(default=None, examples=["ann"])
-
-    def _get_dir(self) -> Path:
-        return _VIEWS
-
-    def _get_name(self) -> str:
-        return f"{to_snake(type(self).__name__)}.html"
 
 
 class Welcome(AuthTemplate, BaseTemplate):

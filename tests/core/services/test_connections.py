@@ -11,7 +11,7 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.mail import EmailData, SMTPServer
-from app.core.services.mail.connections import MAX_MAILS
+from app.core.services.mail.smtp import MAX_MAILS
 from tests.core.services.conftest import make_runner, running, until
 from tests.core.services.mail_servers import Post, mailing, serving
 from tests.core.services.templates import Ticket

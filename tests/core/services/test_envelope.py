@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.db.jobs import Job
 from app.core.runtime import Runtime
 from app.core.services.mail import Attachment, EmailData
-from app.core.services.mail.base import MAX_STORED_BYTES
 from app.core.services.mail.envelope import MAX_ATTACHED_BYTES, MAX_TOGETHER, parse_mailbox
+from app.core.services.mail.service import MAX_STORED_BYTES
 from tests.core.services.templates import Ticket
 from tests.utils import CapturedMail
 

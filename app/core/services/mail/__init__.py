@@ -1,12 +1,10 @@
 """Mail: templates rendered to HTML and text, captured as files or sent by SMTP."""
 
-from app.core.services.mail.base import MailServiceBase, MailTask, SendMail, mail_principal
-from app.core.services.mail.capture import CaptureMailService
-from app.core.services.mail.connections import MailServerError, SMTPServer
 from app.core.services.mail.envelope import Attachment, EmailData
 from app.core.services.mail.interface import BaseTemplate, MailServiceInterface
 from app.core.services.mail.message import OutgoingMail, Sender
-from app.core.services.mail.smtp import SMTPMailService
+from app.core.services.mail.service import CaptureMailService, MailServiceBase, MailTask, SendMail, mail_principal
+from app.core.services.mail.smtp import MailServerError, SMTPMailService, SMTPServer
 
 __all__ = [
     "Attachment",

@@ -1,4 +1,4 @@
-"""The mail contract."""
+"""The mail contract: templates, and the service that sends them."""
 
 import inspect
 import json
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 
 from pydantic import BaseModel as PydanticModel
-from pydantic import TypeAdapter, create_model
+from pydantic import TypeAdapter
+from pydantic.alias_generators import to_snake
 from pydantic.errors import PydanticUserError
 
 from app.core.process import Slot
 from app.core.services.mail.envelope import EmailData
-from app.core.services.mail.samples import sample_values
 from app.core.services.secret_types import is_secret
 
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
@@ -55,50 +55,23 @@ class BaseTemplate(PydanticModel, ABC):
 
     @classmethod
     def template_name(cls) -> str:
-        """What a queued mail calls its template: `module:qualname`."""
+        """Return the name of the template in the row of a queued mail: `module:qualname`."""
         return f"{cls.__module__}:{cls.__qualname__}"
 
-    @abstractmethod
     def _get_dir(self) -> Path | str:
-        """The folder of the view, from the template's own `__file__`."""
+        """Return the folder of the view: `views`, beside the file of the template's class."""
+        return Path(inspect.getfile(type(self))).parent / "views"
 
-    @abstractmethod
     def _get_name(self) -> str:
-        """The view's file name, for example `welcome.html`."""
-
-    @classmethod
-    def sample(cls) -> Self:
-        """One to look at, as `kit mail preview` does: fields from their `examples`, defaults or types.
-
-        Override it where that is not enough.
-        """
-        return cls._made_of(sample_values(cls._parameters().model_json_schema()))
+        """Return the file name of the view: `password_reset.html` for the class `PasswordReset`."""
+        return f"{to_snake(type(self).__name__)}.html"
 
     def context(self) -> dict[str, Any]:
-        """What the view sees."""
+        """Return the values that the view shows."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    @classmethod
-    def _parameters(cls) -> type[PydanticModel]:
-        """The model that checks its values: the class itself, or one made of the parameters of its own `__init__`."""
-        if not cls.__pydantic_custom_init__:
-            return cls
-        hints = get_type_hints(cls.__init__, include_extras=True)
-        fields: dict[str, Any] = {
-            each.name: (hints.get(each.name, str), ... if each.default is each.empty else each.default)
-            for each in list(inspect.signature(cls.__init__).parameters.values())[1:]
-            if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-        }
-        return create_model(cls.__name__, **fields)
-
-    @classmethod
-    def _made_of(cls, values: Mapping[str, Any]) -> Self:
-        """One made of these values; ValidationError where they do not fit."""
-        made = cls._parameters().model_validate(values)
-        return made if isinstance(made, cls) else cls(**dict(made))
-
     def _to_row(self) -> dict[str, Any]:
-        """Fields or attributes as JSON, for the job of a queued mail; TypeError where one cannot or must not be."""
+        """Return fields or attributes as JSON, for the job of a queued mail; TypeError if one must not be stored."""
         has_own_init = self.__pydantic_custom_init__
         for name, value in _ANYTHING.dump_python(vars(self) if has_own_init else self.model_dump()).items():
             if is_secret(value):
@@ -110,7 +83,7 @@ class BaseTemplate(PydanticModel, ABC):
 
     @classmethod
     def _from_row(cls, values: Mapping[str, Any]) -> Self:
-        """The template that was stored. An `__init__` of its own is not called again."""
+        """Make the template that was stored. An `__init__` of its own is not called again."""
         if not cls.__pydantic_custom_init__:
             return cls.model_validate(values, by_alias=False, by_name=True)
         made = cls.__new__(cls)
@@ -130,25 +103,25 @@ class BaseTemplate(PydanticModel, ABC):
 
     @classmethod
     def _adapter(cls, name: str) -> TypeAdapter[Any]:
-        """Adapter of an attribute: for the type the class declares, or that of the parameter of its name."""
+        """Return the adapter of an attribute's type, which the class declares or the parameter of the same name."""
         field = cls.model_fields.get(name)
         hint = field.annotation if field else get_type_hints(cls.__init__, include_extras=True).get(name)
         return _ANYTHING if hint in (None, Any) else TypeAdapter(hint)
 
 
 class MailServiceInterface(ABC):
-    """Sends mail. Who sees whom is for `EmailData` to say: by default nobody sees anybody."""
+    """Sends mail. `EmailData` decides which recipients see each other: by default none."""
 
     @abstractmethod
     async def send(self, template: BaseTemplate, email_data: EmailData) -> None:
-        """Render and hand over now; raises where the server refuses. For tasks: a request should `queue`.
+        """Render and deliver now; raises if the server refuses. For tasks: a request should `queue`.
 
-        Every person is tried before it raises. A refusal that trying again cannot change is a PermanentFailure.
+        Every recipient is tried before it raises. A refusal that a retry cannot change is a PermanentFailure.
         """
 
     @abstractmethod
     async def queue(self, template: BaseTemplate, email_data: EmailData) -> None:
-        """Store the mail with the current unit of work; it is sent after the commit, by a job for each person.
+        """Store the mail with the current unit of work; after the commit, a job for each recipient sends it.
 
         The row holds the template's fields: never pass a secret here, push a task that makes it instead.
         """

@@ -1,7 +1,14 @@
-"""Values to look at a template with, made from its JSON schema."""
+"""Sample data of mail templates, for previews."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel, create_model
+
+from app.core.services.mail import BaseTemplate
+
+T = TypeVar("T", bound=BaseTemplate)
 
 _STRINGS = {
     "date": "2030-01-31",
@@ -16,8 +23,34 @@ _STRINGS = {
 }
 
 
+def sample_of(kind: type[T]) -> T:
+    """Return the template's own `sample()`, or one made of its fields' examples, defaults or types."""
+    own = getattr(kind, "sample", None)
+    made: T = own() if own else template_of(kind, sample_values(parameters_of(kind).model_json_schema()))
+    return made
+
+
+def template_of(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Make a template of these values; ValidationError if they do not fit."""
+    made = parameters_of(kind).model_validate(values)
+    return made if isinstance(made, kind) else kind(**dict(made))
+
+
+def parameters_of(kind: type[BaseTemplate]) -> type[BaseModel]:
+    """Return the model that checks a template's values: its class, or one made of the parameters of its `__init__`."""
+    if not kind.__pydantic_custom_init__:
+        return kind
+    hints = get_type_hints(kind.__init__, include_extras=True)
+    fields: dict[str, Any] = {
+        each.name: (hints.get(each.name, str), ... if each.default is each.empty else each.default)
+        for each in list(inspect.signature(kind.__init__).parameters.values())[1:]
+        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    }
+    return create_model(kind.__name__, **fields)
+
+
 def sample_values(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for every field: its first example, else its default, else something of its type."""
+    """Return a value for every field: its first example, else its default, else something of its type."""
     definitions = schema.get("$defs", {})
     return {name: _sample(field, name, definitions) for name, field in schema.get("properties", {}).items()}
 
