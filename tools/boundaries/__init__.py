@@ -1,28 +1,31 @@
-"""The boundaries of the modules: six rules, for every module that is there.
+"""The boundaries of the modules and of core: eight rules, with no list to maintain.
 
 | rule | says |
 |---|---|
 | M1 | only the root of another module is imported, and what its manifest exposes |
 | M2 | only modules named in `depends_on` are used |
 | M3 | modules do not use each other in a circle |
-| M4 | layers inside a module point down; a service may ask a policy |
-| M5 | core uses no module, and no module an entry point or a registry |
+| M4 | layers inside a module point down, and so do the floors of core; a service may ask a policy and push a task |
+| M5 | core uses no module, no module an entry point or a registry, and nothing uses `tools` |
 | M6 | no foreign key, relationship or exported model crosses from one module into another |
+| M7 | below the entry points no import is inside a function |
+| M8 | files and folders beside each other do not import each other in a circle |
 | E1 | an external package imports nothing of the service |
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from app.core.configs import PROJECT_ROOT
-from app.core.modules import present_modules
-from tools.boundaries.circles import asked_policies, circles
-from tools.boundaries.imports import all_imports
+from app.core.modules import Module, present_modules
+from tools.boundaries.circles import module_circles, sibling_circles, used_by_services
+from tools.boundaries.imports import Imports, all_imports
 from tools.boundaries.isolation import isolation_violations
-from tools.boundaries.rules import crossing_imports, unseen
+from tools.boundaries.rules import crossing_imports, hidden_imports, unseen
 from tools.boundaries.tables import table_violations
 from tools.boundaries.violations import Exceptions, Violation
 
-__all__ = ["Violation", "boundary_violations", "isolation_violations"]
+__all__ = ["Violation", "boundary_violations", "import_violations", "isolation_violations"]
 
 
 def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:
@@ -30,12 +33,19 @@ def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list
     root = root.resolve()
     modules = {module.short_name: module for module in present_modules(root, package)}
     exceptions = Exceptions(modules.values())
-    seen, imports = all_imports(package, root)
+    imports = all_imports(package, root)
     found = {
-        *unseen(package, root, seen, modules),
-        *crossing_imports(imports, modules, exceptions),
-        *circles(imports, modules, exceptions),
-        *asked_policies(imports, exceptions),
+        *unseen(package, root, imports.modules, modules),
+        *import_violations(imports, modules, exceptions),
         *table_violations(package, root, modules, exceptions),
     }
     return sorted(found | set(exceptions.unused()))
+
+
+def import_violations(imports: Imports, modules: Mapping[str, Module], exceptions: Exceptions) -> Iterator[Violation]:
+    """M1 to M5, M7 and M8, which imports alone show."""
+    yield from crossing_imports(imports.found, modules, exceptions)
+    yield from module_circles(imports.found, modules, exceptions)
+    yield from used_by_services(imports.found, exceptions)
+    yield from hidden_imports(imports.inside, exceptions)
+    yield from sibling_circles(imports.found, exceptions)

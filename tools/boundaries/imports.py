@@ -1,17 +1,20 @@
-"""Every import of a package: grimp's graph, and those that no import statement shows."""
+"""Find every import of a package: grimp's graph, and those that no import statement shows."""
 
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import resolve_name
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.core.exceptions import ConfigError
 from app.core.modules.manifest import shown
 
 if TYPE_CHECKING:
     from grimp import ImportGraph
+
+TOOLS = "tools"
+"""The package beside `app` for developers, which the production image leaves out."""
 
 
 @dataclass(frozen=True, order=True)
@@ -24,28 +27,41 @@ class Import:
     imported: str
 
 
-def all_imports(package: str, root: Path) -> tuple[set[str], list[Import]]:
-    """The modules of `package`, a folder of `root`, and their imports of each other, by place.
+class Imports(NamedTuple):
+    """The modules of a package, its imports of each other and of `tools`, and all those inside functions, by place."""
+
+    modules: set[str]
+    found: list[Import]
+    inside: list[Import]
+
+
+def all_imports(package: str, root: Path) -> Imports:
+    """Read the imports of `package`, a folder of `root`.
 
     Relative, aliased and function-level ones count, those for the type checker too, and so do
     `import_module("app.shop.models")` and the `shop.models` that follows an `import app.shop as shop`.
     """
     trees = {path: _parsed(path, root) for path in sorted((root / package).rglob("*.py"))}
     graph = _graph(package)
-    found = []
+    found: list[Import] = []
+    inside: list[Import] = []
     for importer in graph.modules:
+        file = file_of(importer, root)
         known = graph.find_modules_directly_imported_by(importer)
         for imported in known:
             for detail in graph.get_import_details(importer=importer, imported=imported):
-                found.append(Import(file_of(importer, root), detail["line_number"], importer, imported))
-        path = root / file_of(importer, root)
-        hidden = _Hidden(importer, path, trees[path], graph.modules)
-        found += [
-            Import(file_of(importer, root), line, importer, imported)
-            for line, imported in sorted(hidden.found)
-            if imported not in known
-        ]
-    return graph.modules, sorted(found)
+                found.append(Import(file, detail["line_number"], importer, imported))
+        tree = trees[root / file]
+        hidden = _Hidden(importer, root / file, tree, graph.modules | {TOOLS})
+        found += [Import(file, line, importer, name) for line, name in sorted(hidden.found) if name not in known]
+        inside += [Import(file, line, importer, text) for line, text in sorted(_inside_functions(tree))]
+    return Imports(graph.modules, sorted(found), sorted(inside))
+
+
+def _inside_functions(tree: ast.Module) -> set[tuple[int, str]]:
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    nodes = {node for function in functions for node in ast.walk(function)}
+    return {(node.lineno, ast.unparse(node)) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)}
 
 
 def file_of(module: str, root: Path) -> str:
@@ -111,6 +127,17 @@ class _Hidden(ast.NodeVisitor):
                 self._bound[alias.asname] = alias.name
             else:
                 self._bound[alias.name.partition(".")[0]] = alias.name.partition(".")[0]
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._of_tools(node.lineno, alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self._of_tools(node.lineno, "" if node.level else str(node.module))
+
+    def _of_tools(self, line: int, name: str) -> None:
+        if name.partition(".")[0] == TOOLS:  # grimp has no other packages in its graph
+            self.found.add((line, TOOLS))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         names, inner = [node.attr], node.value

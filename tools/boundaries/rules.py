@@ -1,22 +1,54 @@
-"""The rules about imports, M1 to M5, each for one import; what only all of them show is in circles.py.
+"""The rules that one import alone can break: M1, M2, M4, M5 and M7; what only all of them show is in circles.py.
 
 Entry points may use everything, core's registries the modules, modules the core.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from app.core.modules import Module
-from tools.boundaries.imports import Import, file_of, unseen_files
+from tools.boundaries.imports import TOOLS, Import, file_of, unseen_files
 from tools.boundaries.violations import Exceptions, Violation, manifest_of
 
 CORE = "core"
 ENTRY_POINTS = ("main", "worker", "cli")
 REGISTRIES = ("models", "routers", "tasks", "listeners")
-LAYERS = ("routers", "routes", "policies", "deps", "gateway", "services", "repositories", "schemas", "models")
+LAYERS = (
+    ("routers",),
+    ("listeners", "bootstrap", "cli"),
+    ("routes",),
+    ("policies",),
+    ("tasks",),
+    ("deps",),
+    ("gateway",),
+    ("services",),
+    ("emails",),
+    ("repositories",),
+    ("schemas",),
+    ("models",),
+)
 LEAVES = ("security", "events", "exceptions", "config")
+USED_BY_SERVICES = {"policies": "ask this policy", "tasks": "push this task"}
+"""Layers above services whose files a service may use: such a file then stands below services itself."""
+FLOORS = (
+    ("runtime",),
+    ("kit",),
+    ("migrations",),
+    REGISTRIES,
+    ("modules",),
+    ("api",),
+    ("deps",),
+    ("services",),
+    ("db",),
+    ("configs",),
+    ("process", "identity"),
+    ("exceptions",),
+)
+"""Core from the top; what stands on one line may use each other."""
+_MODULE_HEIGHT = {layer: height for height, layers in enumerate(reversed(LAYERS)) for layer in layers}
+_CORE_HEIGHT = {floor: height for height, floors in enumerate(reversed(FLOORS)) for floor in floors}
 
 
 class Fault(NamedTuple):
@@ -54,6 +86,12 @@ class Names:
         source, target = self.owners
         return source != target and is_module(target)
 
+    @property
+    def layers_used_by_services(self) -> bool:
+        """Whether a service asks a policy or pushes a task of its module."""
+        upper, lower = self.layers
+        return len(set(self.owners)) == 1 and upper == "services" and lower in USED_BY_SERVICES
+
 
 Rule = Callable[[Names, Mapping[str, Module]], Fault | None]
 
@@ -61,6 +99,11 @@ Rule = Callable[[Names, Mapping[str, Module]], Fault | None]
 def is_module(owner: str) -> bool:
     """Whether the name below the package is a module's: everything that is neither core nor an entry point."""
     return owner not in ("", CORE, *ENTRY_POINTS)
+
+
+def is_above(layer: str, other: str) -> bool:
+    """Whether a layer of modules is one above `other`."""
+    return _MODULE_HEIGHT.get(layer, -1) > _MODULE_HEIGHT[other]
 
 
 def m1_only_public(names: Names, modules: Mapping[str, Module]) -> Fault | None:
@@ -90,34 +133,51 @@ def m2_only_declared(names: Names, modules: Mapping[str, Module]) -> Fault | Non
 def m4_layers_point_down(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
     """Inside a module each layer uses those below it; leaves use no layer; none uses the module's own root.
 
-    One way up is open: a service may ask a policy, and `asked_policies` keeps that policy below services.
+    One way up is open: a service may ask a policy and push a task, and `used_by_services` keeps these below services.
     """
     owner, other = names.owners
     upper, lower = names.layers
-    if owner != other or not is_module(owner) or upper not in LAYERS + LEAVES:
+    if owner != other or not is_module(owner) or upper not in (*_MODULE_HEIGHT, *LEAVES):
         return None
     if not lower:
         return Fault(
             f"{names.importer} imports {names.imported}, the root of its own module",
             "import the name from the file that defines it",
         )
-    if upper in LEAVES and lower in LAYERS:
+    if upper in LEAVES and lower in _MODULE_HEIGHT:
         return Fault(
             f"{names.importer} imports {names.imported}: {upper} is a leaf and uses no layer",
             f"pass in what it needs, or move the code into {lower} or above",
         )
-    asks = (upper, lower) == ("services", "policies")
-    if upper in LAYERS and lower in LAYERS and LAYERS.index(upper) > LAYERS.index(lower) and not asks:
-        return Fault(
-            f"{names.importer} imports {names.imported}: {lower} is a layer above {upper}",
-            f"move what both need into {upper} or below, or call it from {lower}",
-        )
-    return None
+    return None if names.layers_used_by_services else _upward(names, "layer", _MODULE_HEIGHT)
+
+
+def m4_floors_point_down(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
+    """In core each floor uses those below it."""
+    return _upward(names, "floor", _CORE_HEIGHT) if names.owners == (CORE, CORE) else None
+
+
+def _upward(names: Names, what: str, heights: Mapping[str, int]) -> Fault | None:
+    upper, lower = names.layers
+    if upper not in heights or lower not in heights or heights[upper] >= heights[lower]:
+        return None
+    return Fault(
+        f"{names.importer} imports {names.imported}: {lower} is a {what} above {upper}",
+        f"move what both need into {upper} or below, or call it from {lower}",
+    )
 
 
 def m5_core_stands_alone(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
-    """The core works without any module, and nothing below the entry points uses them or the registries."""
+    """The core works without any module, and nothing below the entry points uses them or the registries.
+
+    Nothing uses `tools`, entry points included.
+    """
     source, target = names.owners
+    if names.imported == TOOLS:
+        return Fault(
+            f"{names.importer} imports {TOOLS}, which the production image does not have",
+            f"move the code to {TOOLS}, or let a command there call it",
+        )
     if source == CORE and target not in (CORE, ""):
         return Fault(
             f"{names.importer} imports {names.imported}: core uses nothing above it",
@@ -138,12 +198,13 @@ def m5_core_stands_alone(names: Names, _modules: Mapping[str, Module]) -> Fault 
     return None
 
 
-RULES: Mapping[str, Rule] = {
-    "M1": m1_only_public,
-    "M2": m2_only_declared,
-    "M4": m4_layers_point_down,
-    "M5": m5_core_stands_alone,
-}
+RULES: Sequence[tuple[str, Rule]] = (
+    ("M1", m1_only_public),
+    ("M2", m2_only_declared),
+    ("M4", m4_layers_point_down),
+    ("M4", m4_floors_point_down),
+    ("M5", m5_core_stands_alone),
+)
 
 
 def crossing_imports(
@@ -152,9 +213,19 @@ def crossing_imports(
     """M1, M2, M4 and M5: each import against each rule."""
     for found in imports:
         names = Names(found.importer, found.imported)
-        for rule, check in RULES.items():
+        for rule, check in RULES:
             if (fault := check(names, modules)) and not exceptions.allow(rule, found.importer, found.imported):
                 yield Violation(found.file, found.line, rule, *fault)
+
+
+def hidden_imports(inside: Iterable[Import], exceptions: Exceptions) -> Iterator[Violation]:
+    """M7: an import inside a function hides what a file needs; only entry points put one off, to start at once."""
+    for found in inside:
+        owner, layer = _part(found.importer, 1), _part(found.importer, 2)
+        if owner in ENTRY_POINTS or layer == "cli" or exceptions.allow("M7", found.importer, found.importer):
+            continue
+        message = f"{found.importer} imports inside a function: {found.imported}"
+        yield Violation(found.file, found.line, "M7", message, "import at the top, or turn round what forbids that")
 
 
 def unseen(package: str, root: Path, seen: Iterable[str], modules: Mapping[str, Module]) -> Iterator[Violation]:

@@ -14,7 +14,7 @@ from app.core.exceptions import ConfigError
 
 MANIFEST = "module.toml"
 
-Rule = Literal["M1", "M2", "M3", "M4", "M5", "M6"]
+Rule = Literal["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8"]
 Sentence = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
