@@ -52,7 +52,7 @@ def list_modules(as_json: Json = False) -> None:
 
 @app.command()
 def validate(as_json: Json = False) -> None:
-    """Check manifests and boundaries: M1 to M6 for every module that is there, E1 for installed packages."""
+    """Check manifests and boundaries: M1 to M8 for every module that is there, E1 for installed packages."""
     found, faults = _checked()
     if as_json:
         show_json({"violations": [asdict(violation) for violation in found], "faults": faults})

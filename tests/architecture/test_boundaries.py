@@ -113,7 +113,7 @@ def test_a_breach_is_found_and_named(plant: Plant, rule: str, file: str, text: s
         ("core/cache.py", "import tools.x", "M5 app.core.cache imports tools, which the production image does not"),
         ("main.py", "from tools.x import y", "M5 app.main imports tools, which"),
         ("shop/services.py", "f = __import__('tools.x')", "M5 app.shop.services imports tools, which"),
-        ("core/services.py", "import app.core.kit", "M4 app.core.services imports app.core.kit: kit is a floor above"),
+        ("core/configs.py", "import app.core.models", "M4 app.core.configs imports app.core.models: models is a floor"),
         ("core/process.py", "import app.core.db", "M4 app.core.process imports app.core.db: db is a floor above"),
         ("main.py", "import app.shop.services as s", "M1 app.main imports app.shop.services, which is internal"),
         ("utils/text.py", "", "M2 app.utils is neither core nor an entry point nor a module"),

@@ -3,8 +3,8 @@
 Each statement goes to the file that docs/modules.md names for its kind (a table to `models`, a `...Service` to
 `services`, a `can_...` to `policies`) and imports what it uses. A snippet that begins with `# app/shop/deps.py` is
 that file. Tests are left out: a snippet that begins with `# tests/...`, that imports from `tests` or `tools`, or that
-uses what only tests have (`app`, `client`, `db`, `drain`, `captured_mail`, `published_events`). What it defines without these
-is judged all the same.
+uses what only tests have (`app`, `client`, `db`, `drain`, `captured_mail`, `published_events`). What it defines
+without these is judged all the same.
 """
 
 import ast
@@ -81,7 +81,9 @@ class PageModule:
         """The names that make a statement of this snippet a test's."""
         bound = set().union(*map(_bound, ast.parse(code).body))
         own = bound | {*self._imports, *self._defined, *_imported(code)}
-        return (ONLY_IN_TESTS - own) | {name for name, text in _imported(code).items() if text.startswith(("from tests", "from tools"))}
+        return (ONLY_IN_TESTS - own) | {
+            name for name, text in _imported(code).items() if text.startswith(("from tests", "from tools"))
+        }
 
     def _read(self, code: str) -> Iterator[tuple[str, ast.stmt]]:
         self._imports |= _imported(code)
