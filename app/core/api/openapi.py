@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi._compat import v2 as fastapi_schemas
 from fastapi.routing import APIRoute
 from pydantic.json_schema import CoreModeRef, DefsRef, JsonSchemaMode, models_json_schema
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core import exceptions as kinds
 from app.core.api.limiter import ConfigurableRateLimiter
@@ -66,10 +66,10 @@ class DocumentedAPI(FastAPI):
 
     _finished: dict[str, Any] | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.base_path and scope["type"] in ("http", "websocket"):
-            _put_below(self.base_path, scope)
-        await super().__call__(scope, receive, send)
+    def build_middleware_stack(self) -> ASGIApp:
+        """Build the stack; below `base_path` where there is one."""
+        stack = super().build_middleware_stack()
+        return _below(self.base_path, stack) if self.base_path else stack
 
     def openapi(self) -> dict[str, Any]:
         """Return the document; FastAPI makes it anew when routes were added."""
@@ -85,13 +85,19 @@ class DocumentedAPI(FastAPI):
         return document
 
 
-def _put_below(root_path: str, scope: Scope) -> None:
-    """Complete the path: ASGI has it with the root path."""
-    path, scope["root_path"] = scope["path"], root_path
-    if path != root_path and not path.startswith(f"{root_path}/"):
-        scope["path"] = root_path + path
-        if raw_path := scope.get("raw_path"):
-            scope["raw_path"] = root_path.encode() + raw_path
+def _below(root_path: str, app: ASGIApp) -> ASGIApp:
+    """Complete the path of each request for `app`: ASGI has it with the root path."""
+
+    async def complete(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            path, scope["root_path"] = scope["path"], root_path
+            if path != root_path and not path.startswith(f"{root_path}/"):
+                scope["path"] = root_path + path
+                if raw_path := scope.get("raw_path"):
+                    scope["raw_path"] = root_path.encode() + raw_path
+        await app(scope, receive, send)
+
+    return complete
 
 
 def _document_problems(components: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Date, DateTime, Enum, Float, Integer
 from sqlalchemy.types import TypeEngine
 
 from app.core.db.base import UtcDateTime
-from app.core.db.list_params import FilterParam, Lookup, fault
+from app.core.db.list_params import Lookup, fault
 
 MAX_PART = 100
 """Characters of the text that `ilike` looks for; SQLite refuses long patterns."""
@@ -63,9 +63,9 @@ class ColumnValue:
                 pass  # its message may quote the text
         raise ValueError(f"expected {self.expected}")
 
-    def compared_by(self, lookup: Lookup) -> "ColumnValue":
-        """Return what converts the text of that comparison."""
-        return _OF_LOOKUPS.get(lookup, self)
+    def example_of(self, lookup: Lookup) -> str:
+        """Return a text for that comparison."""
+        return _OF_LOOKUPS.get(lookup, self).example
 
 
 _FLAG = ColumnValue("true or false", bool, "true", pattern=_BOOLEAN)
@@ -77,7 +77,7 @@ _OF_LOOKUPS = {
 }
 
 UNTYPED = ColumnValue("text", str, "1", frozenset(Lookup))
-"""For a field whose type is known only where the statement is built: `typed` converts it there."""
+"""For a field whose type is known only where the statement is built: `filter_value` converts it there."""
 
 
 def type_value(name: str, type_: TypeEngine[Any]) -> ColumnValue:
@@ -116,25 +116,20 @@ def integers(type_: Integer) -> range:
     return range(-(2**bits), 2**bits)
 
 
-def typed(item: FilterParam, type_: TypeEngine[Any]) -> FilterParam:
-    """Convert the texts in `item` to values of `type_`; InvalidInputError where they do not fit."""
-    try:
-        value = type_value(item.field, type_)
-    except TypeError as exc:
-        raise fault("filters", "unknown_field", f"{item.field} cannot be filtered by") from exc
-    if item.lookup not in value.lookups:
-        raise fault("filters", "unknown_lookup", f"{item.field} cannot be compared by {item.lookup}")
-    compared = value.compared_by(item.lookup)
+def filter_value(field: str, lookup: Lookup, given: Any, value: ColumnValue) -> Any:
+    """Convert the text or texts of a filter; InvalidInputError where `value` takes no such comparison or text."""
+    name = field if lookup is Lookup.EQ else f"{field}__{lookup}"
+    if lookup not in value.lookups:
+        raise fault("filters", "unknown_lookup", f"{field} cannot be compared by {lookup}")
+    compared = _OF_LOOKUPS.get(lookup, value)
 
-    def convert(given: Any) -> Any:
-        return compared.convert(given) if isinstance(given, str) else given
+    def convert(one: Any) -> Any:
+        return compared.convert(one) if isinstance(one, str) else one
 
     try:
-        several = isinstance(item.value, list | tuple)
-        converted = tuple(map(convert, item.value)) if several else convert(item.value)
+        return tuple(map(convert, given)) if isinstance(given, list | tuple) else convert(given)
     except ValueError as exc:
-        raise fault("filters", "invalid_value", f"{item.field}: {exc}") from exc
-    return item.model_copy(update={"value": converted})
+        raise fault("filters", "invalid_value", f"{name}: {exc}") from exc
 
 
 def _enum(type_: Enum) -> ColumnValue:

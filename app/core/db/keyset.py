@@ -41,8 +41,7 @@ MAX_KEY_LENGTH = 500
 MAX_CURSOR_LENGTH = 6000
 
 _CHECKSUM_BYTES = 8
-_FLOAT4_DIGITS = 24
-_EXACT = (Integer, Boolean, Enum, Numeric, Date, DateTime, UtcDateTime, Uuid)
+_FLOAT4_BITS = 24
 # SQLite keeps decimals as floats, and may keep more digits than the column shows.
 _STORED_DECIMAL = Numeric().with_variant(Float(), "sqlite")
 _DecimalKey = (
@@ -64,17 +63,29 @@ class Place(NamedTuple):
     inclusive: bool = False
 
 
-def can_be_key(column: Column[Any]) -> bool:
-    """Return whether a cursor can name a place in the order of this column: never NULL, and read as it compares."""
-    type_ = column.type
-    if column.nullable or isinstance(type_, Text):
-        return False
-    if isinstance(type_, String) and not isinstance(type_, Enum):
-        return type_.length is not None and type_.length <= MAX_KEY_LENGTH
-    if isinstance(type_, Float):  # four-byte floats do not survive the way through Python, `asdecimal` rounds
-        has_eight = type_.precision is None or type_.precision > _FLOAT4_DIGITS
-        return has_eight and not type_.asdecimal and not isinstance(type_, REAL)
-    return isinstance(type_, _EXACT)
+def key_type(column: Column[Any]) -> Any:
+    """Return the type of a key as it is read; None for a column whose order no cursor can follow.
+
+    A key is never NULL and is read as it compares: of an enum the stored name, of a decimal what the database keeps.
+    """
+    found: Any = None
+    match column.type:
+        case _ if column.nullable:
+            pass
+        case Enum(enums=names):
+            found = Literal[tuple(names)]
+        case String(length=int(length)) as text if length <= MAX_KEY_LENGTH and not isinstance(text, Text):
+            found = type_value(column.name, text).type
+        case Numeric():
+            found = _DecimalKey
+        case Float(asdecimal=False, precision=bits) as number:  # `asdecimal` rounds
+            # Four-byte floats do not survive the way through Python.
+            found = None if isinstance(number, REAL) or (bits or 53) <= _FLOAT4_BITS else float
+        case DateTime():
+            found = datetime
+        case Integer() | Boolean() | Date() | UtcDateTime() | Uuid():
+            found = type_value(column.name, column.type).type
+    return found
 
 
 class Keyset:
@@ -92,7 +103,7 @@ class Keyset:
         field, order = (sorts[0].field, sorts[0].order) if sorts else ("id", SortOrder.ASC)
         self._id = columns["id"]
         self._column = None if field == "id" else columns.get(field)
-        if field != "id" and (self._column is None or not can_be_key(self._column)):
+        if field != "id" and (self._column is None or key_type(self._column) is None):
             raise TypeError(f"a walk by cursor cannot be sorted by {model.__name__}.{field}")
         self._descends = order is SortOrder.DESC
         # The type too: an old cursor must not bring a text to a column that now is a number.
@@ -104,7 +115,9 @@ class Keyset:
     @property
     def columns(self) -> list[ColumnElement[Any]]:
         """The columns that a statement must select last: `cut` reads the place of each row from them."""
-        key = self._id if self._column is None else type_coerce(self._column, _read_type(self._column))
+        key: ColumnElement[Any] = self._id
+        if (column := self._column) is not None:
+            key = type_coerce(column, String() if isinstance(column.type, Enum) else _bound_type(column))
         return [key.label("cursor_key"), self._id.label("cursor_id")]
 
     def page(self, statement: Select[Any]) -> Select[Any]:
@@ -179,28 +192,9 @@ def encoded(scope: bytes, text: bytes) -> str:
 @lru_cache
 def _place_type(column: Column[Any] | None, row_id: Column[Any]) -> TypeAdapter[Any]:
     """Return the type of a place: only values that both databases compare with the columns."""
-    key = None if column is None else _key_type(column)
+    key = None if column is None else key_type(column)
     place: Any = tuple[key, type_value("id", row_id.type).type, bool, bool]  # type: ignore[misc,valid-type]  # known when it runs only
     return TypeAdapter(place)
-
-
-def _key_type(column: Column[Any]) -> Any:
-    """Return the type of a key as it is read: of an enum the stored name, of a decimal what the database keeps."""
-    match column.type:
-        case Enum() as enum:
-            return Literal[tuple(enum.enums)]
-        case Numeric():
-            return _DecimalKey
-        case Float():
-            return float
-        case DateTime():
-            return datetime
-        case other:
-            return type_value(column.name, other).type
-
-
-def _read_type(column: Column[Any]) -> TypeEngine[Any]:
-    return String() if isinstance(column.type, Enum) else _bound_type(column)
 
 
 def _bound_type(column: Column[Any]) -> TypeEngine[Any]:

@@ -70,31 +70,15 @@ def fault(parameter: str, kind: str, message: str) -> InvalidInputError:
 
 
 class ListParams(PydanticModel):
-    """A list query. A subclass names the model whose columns the fields are:
-
-        class UserSortParam(SortParam):
-            field: Literal["id", "username", "created_at"]
-
-        class UserFilterParam(FilterParam):
-            field: Literal["id", "username"]
-
-        class UserListParams(ListParams):
-            model = User
-
-        list_params = ListParamsBuilder(UserListParams, UserSortParam, UserFilterParam)
-
-        @router.get("/users")
-        async def list_users(params: Annotated[UserListParams, Depends(list_params)], ...): ...
+    """A list query. A subclass names the model whose columns the fields are, or leaves that to the repository.
 
     Sorts apply in their order, filters all together; `id` breaks ties. With a `cursor`, "" for the first page, the
     page is the one it stands for instead of number `page`, and nothing is counted.
 
-    `virtual` gives the types of fields that are no column; the repository's `list_field` says what they stand for.
-
-    Without `model` the fields are those of the repository that reads the list: they are checked, and texts become
-    values, when a query asks for them. With it a field that is no column stops the start, and the API document names
-    the lookups of each. A subclass may declare `sort`, `filters`, `page` and `per_page` anew, with other defaults and
-    bounds: `sort: list[UserSortParam] | None = Field(None, ...)`.
+    With `model` a field that is no column stops the start, and the API document names the lookups of each field.
+    Without it, fields are checked and texts become values when a query asks for them. `virtual` gives the types of
+    fields that are no column; the repository's `list_field` says what they stand for. A subclass may declare `sort`,
+    `filters`, `page` and `per_page` anew, with other defaults and bounds. docs/database.md shows all of it.
     """
 
     model_config = ConfigDict(frozen=True)

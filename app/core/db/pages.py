@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, Integer, Select, false, func, or_,
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.base import BaseModel
-from app.core.db.column_values import integers, typed
+from app.core.db.column_values import filter_value, integers, type_value
 from app.core.db.keyset import Keyset
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, fault
 
@@ -106,7 +106,12 @@ def _field(lists: Lists, params: ListParams, parameter: str, name: str) -> Colum
 
 def _condition(lists: Lists, params: ListParams, item: FilterParam) -> ColumnElement[bool]:
     if params.model is None:
-        item = typed(item, _field(lists, params, "filters", item.field).type)
+        field = _field(lists, params, "filters", item.field)
+        try:
+            value = type_value(item.field, field.type)
+        except TypeError as exc:
+            raise fault("filters", "unknown_field", f"{item.field} cannot be filtered by") from exc
+        item = item.model_copy(update={"value": filter_value(item.field, item.lookup, item.value, value)})
     return lists.list_condition(item)
 
 

@@ -22,7 +22,7 @@ from app.core.api import ListParamsBuilder, PaginatedResponse
 from app.core.api.errors import add_error_handlers
 from app.core.api.input_guard import InputGuard
 from app.core.db import BIGINT, FilterParam, ListParams, SortParam, UtcDateTime, utcnow
-from app.core.db.keyset import Keyset, Place, can_be_key, encoded
+from app.core.db.keyset import Keyset, Place, encoded, key_type
 from tests.core.db.models import Customer, CustomerRepository, Order, Sample, SampleRepository, Shout
 
 customers = CustomerRepository()
@@ -328,8 +328,8 @@ class TestKeys:
         [sa.String(500), sa.Enum("a", name="e"), sa.Double(), sa.Numeric(8, 2), sa.Date(), UtcDateTime(), BIGINT],
     )
     def test_what_is_read_as_it_compares(self, type_: TypeEngine[Any]) -> None:
-        assert can_be_key(sa.Column("c", type_, nullable=False))
-        assert not can_be_key(sa.Column("c", type_))
+        assert key_type(sa.Column("c", type_, nullable=False))
+        assert not key_type(sa.Column("c", type_))
 
     @pytest.mark.parametrize(
         "type_",
@@ -347,7 +347,7 @@ class TestKeys:
         ],
     )
     def test_what_is_not(self, type_: TypeEngine[Any]) -> None:
-        assert not can_be_key(sa.Column("c", type_, nullable=False))
+        assert not key_type(sa.Column("c", type_, nullable=False))
 
 
 class TestInCode:

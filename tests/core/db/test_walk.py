@@ -12,12 +12,12 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Database, ListParams, SortOrder, SortParam
-from app.core.db.keyset import can_be_key
+from app.core.db.keyset import key_type
 from tests.core.db.models import Color, Sample, SampleRepository, Word, WordRepository
 
 ROWS = 10_000
 COLUMNS = Sample.__mapper__.columns
-FIELDS = [name for name, column in COLUMNS.items() if can_be_key(column) and not name.endswith("ted_at")]
+FIELDS = [name for name, column in COLUMNS.items() if key_type(column) and not name.endswith("ted_at")]
 CHANGE_EVERY = 5  # pages
 LETTERS = "aAbB zZ_-%9'\"\\\u00e4\u00df\u00e9\u0130\u03c3\U0001f600"
 
