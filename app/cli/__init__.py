@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import doctor, migrate, ready, run, secrets, worker
+from app.cli import doctor, migrate, run, worker
 from app.cli.console import set_log_level
 from app.cli.developer import developer_group
 from app.cli.jobs import jobs, task
@@ -22,8 +22,8 @@ for command in (
     run.run,
     worker.worker,
     worker.scheduler,
-    ready.ready,
-    secrets.secrets,
+    run.ready,
+    run.secrets,
     doctor.doctor,
 ):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""What commands say: coloured in a terminal, plain in a pipe, and one line instead of a traceback."""
+"""Output of commands: coloured in a terminal, plain in a pipe, and one line instead of a traceback."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -64,37 +65,17 @@ def load_settings() -> "AppConfig":
     return settings
 
 
-@contextmanager
-def settings_errors() -> Iterator[None]:
-    """End the program with every fault named where the block meets settings or manifests that cannot be used."""
-    from pydantic import ValidationError
-
-    from app.core.exceptions import ConfigError
-
-    try:
-        yield
-    except ConfigError as exc:
-        fail(str(exc))
-    except ValidationError as exc:
-        fail(f"The settings cannot be used: {'; '.join(faults_of(exc))}")
-
-
 def load_registries() -> None:
-    """Every task, listener and provider; ends the program with one line where one cannot be used."""
-    from app.core.exceptions import ConfigError
+    """Every task, listener and provider; ConfigError where one cannot be used."""
+    from app.core import listeners, tasks  # noqa: F401
+    from app.core.configs import get_settings
+    from app.core.services.providers import check_providers
 
-    try:
-        from app.core import listeners, tasks  # noqa: F401
-        from app.core.configs import get_settings
-        from app.core.services.providers import check_providers
-
-        check_providers(get_settings())
-    except ConfigError as exc:
-        fail(str(exc))
+    check_providers(get_settings())
 
 
 def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
-    """What `work` gives with everything open; its log goes to the standard error."""
+    """The result of `work`, which runs with everything open; its log goes to the standard error."""
     settings = load_settings()
     load_registries()
     from app.core.db.engines import statements_may_take
@@ -107,8 +88,7 @@ def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
             with statements_may_take(None):  # who called it may end it
                 return await work(opened)
 
-    with database_errors(settings):
-        return asyncio.run(run())
+    return asyncio.run(run())
 
 
 def show_json(value: Any) -> None:
@@ -145,6 +125,17 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 @contextmanager
+def settings_errors() -> Iterator[None]:
+    """End the program with every fault named where the block meets settings or manifests that cannot be used."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as exc:
+        fail(f"The settings cannot be used: {'; '.join(faults_of(exc))}")
+
+
+@contextmanager
 def input_errors() -> Iterator[None]:
     """End the program with one line where the block refuses what was asked for, as the API would."""
     from pydantic import ValidationError
@@ -159,26 +150,48 @@ def input_errors() -> Iterator[None]:
         fail("; ".join(faults_of(exc)))
 
 
-@contextmanager
-def database_errors(settings: "AppConfig") -> Iterator[None]:
-    """End the program with one line where the block cannot use the database or the folder for data."""
-    from alembic.util import CommandError
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+class KitGroup(TyperGroup):
+    """A group whose commands end with one line, not a traceback, for an error of settings or storage."""
 
-    from app.core.db.integrity import lacks_tables
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as exc:
+            if (message := _explained(exc)) is None:
+                raise
+            fail(message)
+
+
+def _explained(error: Exception) -> str | None:
+    """The line for an error of settings, database or folder for data; None for any other."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import SQLAlchemyError
+
     from app.core.exceptions import ConfigError
 
-    try:
-        yield
-    except (SQLAlchemyError, CommandError, ConfigError, OSError) as exc:
-        cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig else exc
-        reason = next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
-        if isinstance(cause, OSError) and cause.filename and _is_kept_in(settings.var_dir, cause.filename):
-            fail(f"The folder for data {settings.var_dir} cannot be used: {cause.strerror}. Check VAR_DIR.")
-        url = settings.database_url
-        place = "VAR_DIR" if _is_kept_in(settings.var_dir, url.database) else "DATABASE_URL"
-        advice = "Run `kit migrate`" if lacks_tables(cause) else f"Check {place}"
-        fail(f"The database {url.render_as_string(hide_password=True)} cannot be used: {reason}. {advice}.")
+    if isinstance(error, ConfigError | CommandError):
+        return str(error)
+    if isinstance(error, SQLAlchemyError | OSError):
+        return _explained_storage(error)
+    return None
+
+
+def _explained_storage(error: Exception) -> str | None:
+    from app.core.configs import get_settings
+    from app.core.db.integrity import lacks_tables
+
+    settings = get_settings()
+    folder, url = settings.var_dir, settings.database_url
+    if isinstance(error, OSError):
+        if error.filename and _is_kept_in(folder, error.filename):
+            return f"The folder for data {folder} cannot be used: {error.strerror}. Check VAR_DIR."
+        if not (error.filename and url.database and _is_kept_in(Path(url.database), error.filename)):
+            return None
+    cause = getattr(error, "orig", None) or error
+    reason = next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
+    place = "VAR_DIR" if _is_kept_in(folder, url.database) else "DATABASE_URL"
+    advice = "Run `kit migrate`" if lacks_tables(cause) else f"Check {place}"
+    return f"The database {url.render_as_string(hide_password=True)} cannot be used: {reason}. {advice}."
 
 
 def _is_kept_in(folder: Path, file: str | None) -> bool:

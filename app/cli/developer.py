@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from app.cli.console import fail
+from app.cli.console import KitGroup, fail
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -35,7 +35,7 @@ def developer_group(path: str) -> type[TyperGroup]:
     """A class for the group `path` (as in "kit migrate") that has the commands of tools/ beside its own."""
     commands = COMMANDS[path]
 
-    class DeveloperGroup(TyperGroup):
+    class DeveloperGroup(KitGroup):
         def __init__(self, **settings: Any) -> None:
             if not TOOLS.is_dir():
                 settings["epilog"] = f"Only in a checkout, not in this image: {', '.join(commands)}."

@@ -1,15 +1,13 @@
 """`kit migrate`; the commands that write and check revisions are in tools/."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import database_errors, fail, load_settings, say, show_json, show_table
-from app.cli.developer import developer_group
-from app.cli.prepare import migrate_database, migrations_of, quiet_alembic
+from app.cli.console import fail, load_settings, say, show_json, show_table
+from app.cli.developer import developer_group, developer_object
 
 if TYPE_CHECKING:
     from app.core.migrations.migrate import Migrations
@@ -28,16 +26,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 def migrate(context: typer.Context) -> None:
     """Bring the database up to date; below it, everything else about migrations."""
     if context.invoked_subcommand is None:
-        settings = load_settings()
-        migrate_database(settings)
-        say(f"{settings.database_url.render_as_string(hide_password=True)} is up to date.")
+        migrations = opened_migrations()
+        migrations.upgrade()
+        say(f"{migrations.url.render_as_string(hide_password=True)} is up to date.")
 
 
 @app.command()
 def upgrade(revision: Annotated[str, typer.Argument()] = "head", timeline: OneTimeline = None) -> None:
     """Run what is pending: core and modules first, packages last."""
-    with opened_migrations() as migrations:
-        ran = migrations.upgrade(revision, timeline)
+    migrations = opened_migrations()
+    ran = migrations.upgrade(revision, timeline)
     for info in ran:
         typer.echo(_line(info))
     say("Done." if ran else "Nothing was pending.")
@@ -50,35 +48,35 @@ def downgrade(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Undo revisions of one timeline, or all of every timeline."""
-    with opened_migrations() as migrations:
-        undone = migrations.behind(revision, timeline)
-        if not undone:
-            say("There is nothing to undo.")
-            return
-        for info, losses in undone:
-            typer.echo(_line(info))
-            for loss in losses:
-                typer.secho(f"    {loss}", fg=typer.colors.YELLOW)
-        if not (yes or typer.confirm("Undo these, with what is in their tables and columns?")):
-            fail("Nothing was undone.")
-        migrations.downgrade(revision, timeline)
+    migrations = opened_migrations()
+    undone = migrations.behind(revision, timeline)
+    if not undone:
+        say("There is nothing to undo.")
+        return
+    for info, losses in undone:
+        typer.echo(_line(info))
+        for loss in losses:
+            typer.secho(f"    {loss}", fg=typer.colors.YELLOW)
+    if not (yes or typer.confirm("Undo these, with what is in their tables and columns?")):
+        fail("Nothing was undone.")
+    migrations.downgrade(revision, timeline)
     say("Undone.")
 
 
 @app.command()
 def preview(timeline: OneTimeline = None) -> None:
     """Print the SQL that an upgrade would run, and nothing where nothing is pending."""
-    with opened_migrations() as migrations:
-        from app.core.migrations.preview import preview as pending_sql
+    migrations = opened_migrations()
+    from app.core.migrations.preview import preview as pending_sql
 
-        typer.echo(pending_sql(migrations, timeline), nl=False)
+    typer.echo(pending_sql(migrations, timeline), nl=False)
 
 
 @app.command()
 def status(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     """Say where the database is, what is pending, and which tables nobody owns."""
-    with opened_migrations() as migrations:
-        states, orphans = migrations.status(timeline), migrations.orphans()
+    migrations = opened_migrations()
+    states, orphans = migrations.status(timeline), migrations.orphans()
     if as_json:
         show_json({"timelines": [asdict(state) for state in states], "orphans": orphans})
         return
@@ -95,8 +93,8 @@ def status(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
 @app.command()
 def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     """List every revision, oldest first."""
-    with opened_migrations() as migrations:
-        infos = migrations.history(timeline)
+    migrations = opened_migrations()
+    infos = migrations.history(timeline)
     if as_json:
         show_json([asdict(info) for info in infos])
         return
@@ -104,20 +102,24 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
     show_table(("TIMELINE", "REVISION", "APPLIED", "MESSAGE"), rows)
 
 
-@contextmanager
-def opened_migrations() -> Iterator["Migrations"]:
-    """The migrations of the configured database; ends the program with one line for what they refuse."""
+def opened_migrations() -> "Migrations":
+    """The migrations of the configured database. In a checkout, revisions are read completely before they run."""
     settings = load_settings()
     quiet_alembic()
-    from alembic.util import CommandError
+    from app.core.migrations.migrate import Migrations
 
-    from app.core.exceptions import ConfigError
+    kind: type[Migrations] = developer_object("tools.migrations.developer:DeveloperMigrations", Migrations)
+    return kind(settings.database_url)
 
-    with database_errors(settings):
-        try:
-            yield migrations_of(settings.database_url)
-        except (ConfigError, CommandError) as exc:
-            fail(str(exc))
+
+def quiet_alembic() -> None:
+    """Of all that Alembic says only which revision runs is news."""
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    logging.getLogger("alembic.runtime.migration").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.msg.startswith("Running")
 
 
 def _line(info: "RevisionInfo") -> str:

@@ -1,22 +1,35 @@
-"""`kit run`."""
+"""`kit run`, `kit ready` and `kit secrets`."""
 
+import asyncio
 import errno
 import http.client
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from app.cli.console import fail, is_quiet, load_settings, settings_errors
-from app.cli.prepare import bootstrap_modules, migrate_database
+from app.cli.console import (
+    fail,
+    is_quiet,
+    load_registries,
+    load_settings,
+    say,
+    settings_errors,
+    show_json,
+    with_runtime,
+)
+from app.cli.migrate import opened_migrations
 
 if TYPE_CHECKING:
     from app.core.configs import AppConfig
+    from app.core.runtime import Runtime
 
 ANNOUNCE_SECONDS = 60.0
 
@@ -26,22 +39,78 @@ def run(
 ) -> None:
     """Migrate, make the first admin, and serve the API."""
     settings = load_settings()
-    with settings_errors():
-        _ = settings.secret_key  # made once under VAR_DIR where development leaves it unset
+    _ = settings.secret_key  # made once under VAR_DIR where development leaves it unset
     listener = listen(settings.HOST, settings.PORT)
+    import app.main  # noqa: F401  the server's own import would tell its errors in a traceback
     from app.core.services.log import configure_logging
 
-    with settings_errors():  # the server's own import of it would say it in a traceback
-        import app.main  # noqa: F401
-
     configure_logging(settings)
-    migrate_database(settings)
-    news = bootstrap_modules(settings)
+    opened_migrations().upgrade()
+    load_registries()
+    news = asyncio.run(_bootstrap(settings))
     threading.Thread(target=_announce, args=(settings, listener, news, is_quiet()), daemon=True).start()
     try:
         _serve(settings, listener, reload)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
+
+
+def ready() -> None:
+    """Ask whether the database answers and is migrated, and Redis answers; the health check of workers.
+
+    Redis being away is `degraded` with exit code 0, as everything goes on without it.
+    """
+    load_settings()
+    from app.core.api.health import examine
+
+    found = with_runtime(lambda _: examine())
+    failed = ", ".join(found.failed)
+    if found.status == "unavailable":
+        fail(f"Not ready: {failed}.{'' if 'database' in found.failed else ' Run `kit migrate`.'}")
+    say(f"Ready, but degraded: {failed}." if failed else "Everything answers.")
+
+
+def secrets(as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False) -> None:
+    """Print a fresh value for every secret that the settings need, as lines for .env; writes nothing."""
+    with settings_errors():
+        from app.core.configs import BaseConfig
+        from app.core.modules import parts
+
+        list(parts("config"))
+    values = {name: token_urlsafe(48) for config in BaseConfig.known for name in config.required_secrets}
+    if as_json:
+        show_json(values)
+        return
+    for name, value in values.items():
+        typer.echo(f"{name}={value}")
+    if sys.stdout.isatty():
+        typer.secho("Nothing is stored. To keep such values: kit secrets >> .env", dim=True, err=True)
+
+
+async def _bootstrap(settings: "AppConfig") -> list[str]:
+    """Let every module make what must be there before the first request; the lines to show once."""
+    from app.core.modules import parts
+    from app.core.runtime import open_runtime
+
+    async with open_runtime(settings, run_jobs=False) as opened:
+        news = [line for part in parts("bootstrap") for line in await part.bootstrap()]
+        return [*news, *await _shared_prefix(opened)]
+
+
+async def _shared_prefix(opened: "Runtime") -> list[str]:
+    """Claim an explicit `REDIS_KEY_PREFIX`; says so where another installation had claimed it."""
+    from redis.exceptions import RedisError
+
+    from app.core.db.installation import other_owner
+
+    prefix = opened.settings.REDIS_KEY_PREFIX
+    if opened.redis is None or prefix is None:
+        return []
+    try:
+        other = await other_owner(opened.redis, prefix, opened.database)
+    except RedisError:
+        return []
+    return [f"Installation {other} used REDIS_KEY_PREFIX={prefix} before: see kit doctor."] if other else []
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import database_errors, load_registries, load_settings
+from app.cli.console import load_registries, load_settings
 
 if TYPE_CHECKING:
     from app.core.runtime import Runtime
@@ -54,7 +54,7 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
             # Side by side: one grace for all.
             await asyncio.gather(opened.runner.stop(grace), opened.background.close(grace), listening)
 
-    with database_errors(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         configure_logging(settings)
         runner.run(work())
 

@@ -8,7 +8,7 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db.session import current_database
+from app.core.db.session import current_database, session_scope
 from app.core.services.cache import CacheServiceInterface, cached, invalidates
 from app.core.services.cache.interface import current_cache
 from app.core.services.cache.results import INDEPENDENT
@@ -42,7 +42,7 @@ async def db_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
             yield unused
         return
     read_only = connection.scope["method"] in ("GET", "HEAD")
-    async with current_database().session_scope(read_only=read_only) as session:
+    async with session_scope(read_only=read_only) as session:
         yield session
 
 
@@ -59,7 +59,7 @@ def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
     async def call(**given: Any) -> T:
         if given["connection"].scope["type"] != "websocket":
             return await dependency(**given)
-        async with current_database().session_scope(read_only=True) as db:
+        async with session_scope(read_only=True) as db:
             return await dependency(**{**given, "db": db})
 
     call.__short_unit__ = True  # type: ignore[attr-defined]  # for the check at start
@@ -69,7 +69,7 @@ def short_unit(dependency: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
 @outside_requests(db_session)
 async def task_session() -> AsyncIterator[AsyncSession]:
     """The unit of work of a task or listener: committed when that has ended well."""
-    async with current_database().session_scope() as session:
+    async with session_scope() as session:
         yield session
 
 

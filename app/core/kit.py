@@ -1,19 +1,17 @@
 """What an installed package may use of this service without importing it: `app.state.kit`."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, create_model
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.api.list_queries import ListParamsBuilder
 from app.core.api.responses import PaginatedResponse
 from app.core.configs import AppConfig
-from app.core.db import BaseRepository, FilterParam, ListParams, SortParam, current_database
+from app.core.db import BaseRepository, FilterParam, ListParams, SortParam, session_scope
 from app.core.deps import DBSession, db_session
 from app.core.exceptions import ConfigError
 from app.core.modules import installed_modules
@@ -64,7 +62,7 @@ class Kit:
 
     logger = logger
     db_session = staticmethod(db_session)
-    """The request's unit of work: read-only for GET and HEAD, committed before the answer leaves."""
+    session_scope = staticmethod(session_scope)
 
     def __init__(self, settings: AppConfig) -> None:
         self.settings = KitSettings(
@@ -87,10 +85,6 @@ class Kit:
                 if dependency := getattr(item, "dependency", None):
                     return dependency  # type: ignore[no-any-return]  # what `Depends` was given
         raise ConfigError("kit.active_user: no installed module offers ActiveUser: add app.auth to MODULES")
-
-    def session_scope(self, *, read_only: bool = False) -> AbstractAsyncContextManager[AsyncSession]:
-        """A unit of work outside a request: commits when the block ends well, rolls back otherwise."""
-        return current_database().session_scope(read_only=read_only)
 
     def cache(self, namespace: str) -> CacheServiceInterface:
         """The cache, every key below `namespace`, which is the package's name."""

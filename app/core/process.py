@@ -26,10 +26,9 @@ class Slot(Generic[T]):
             raise RuntimeNotOpen("the application is not started: use its lifespan, or open_runtime() in a script")
         return cast(T, self._held)
 
-    def hold(self, resource: T) -> Callable[[], None]:
-        """Hold `resource` from now on; calling what is returned puts back what was held before."""
-        before, self._held = self._held, resource
-        return partial(setattr, self, "_held", before)
+    def saved(self) -> Callable[[], None]:
+        """A call that puts back what is held now, or nothing."""
+        return partial(setattr, self, "_held", self._held)
 
     def __get__(self, owner: object, kind: type | None = None) -> T:
         return self()

@@ -1,8 +1,8 @@
-"""What one process holds open: engine, Redis, services, job runner. Opened once, closed again, nothing at import."""
+"""The resources of one process: engine, Redis, services, job runner. Opened and closed here, nothing at import."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.core.configs.app import current_settings
 from app.core.db.installation import KeyPrefix, current_key_prefix, current_redis, expected_revisions
 from app.core.db.session import Database, current_database
 from app.core.migrations.timelines import known_revisions
+from app.core.process import Slot
 from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
 from app.core.services.cache.interface import current_cache
@@ -50,6 +51,7 @@ class Runtime:
     waker = current_waker
     broker = current_broker
     background = current_background
+    revisions = expected_revisions
 
 
 def runtime() -> Runtime:
@@ -66,45 +68,49 @@ async def open_runtime(
 
     `run_jobs` has this process run jobs in the background, and scheduled ones unless `run_schedule` says otherwise.
     """
-    with ExitStack() as held:
-        async with AsyncExitStack() as stack:
-            await _open(settings, stack, held, run_jobs)
-            async with _jobs(run_jobs, run_jobs if run_schedule is None else run_schedule):
-                yield Runtime()
-            # Slots are emptied last: what the stack closes may still look a resource up.
+    opened = Runtime()
+    async with AsyncExitStack() as stack:
+        # First, so that slots are emptied last: what the stack closes may still look a resource up.
+        for slot in vars(Runtime).values():
+            if isinstance(slot, Slot):
+                stack.callback(slot.saved())
+        await _open(opened, settings, stack, run_jobs)
+        async with _jobs(run_jobs, run_jobs if run_schedule is None else run_schedule):
+            yield opened
 
 
-async def _open(settings: AppConfig, stack: AsyncExitStack, held: ExitStack, run_jobs: bool) -> None:
-    # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
-    pool_size = max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0)
+async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> None:
+    opened.settings = settings
+    opened.revisions = known_revisions
     if settings.database_url.get_backend_name() == "sqlite":
         make_private(Path(str(settings.database_url.database)).parent)
-    database = Database.connect(
+    opened.database = Database.connect(
         settings.database_url,
-        pool_size=pool_size,
-        pool_timeout=settings.DB_POOL_TIMEOUT_SECONDS,
+        # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
+        pool_size=max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0),
         statement_timeout=settings.DB_STATEMENT_TIMEOUT_SECONDS,
         echo=settings.SQL_ECHO,
     )
-    stack.push_async_callback(database.close)
-    redis = connect_redis(settings.redis_url, settings.RATE_LIMITER_TIMEOUT_SECONDS) if settings.redis_url else None
+    stack.push_async_callback(opened.database.close)
+    url = settings.redis_url
+    redis = opened.redis = connect_redis(url, settings.RATE_LIMITER_TIMEOUT_SECONDS) if url else None
+    key_prefix = opened.key_prefix = KeyPrefix(settings.REDIS_KEY_PREFIX, current_database)
     if redis:
         stack.push_async_callback(redis.aclose)
-    key_prefix = KeyPrefix(settings.REDIS_KEY_PREFIX, lambda: database)
     if redis and key_prefix.known is None:
         with suppress(RedisError, TimeoutError):  # who needs it asks again
             await asyncio.wait_for(key_prefix.get(), DATABASE_SECONDS)
-    broker = make_broker(settings, key_prefix)
+    broker = opened.broker = make_broker(settings, key_prefix)
     await broker.startup()
     stack.push_async_callback(broker.shutdown)
-    background = Background()
-    runner = JobRunner(
+    background = opened.background = Background()
+    opened.runner = JobRunner(
         current_database,
         concurrency=settings.JOBS_CONCURRENCY,
         poll=settings.JOBS_POLL_SECONDS,
         lease=settings.JOBS_LEASE_SECONDS,
     )
-    waker = JobWaker(runner, broker if redis else None, background)
+    waker = opened.waker = JobWaker(opened.runner, broker if redis else None, background)
     sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)
     offered = {
         "settings": settings,
@@ -123,28 +129,11 @@ async def _open(settings: AppConfig, stack: AsyncExitStack, held: ExitStack, run
         stack.push_async_callback(made.close)
         return made
 
-    queue = offered["queue"] = service(
-        "QUEUE_PROVIDER", lambda: QueueService(current_database, waker, broker, background)
-    )
-    cache = service("CACHE_PROVIDER", lambda: _cache(settings, key_prefix, stack))
-    events = service("EVENTS_PROVIDER", lambda: EventsService(current_database, waker, background))
-    mail = service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue))
-    for put_back in (
-        current_settings.hold(settings),
-        current_database.hold(database),
-        current_redis.hold(redis),
-        current_key_prefix.hold(key_prefix),
-        current_cache.hold(cache),
-        current_events.hold(events),
-        current_queue.hold(queue),
-        current_mail.hold(mail),
-        current_runner.hold(runner),
-        current_waker.hold(waker),
-        current_broker.hold(broker),
-        current_background.hold(background),
-        expected_revisions.hold(known_revisions),
-    ):
-        held.callback(put_back)
+    queue = service("QUEUE_PROVIDER", lambda: QueueService(current_database, waker, broker, background))
+    offered["queue"] = opened.queue = queue
+    opened.cache = service("CACHE_PROVIDER", lambda: _cache(settings, key_prefix, stack))
+    opened.events = service("EVENTS_PROVIDER", lambda: EventsService(current_database, waker, background))
+    opened.mail = service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue))
 
 
 @asynccontextmanager
@@ -181,17 +170,14 @@ def connect_redis(url: str, timeout: float) -> Redis:
 
 
 def _cache(settings: AppConfig, prefix: KeyPrefix, stack: AsyncExitStack) -> CacheServiceInterface:
-    store: MemoryStore | RedisStore
-    max_seconds, max_bytes = settings.CACHE_MAX_SECONDS, settings.CACHE_MAX_VALUE_BYTES
     if settings.redis_url is None:
-        store = MemoryStore(settings.CACHE_MAX_ITEMS, settings.CACHE_MAX_BYTES)
-    else:
-        timeout = settings.CACHE_TIMEOUT_SECONDS
-        redis = connect_redis(settings.redis_url, max(0.2, 2 * timeout))  # its own: a busy cache keeps no limit waiting
-        stack.push_async_callback(redis.aclose)
-        store = RedisStore(redis, prefix, timeout=timeout, max_seconds=max_seconds, max_bytes=max_bytes)
-        stack.push_async_callback(store.close)
-    return CacheService(store, max_value_bytes=max_bytes, max_seconds=max_seconds)
+        return CacheService(MemoryStore())
+    timeout = settings.CACHE_TIMEOUT_SECONDS
+    redis = connect_redis(settings.redis_url, max(0.2, 2 * timeout))  # its own: a busy cache keeps no limit waiting
+    stack.push_async_callback(redis.aclose)
+    store = RedisStore(redis, prefix, timeout=timeout)
+    stack.push_async_callback(store.close)
+    return CacheService(store)
 
 
 def _mail(settings: AppConfig, sender: Sender, queue: QueueServiceInterface) -> MailServiceInterface:

@@ -11,7 +11,7 @@ from tools.generators.project import DOCUMENTS
 
 def write_revision(message: str, timeline: str, table: str) -> list[Path]:
     """Write a revision that makes `table`; GeneratorError where it would hold more."""
-    from app.cli.prepare import quiet_alembic
+    from app.cli.migrate import quiet_alembic
     from tools.migrations.developer import scratch_database
     from tools.migrations.reader import read
 

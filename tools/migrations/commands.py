@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -25,7 +24,8 @@ def revision(
     empty: Annotated[bool, typer.Option("--empty", help="A revision to fill by hand.")] = False,
 ) -> None:
     """Write what models have and tables have not as a revision."""
-    with _migrations() as migrations, redirect_stdout(sys.stderr):  # Alembic announces its hooks
+    migrations = _migrations()
+    with redirect_stdout(sys.stderr):  # Alembic announces its hooks
         written = migrations.revision(message, timeline, empty=empty)
         faults = migrations.faults_of(written)
     for path in written:
@@ -38,7 +38,8 @@ def revision(
 
 def merge(message: Message = "merge", timeline: OneTimeline = None) -> None:
     """Join the heads of a timeline that two branches have continued."""
-    with _migrations() as migrations, redirect_stdout(sys.stderr):
+    migrations = _migrations()
+    with redirect_stdout(sys.stderr):
         written = migrations.merge(message, timeline)
     for path in written:
         typer.secho(str(path), fg=typer.colors.GREEN)
@@ -57,8 +58,8 @@ def check(
     server = os.environ.get("TEST_DATABASE_URL") if scratch else None
     if scratch:
         os.environ["ENVIRONMENT"] = "testing"  # the check of the code must not depend on a developer's .env
-    with _migrations() as migrations:
-        found = _tried(server, timeline) if scratch else migrations.check(timeline)
+    migrations = _migrations()
+    found = _tried(server, timeline) if scratch else migrations.check(timeline)
     faults = [fault for fault in found if fault.blocking]
     notes = [fault for fault in found if not fault.blocking]
     if as_json:
@@ -89,7 +90,5 @@ def _where(server: str | None) -> str:
     return " on SQLite, with rows, up and down; TEST_DATABASE_URL adds PostgreSQL"
 
 
-@contextmanager
-def _migrations() -> Iterator["DeveloperMigrations"]:
-    with opened_migrations() as migrations:
-        yield cast("DeveloperMigrations", migrations)
+def _migrations() -> "DeveloperMigrations":
+    return cast("DeveloperMigrations", opened_migrations())

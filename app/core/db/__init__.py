@@ -1,24 +1,18 @@
 """Tables, units of work, repositories and list queries."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, live_unique, utcnow
 from app.core.db.engines import statements_may_take
 from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
 from app.core.db.repository import BaseRepository
-from app.core.db.session import Database, current_database, current_session, on_commit, store_with
-
-
-@asynccontextmanager
-async def session_scope(*, read_only: bool = False) -> AsyncIterator[AsyncSession]:
-    """A unit of work on the running process's database: commits when the block ends well, rolls back otherwise."""
-    async with current_database().session_scope(read_only=read_only) as session:
-        yield session
-
+from app.core.db.session import (
+    Database,
+    current_database,
+    current_session,
+    on_commit,
+    session_scope,
+    store_with,
+)
 
 __all__ = [
     "BIGINT",

@@ -174,3 +174,10 @@ def _is_inside(within: SessionTransaction | None, rolled_back: SessionTransactio
 
 current_database = Slot[Database]()
 """The database of this process."""
+
+
+@asynccontextmanager
+async def session_scope(*, read_only: bool = False) -> AsyncIterator[AsyncSession]:
+    """A unit of work outside a request: commits when the block ends well, rolls back otherwise."""
+    async with current_database().session_scope(read_only=read_only) as session:
+        yield session
