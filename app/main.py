@@ -19,8 +19,7 @@ from app.core.api.route_checks import check_units, warn_about_routes
 from app.core.api.routes import route_table
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
 from app.core.modules import installed_modules, parts
-from app.core.modules.lifespan import module_lifespans
-from app.core.modules.registration import register_modules
+from app.core.modules.registration import module_lifespans, register_modules
 from app.core.services.log import configure_logging, logger
 from app.core.services.providers import check_providers
 

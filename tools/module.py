@@ -74,7 +74,7 @@ def _checked() -> "tuple[list[Violation], list[str]]":
         from app.core.configs import app_config
         from app.core.exceptions import ConfigError
     from app.core.modules import discover
-    from app.core.modules.external import ExternalModule
+    from app.core.modules.module import ExternalModule
     from tools.boundaries import boundary_violations, isolation_violations
 
     found: list[Violation] = []

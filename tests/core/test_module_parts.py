@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
 from app.core.modules import Module, parts
-from app.core.modules.lifespan import ModuleNotStarted, module_lifespans
-from app.core.modules.registration import register_modules
+from app.core.modules.registration import ModuleNotStarted, module_lifespans, register_modules
 from tests.processes import environment
 
 pytestmark = pytest.mark.once

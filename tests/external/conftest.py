@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from app.core.modules.external import ExternalModule, find_external
+from app.core.modules.discovery import find_external
+from app.core.modules.module import ExternalModule
 from app.core.modules.registration import register_modules
 
 Package = Callable[..., ExternalModule]

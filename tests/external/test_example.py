@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 
 from app.core.configs import PROJECT_ROOT
-from app.core.modules.external import find_external
+from app.core.modules.discovery import find_external
 from tests.external.installed import Site, run, tables
 from tests.processes import served_settings
 from tools.boundaries import isolation_violations

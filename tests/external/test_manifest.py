@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.core.exceptions import ConfigError
-from app.core.modules.external import find_external
+from app.core.modules.discovery import find_external
 from tests.external.conftest import Package
 
 pytestmark = pytest.mark.once

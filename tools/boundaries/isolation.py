@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.core.configs import PROJECT_ROOT
-from app.core.modules.external import ExternalModule
 from app.core.modules.manifest import shown
+from app.core.modules.module import ExternalModule
 from tools.boundaries.violations import Violation
 
 _LOCKED = re.compile(r"^([\w.-]+)[^=\s]*==", re.MULTILINE)

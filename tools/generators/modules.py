@@ -8,8 +8,7 @@ from typing import Any
 
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import Module, discover, installed_modules, present_modules
-from app.core.modules.discovery import EVERY, RESERVED
-from app.core.modules.external import TAKEN
+from app.core.modules.discovery import EVERY, RESERVED, TAKEN
 from tools.generators import source
 from tools.generators.changes import Changes, GeneratorError, is_kept
 from tools.generators.names import check_module_name

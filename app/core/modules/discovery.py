@@ -1,17 +1,29 @@
 """From the names in `MODULES` to modules in load order."""
 
+import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from app.core.configs import PROJECT_ROOT
 from app.core.exceptions import ConfigError
-from app.core.modules.external import find_external, package_path
-from app.core.modules.manifest import MANIFEST, Manifest, did_you_mean, read_manifest, shown
-from app.core.modules.module import Module
+from app.core.modules.manifest import (
+    MANIFEST,
+    ExternalManifest,
+    Manifest,
+    check_manifest,
+    did_you_mean,
+    read_manifest,
+    read_toml,
+    shown,
+)
+from app.core.modules.module import ExternalModule, Module
 
 PACKAGE = "app"
 EVERY = f"{PACKAGE}.*"
 RESERVED = ("core", "cli", "main", "worker")
+TAKEN = ("app", "core", "shared")
+FASTAPPKIT_MANIFEST = "fastappkit.toml"
 
 
 def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
@@ -143,3 +155,41 @@ def _in_load_order(modules: dict[str, Module]) -> list[Module]:
     for name in modules:
         visit(name, ())
     return list(ordered.values())
+
+
+def find_external(name: str) -> ExternalModule:
+    """The installed package `name` as a module, its manifest a `module.toml` or that of fastappkit."""
+    path = package_path(name)
+    if name in TAKEN:
+        raise ConfigError(f"MODULES: {name} is taken by the service itself: a package needs another name")
+    if path is None:
+        raise ConfigError(f"MODULES: no package {name} is installed")
+    if (path / MANIFEST).exists():
+        module = ExternalModule(name, path, read_manifest(path / MANIFEST, ExternalManifest))
+        if module.manifest.name not in (None, name):
+            raise module.fault("name", f'the package is called {name}; write name = "{name}", or leave it out')
+        return module
+    if (path / FASTAPPKIT_MANIFEST).exists():
+        return ExternalModule(name, path, _of_fastappkit(path), manifest_file=FASTAPPKIT_MANIFEST)
+    raise ConfigError(f"MODULES: {name} is no module: {shown(path)} has neither {MANIFEST} nor {FASTAPPKIT_MANIFEST}")
+
+
+def package_path(name: str) -> Path | None:
+    """The folder of the installed package `name`, found without importing it."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # what was put into sys.modules by hand
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+
+
+def _of_fastappkit(path: Path) -> ExternalManifest:
+    """Its `migrations` is a folder, and keys that nobody knows mean nothing."""
+    file = path / FASTAPPKIT_MANIFEST
+    tool = read_toml(file).get("tool")
+    table: Any = tool.get("fastappkit") if isinstance(tool, dict) else None
+    if not isinstance(table, dict):
+        raise ConfigError(f"{shown(file)}: there is no table [tool.fastappkit]")
+    known = {"entrypoint": "entrypoint", "migrations": "migrations_dir"}
+    known |= {"models_module": "models_module", "route_prefix": "route_prefix"}
+    return check_manifest(file, {known[key]: table[key] for key in known if key in table}, ExternalManifest)

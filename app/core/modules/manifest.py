@@ -1,4 +1,4 @@
-"""What a `module.toml` may say, and what is said about one that cannot be used."""
+"""The manifest of a module, `module.toml`: its schema, reading it, and the faults of one that cannot be used."""
 
 import difflib
 import tomllib
@@ -45,6 +45,29 @@ class Manifest(BaseModel):
     exposes: tuple[Sentence, ...] = ()
     migrations: Literal["shared", "own"] = "shared"
     exceptions: tuple[BoundaryException, ...] = ()
+
+
+class ExternalManifest(Manifest):
+    """The manifest of an external module."""
+
+    examples: ClassVar[Mapping[str, str]] = {
+        **Manifest.examples,
+        "exposes": "nothing: no rule judges what is imported from a package",
+        "migrations": 'migrations = "own"',
+        "name": 'name = "shop_reviews"',
+        "entrypoint": 'entrypoint = "package.module:function"',
+        "migrations_dir": 'migrations_dir = "migrations"',
+        "models_module": 'models_module = "package.models"',
+        "route_prefix": 'route_prefix = "/reviews", or "" for none',
+    }
+
+    exposes: tuple[()] = ()
+    migrations: Literal["own"] = "own"
+    name: Sentence | None = None
+    entrypoint: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    migrations_dir: Sentence = "migrations"
+    models_module: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")] | None = None
+    route_prefix: Annotated[str, Field(pattern=r"^(/[^/\s?#]+)*$")] | None = None
 
 
 M = TypeVar("M", bound=Manifest)

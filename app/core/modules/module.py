@@ -1,14 +1,16 @@
-"""A module, as the rest of the core sees it."""
+"""A module, as the rest of the core sees it: a folder of the project, or an installed package."""
 
 import ast
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from app.core.modules.manifest import Manifest
+from app.core.exceptions import ConfigError
+from app.core.modules.manifest import MANIFEST, ExternalManifest, Manifest, shown
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,40 @@ class Module:
         """The module's submodule `name`, imported, or None where it has none."""
         target = f"{self.name}.{name}"
         return importlib.import_module(target) if importlib.util.find_spec(target) else None
+
+
+@dataclass(frozen=True)
+class ExternalModule(Module):
+    """An installed package as a module."""
+
+    manifest: ExternalManifest
+    external: bool = True
+    manifest_file: str = MANIFEST
+
+    @property
+    def route_prefix(self) -> str:
+        """What the paths of its routes begin with."""
+        return f"/{self.name}" if self.manifest.route_prefix is None else self.manifest.route_prefix
+
+    @property
+    def packages(self) -> list[str]:
+        """The top-level packages with its code: its manifest may point to others than its own."""
+        places = (self.name, self.manifest.entrypoint, self.manifest.models_module or self.name)
+        return list(dict.fromkeys(re.split("[.:]", place)[0] for place in places))
+
+    @property
+    def versions(self) -> Path:
+        return self.path / self.manifest.migrations_dir / "versions"
+
+    @property
+    def models(self) -> ModuleType | None:
+        chosen = self.manifest.models_module
+        try:
+            return importlib.import_module(chosen) if chosen else self.part("models")
+        except (Exception, SystemExit) as exc:
+            name = chosen or f"{self.name}.models"
+            raise self.fault("models_module", f"{name} cannot be imported: {type(exc).__name__}: {exc}") from exc
+
+    def fault(self, key: str, what: str) -> ConfigError:
+        """What is wrong with the package, by the key of its manifest."""
+        return ConfigError(f"{shown(self.path / self.manifest_file)}: {key}: {what}")

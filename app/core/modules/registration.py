@@ -1,8 +1,9 @@
-"""Calls `register(app)` of modules that join the application themselves; it returns a router or nothing."""
+"""Modules join the application: `register(app)` of those that have one, and what they open and close with it."""
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,14 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
 
 from app.core.exceptions import ConfigError
-from app.core.modules.external import ExternalModule
 from app.core.modules.manifest import did_you_mean
-from app.core.modules.module import Module
+from app.core.modules.module import ExternalModule, Module
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+
+
+class ModuleNotStarted(RuntimeError):
+    """The lifespan of a module failed; its error is the `__cause__`."""
 
 
 def register_modules(app: FastAPI, modules: Iterable[Module], api_prefix: str = "") -> None:
@@ -49,46 +55,42 @@ def _registered(
     place: str,
     fault: Callable[[str], ConfigError],
 ) -> APIRouter | None:
-    before = _Service(app)
+    before = _fixed_parts(app, module)
     try:
         router = register(app)
     except (Exception, SystemExit) as exc:
         raise fault(f"{place} raised {_said(exc)}") from exc
-    if changed := before.changed(module):
+    after = _fixed_parts(app, module)
+    after["the routes"] = after["the routes"][: len(before["the routes"])]
+    after["the state"] = {name: after["the state"].get(name) for name in before["the state"]}
+    if changed := [name for name in before if after[name] != before[name]]:
         what = f"{place} changes {', '.join(changed)} of the whole service"
         raise fault(f"{what}: leave that to the service, or mount an application of your own")
     if router is None or isinstance(router, APIRouter):
         return router  # None: it has mounted its routes itself
     if inspect.iscoroutine(router):
         router.close()
-    wrong = f"{place} gave back {type(router).__name__}"
-    raise fault(f"{wrong}: it must be a plain function that returns an APIRouter or None")
+    raise fault(
+        f"{place} gave back {type(router).__name__}: it must be a plain function that returns an APIRouter or None"
+    )
 
 
-class _Service:
-    """What of an application is not a package's to change, as it was before its `register`."""
+def _fixed_parts(app: FastAPI, module: Module) -> dict[str, Any]:
+    """The parts of the application that `register` must leave as they are.
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-        self._middleware = list(app.user_middleware)
-        self._handlers = dict(app.exception_handlers)
-        self._overrides = dict(app.dependency_overrides)
-        self._routes = list(app.router.routes)
-        self._state = dict(app.state._state)
-
-    def changed(self, module: Module) -> list[str]:
-        """What is not as it was. More routes, more state and handlers of the package's own errors are welcome."""
-        app, handlers = self._app, self._app.exception_handlers
-        added = [error for error in handlers if error not in self._handlers]
-        same = {
-            "the middleware": app.user_middleware == self._middleware,
-            "the exception handlers": handlers.items() >= self._handlers.items()
-            and all(f"{getattr(error, '__module__', '')}.".startswith(f"{module.name}.") for error in added),
-            "the dependency overrides": app.dependency_overrides == self._overrides,
-            "the routes": app.router.routes[: len(self._routes)] == self._routes,
-            "the state": all(app.state._state.get(name) is value for name, value in self._state.items()),
-        }
-        return [name for name, kept in same.items() if not kept]
+    It may add routes, state, and handlers of its own errors.
+    """
+    own = f"{module.name}."
+    handlers = app.exception_handlers.items()
+    return {
+        "the middleware": list(app.user_middleware),
+        "the exception handlers": {
+            error: handler for error, handler in handlers if not f"{getattr(error, '__module__', '')}.".startswith(own)
+        },
+        "the dependency overrides": dict(app.dependency_overrides),
+        "the routes": list(app.router.routes),
+        "the state": dict(app.state._state),
+    }
 
 
 def _include(app: FastAPI, module: ExternalModule, router: APIRouter, paths: set[str]) -> None:
@@ -121,3 +123,30 @@ def _entrypoint(module: ExternalModule) -> Callable[[FastAPI], Any]:
 def _said(error: BaseException) -> str:
     """One line of it."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@asynccontextmanager
+async def module_lifespans(app: FastAPI, modules: Iterable[Module]) -> AsyncIterator[None]:
+    """Enter the lifespan of every internal module that has one, in this order; leave them in the reverse order."""
+    async with AsyncExitStack() as stack:
+        for module in modules:
+            if lifespan := lifespan_of(module):
+                try:
+                    await stack.enter_async_context(lifespan(app))
+                except Exception as exc:
+                    raise ModuleNotStarted(f"{module.name} did not start: {type(exc).__name__}: {exc}") from exc
+        yield
+
+
+def lifespan_of(module: Module) -> Lifespan | None:
+    """`lifespan` in the module's `lifespan.py` or, without that file, in its root."""
+    if module.external:
+        return None
+    part = module.part("lifespan")
+    found = getattr(part or module.root, "lifespan", None)
+    if part is None and found is None:
+        return None
+    if not callable(found) or inspect.isasyncgenfunction(found) or inspect.iscoroutinefunction(found):
+        place = f"{module.name}.lifespan" if part else module.name
+        raise ConfigError(f"{place}: lifespan must be an @asynccontextmanager that takes the application")
+    return found  # type: ignore[no-any-return]  # by convention; what it yields nobody uses
