@@ -7,7 +7,7 @@ import sys
 from contextlib import AsyncExitStack
 from typing import NoReturn
 
-from taskiq import TaskiqEvents, TaskiqState
+from taskiq import TaskiqEvents, TaskiqScheduler, TaskiqState
 
 from app.core.configs import check_settings, get_settings
 from app.core.db.installation import KeyPrefix
@@ -16,7 +16,7 @@ from app.core.exceptions import ConfigError
 from app.core.modules import parts
 from app.core.services.log import configure_logging
 from app.core.services.providers import check_providers
-from app.core.services.queue import JobScheduler, make_broker
+from app.core.services.queue import make_broker
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -41,24 +41,17 @@ except ConfigError as exc:
 configure_logging(settings)
 
 broker = make_broker(settings, KeyPrefix(settings.REDIS_KEY_PREFIX, current_database))
-scheduler = JobScheduler(broker)
+scheduler = TaskiqScheduler(broker, [])  # the runtime's clock does the work
 _opened = AsyncExitStack()
 
 
-@broker.on_event(TaskiqEvents.WORKER_STARTUP)
-async def open_worker(_: TaskiqState) -> None:
-    """Open what tasks need and begin to run jobs."""
+@broker.on_event(TaskiqEvents.WORKER_STARTUP, TaskiqEvents.CLIENT_STARTUP)
+async def open_process(_: TaskiqState) -> None:
+    """Open what tasks need; a worker then runs jobs, the scheduler stores those that are due by the clock."""
     from app.core.runtime import open_runtime
 
-    await _opened.enter_async_context(open_runtime(settings, run_jobs=True, run_schedule=False))
-
-
-@broker.on_event(TaskiqEvents.CLIENT_STARTUP)
-async def open_scheduler(_: TaskiqState) -> None:
-    """Open what it takes to store a tick."""
-    from app.core.runtime import open_runtime
-
-    await _opened.enter_async_context(open_runtime(settings, run_jobs=False))
+    works = broker.is_worker_process
+    await _opened.enter_async_context(open_runtime(settings, run_jobs=works, run_schedule=not works))
 
 
 @broker.on_event(TaskiqEvents.WORKER_SHUTDOWN, TaskiqEvents.CLIENT_SHUTDOWN)

@@ -17,7 +17,7 @@ from app.core.services.queue.interface import (
 )
 from app.core.services.queue.registry import TaskDataError, TaskResultError, queued
 from app.core.services.queue.runner import JobRunner
-from app.core.services.queue.schedule import Clock, JobScheduler, PurgeJobs
+from app.core.services.queue.schedule import Clock, PurgeJobs
 from app.core.services.queue.service import QueueService
 from app.core.services.queue.store import erase_jobs
 
@@ -31,7 +31,6 @@ __all__ = [
     "JobNotFound",
     "JobNotReady",
     "JobRunner",
-    "JobScheduler",
     "JobWaker",
     "PermanentFailure",
     "PurgeJobs",

@@ -6,7 +6,6 @@ from functools import partial
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from taskiq import AsyncBroker, TaskiqScheduler
 
 from app.core.configs.app import current_settings
 from app.core.db.base import utcnow
@@ -107,23 +106,3 @@ class PurgeJobs(BaseTask):
         async with current_database().session_scope() as db:
             removed = await purge_jobs(db=db, before=utcnow() - kept)
         logger.info("completed jobs purged", count=sum(removed.values()))
-
-
-class JobScheduler(TaskiqScheduler):
-    """Runs the clock in taskiq's own process: `taskiq scheduler app.worker:scheduler`."""
-
-    def __init__(self, broker: AsyncBroker) -> None:
-        super().__init__(broker, [])
-        self._clock: asyncio.Task[None] | None = None
-
-    async def startup(self) -> None:
-        """Open the broker, and with it the runtime; then start the clock."""
-        await super().startup()
-        self._clock = asyncio.create_task(Clock().run())
-
-    async def shutdown(self) -> None:
-        """Stop the clock, then close the broker."""
-        if self._clock:
-            self._clock.cancel()
-            await asyncio.gather(self._clock, return_exceptions=True)
-        await super().shutdown()
