@@ -97,8 +97,8 @@ class OutcomeWriter:
 class JobRunner:
     """Runs due jobs, at most `concurrency` at once.
 
-    It looks when it is woken and every `poll` seconds: what nobody woke it for (a retry, a lease that ended,
-    a lost message) is found by looking.
+    It claims jobs when it is woken, and polls every `poll` seconds: a retry, a lease that ended or a lost message
+    wakes nobody.
     """
 
     def __init__(self, database: Callable[[], Database], *, concurrency: int, poll: float, lease: float) -> None:
@@ -129,7 +129,7 @@ class JobRunner:
         """Begin to run jobs in the background."""
         self._stopping = False
         create = partial(asyncio.get_running_loop().create_task, context=Context())
-        self._loops = [create(self._look()), create(self._keep_leases())]
+        self._loops = [create(self._claim_loop()), create(self._heartbeat_loop())]
 
     def wake(self) -> None:
         """Look for due jobs now."""
@@ -149,7 +149,7 @@ class JobRunner:
             self._loops = []
 
     async def drain(self) -> int:
-        """Run due jobs one after the other until none is due; how many ran. For tests and scripts."""
+        """Run due jobs one after the other until none is due; return how many ran. For tests and scripts."""
         ran = 0
         while jobs := await self.store.claim(1):
             for job in jobs:
@@ -158,7 +158,7 @@ class JobRunner:
                 ran += 1
         return ran
 
-    async def _look(self) -> None:
+    async def _claim_loop(self) -> None:
         more = False
         while not self._stopping:
             expected = more or self._wake.is_set()
@@ -166,12 +166,14 @@ class JobRunner:
             free = self._concurrency - len(self._active)
             more = free > 0 and await self._claim(free, expected)
             if not more:
-                await self._rest()
+                with suppress(TimeoutError):  # time to poll
+                    async with asyncio.timeout(self._pause):
+                        await self._wake.wait()
 
     async def _claim(self, free: int, expected: bool) -> bool:
-        """Start up to `free` jobs; whether there may be more. Where none is expected it only looks first."""
+        """Start up to `free` jobs; return whether there may be more. Reads first unless some are `expected`."""
         try:
-            # Where heartbeats came late (SQLite is locked, a task blocks the loop) our own jobs look due: not those.
+            # After a late heartbeat (SQLite is locked, a task blocks the loop) our own jobs look due: not those.
             own = [job.id for job in self._active]
             jobs = await self.store.claim(free, own) if expected or await self.store.any_due(own) else []
         except Exception as exc:
@@ -200,20 +202,17 @@ class JobRunner:
             self._running.discard(job)
             logger.error("the outcome of a job could not be stored: it runs again after its lease", exc_info=error)
 
-    async def _keep_leases(self) -> None:
+    async def _heartbeat_loop(self) -> None:
+        """Extend all leases at once. A job whose outcome waits to be stored needs its lease as well."""
         while True:
             await asyncio.sleep(self._heartbeat)
+            jobs = list(self._active)
             try:
-                await self._extend()
+                held = await self.store.extend(jobs) if jobs else set()
             except Exception as exc:  # whatever it is, without a heartbeat every job would be taken away
-                logger.warning("the leases of jobs could not be extended", count=len(self._active), error=describe(exc))
-
-    async def _extend(self) -> None:
-        """Lengthen every lease at once. A job whose outcome waits to be stored needs its lease as well."""
-        jobs = list(self._active)
-        held = await self.store.extend(jobs) if jobs else set()
-        for job in jobs:
-            if job not in held and job in self._running:
+                logger.warning("the leases of jobs could not be extended", count=len(jobs), error=describe(exc))
+                continue
+            for job in self._running.intersection(jobs) - held:
                 logger.error("the lease of a job was lost: its run here is ended", job_id=job.id, attempt=job.attempts)
                 self._running.discard(job)  # not ours to hand back
                 self._active[job].cancel()
@@ -241,11 +240,6 @@ class JobRunner:
             self._writer.write(handed_back(job))
         self._running.clear()
         await self._writer.close(ENDING_SECONDS)
-
-    async def _rest(self) -> None:
-        with suppress(TimeoutError):  # time to look again
-            async with asyncio.timeout(self._pause):
-                await self._wake.wait()
 
 
 current_runner = Slot[JobRunner]()

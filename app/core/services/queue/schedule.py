@@ -41,13 +41,13 @@ class Clock:
         outage = Outage("a schedule cannot be kept: trying again", "a schedule is kept again", first=1.0, longest=1.0)
         while True:
             try:
-                wake_at = await self.look(task)
+                wake_at = await self.check(task)
                 outage.over(task=task.name)
             except Exception as exc:
                 wake_at = utcnow() + timedelta(seconds=outage.failed(exc, task=task.name))
             await _sleep_until(wake_at)
 
-    async def look(self, task: RegisteredTask) -> datetime:
+    async def check(self, task: RegisteredTask) -> datetime:
         """Store a job if `task` is due and no other scheduler has; return when to look again."""
         schedule = task.schedule
         assert schedule is not None  # noqa: S101  only such tasks are looked at

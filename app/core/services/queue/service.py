@@ -73,10 +73,10 @@ class QueueService(QueueServiceInterface):
         return await self._store(session, job)
 
     async def is_ready(self, job_id: int) -> bool:
-        return (await self._look(job_id)).finished_at is not None
+        return (await self._read(job_id)).finished_at is not None
 
     async def get_result(self, job_id: int) -> Any:
-        job = await self._look(job_id)
+        job = await self._read(job_id)
         if job.finished_at is None:
             raise JobNotReady
         if job.status == JobStatus.CANCELLED:
@@ -124,7 +124,7 @@ class QueueService(QueueServiceInterface):
             on_commit(session, lambda: self._waker(job))
         return job.id
 
-    async def _look(self, job_id: int) -> "Row[Any]":
+    async def _read(self, job_id: int) -> "Row[Any]":
         statement = select(Job.status, Job.finished_at, Job.result, Job.last_error).where(Job.id == _known(job_id))
         if unit := _open_unit():
             found = (await unit.execute(statement)).one_or_none()
