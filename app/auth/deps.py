@@ -14,7 +14,7 @@ from app.auth.exceptions import AccountNotActive, InvalidAccessToken
 from app.auth.gateway import AuthGatewayInterface, get_gateway
 from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserDTO
-from app.auth.services.accounts import AccountService, CredentialService, is_usable
+from app.auth.services.accounts import AccountService, is_usable
 from app.auth.services.registration import RecoveryService, RegistrationService
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import ProfileService, UserService
@@ -116,20 +116,19 @@ async def auth_services(
 ) -> AuthServices:
     """Compose the services of one request."""
     settings = configured(connection, get_settings)
-    links = Links(settings)
     origin = _origin_of(connection)
     events = SecurityEvents(events=events, origin=origin)
-    disconnected = client_left(connection)
-    credentials = CredentialService(hasher=config.password_hasher, events=events, disconnected=disconnected)
-    accounts = AccountService(config=config, events=events, mail=mail, links=links)
+    accounts = AccountService(
+        config=config, events=events, mail=mail, links=Links(settings), disconnected=client_left(connection)
+    )
     return AuthServices(
         sessions=SessionService(
-            config=config, secret=settings.secret_key, credentials=credentials, events=events, origin=origin
+            config=config, secret=settings.secret_key, accounts=accounts, events=events, origin=origin
         ),
-        registration=RegistrationService(config=config, credentials=credentials, events=events, mail=mail, links=links),
-        recovery=RecoveryService(credentials=credentials, accounts=accounts, events=events, queue=queue),
-        profile=ProfileService(credentials=credentials, accounts=accounts, events=events, queue=queue),
-        users=UserService(credentials=credentials, accounts=accounts, queue=queue),
+        registration=RegistrationService(config=config, accounts=accounts, events=events),
+        recovery=RecoveryService(accounts=accounts, events=events, queue=queue),
+        profile=ProfileService(accounts=accounts, events=events, queue=queue),
+        users=UserService(accounts=accounts, queue=queue),
     )
 
 

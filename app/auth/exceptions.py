@@ -1,4 +1,4 @@
-"""Errors of this module, free of HTTP."""
+"""Errors of this module, free of HTTP. `default_detail` says what each means, where a docstring does not."""
 
 from app.core.exceptions import (
     AuthenticationError,
@@ -33,50 +33,36 @@ class ActionNotAllowed(PermissionDeniedError):
 
 
 class AccountNotActive(PermissionDeniedError):
-    """The account is disabled, or its address still has to be verified."""
-
     code = "account_not_active"
     default_detail = "The account is disabled or its address is not verified."
 
 
 class RegistrationClosed(ActionNotAllowed):
-    """`USER_REGISTRATION_ALLOWED` is off."""
-
     code = "registration_closed"
     default_detail = "Registration is closed."
 
 
 class UserNotFound(NotFoundError):
-    """There is no such user, or the user was deleted."""
-
     code = "user_not_found"
     default_detail = "The user was not found."
 
 
 class SessionNotFound(NotFoundError):
-    """The caller has no such live session."""
-
     code = "session_not_found"
     default_detail = "The session was not found."
 
 
 class EmailTaken(ConflictError):
-    """Another account has this address, in this or another spelling."""
-
     code = "email_taken"
     default_detail = "An account with this e-mail address already exists."
 
 
 class UsernameTaken(ConflictError):
-    """Another account has this user name, in this or another case."""
-
     code = "username_taken"
     default_detail = "An account with this user name already exists."
 
 
 class LastSuperuser(ConflictError):
-    """Without this account nobody could administer the service."""
-
     code = "last_superuser"
     default_detail = "The last active superuser cannot be deleted, disabled, demoted or made unverified."
 

@@ -1,6 +1,6 @@
 """Mails to accounts. Those with links are made and sent by tasks, so that no row ever holds a token."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Self
 
@@ -71,8 +71,8 @@ class AccountMailService:
     config: AuthConfig
     mail: MailServiceInterface
     links: Links
-    users: UserRepository = field(default_factory=UserRepository)
-    tokens: OneTimeTokenRepository = field(default_factory=OneTimeTokenRepository)
+    users = UserRepository()
+    tokens = OneTimeTokenRepository()
 
     async def send_welcome(self, user_id: int, *, db: AsyncSession) -> None:
         """Greet a new account, with a link while its address is not verified and it is as it was made."""

@@ -1,7 +1,7 @@
 """Rules about passwords and accounts that the other services share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,7 +22,7 @@ from app.auth.exceptions import AccountNotActive, InvalidAccessToken, LastSuperu
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.schemas.user import UserCreate, UserDTO
-from app.auth.security.passwords import Disconnected, PasswordHasher
+from app.auth.security.passwords import Disconnected
 from app.core.db import utcnow
 from app.core.services.events import EventsServiceInterface
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
@@ -34,20 +34,27 @@ def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
 
 
 @dataclass(kw_only=True)
-class CredentialService:
-    """Checks passwords with no transaction held meanwhile: hashing takes long, and SQLite has one writer."""
+class AccountService:
+    """Checks passwords, and changes accounts for their owners, administrators and operators.
 
-    hasher: PasswordHasher
+    Changes are committed by the caller. Passwords are hashed with no transaction open, as it takes long and SQLite has
+    one writer: `hash_password` and `check_password` commit first.
+    """
+
+    config: AuthConfig
     events: EventsServiceInterface
+    mail: MailServiceInterface
+    links: Links
     disconnected: Disconnected | None = None
-    users: UserRepository = field(default_factory=UserRepository)
+    users = UserRepository()
+    sessions = SessionRepository()
 
-    async def hash(self, password: str, *, db: AsyncSession) -> str:
+    async def hash_password(self, password: str, *, db: AsyncSession) -> str:
         """Hash a new password. Commits what was written through `db` so far."""
         await self.users.commit(db=db)
-        return await self.hasher.hash(password, disconnected=self.disconnected)
+        return await self.config.password_hasher.hash(password, disconnected=self.disconnected)
 
-    async def check(self, user: User | None, *, db: AsyncSession, password: str) -> User | None:
+    async def check_password(self, user: User | None, *, db: AsyncSession, password: str) -> User | None:
         """Return the account, locked until the transaction ends, if the password is its own; as much work for None.
 
         The account is read again afterwards. Where it has another hash by then (its password was changed, or another
@@ -56,7 +63,7 @@ class CredentialService:
         while True:
             stored = user.password_hash if user else None
             await self.users.commit(db=db)
-            verified = await self.hasher.verify(password, stored, disconnected=self.disconnected)
+            verified = await self.config.password_hasher.verify(password, stored, disconnected=self.disconnected)
             if user is None or not verified.ok:
                 return None
             user = await self.users.get(db=db, for_update=True, id=user.id)
@@ -66,26 +73,14 @@ class CredentialService:
             await self.users.update(db=db, model=user, data={"password_hash": verified.new_hash})
         return user
 
-    async def confirm(self, user_id: int, *, db: AsyncSession, password: str) -> User:
+    async def confirm_password(self, user_id: int, *, db: AsyncSession, password: str) -> User:
         """Return the caller's own account, locked, before a sensitive change; raises WrongPassword."""
-        user = await self.check(await self.users.get(db=db, id=user_id), db=db, password=password)
+        user = await self.check_password(await self.users.get(db=db, id=user_id), db=db, password=password)
         if user is None:
             self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))
             await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
             raise WrongPassword
         return user
-
-
-@dataclass(kw_only=True)
-class AccountService:
-    """Changes accounts for their owners, administrators and operators. Nothing here commits."""
-
-    config: AuthConfig
-    events: EventsServiceInterface
-    mail: MailServiceInterface
-    links: Links
-    users: UserRepository = field(default_factory=UserRepository)
-    sessions: SessionRepository = field(default_factory=SessionRepository)
 
     async def require_live(self, user_id: int, session_id: int, *, db: AsyncSession) -> UserDTO:
         """Return the caller as of now: session or rights may have ended while the request waited for a hash or a lock.
@@ -134,7 +129,7 @@ class AccountService:
     async def announce_superuser(self, user: User, *, actor_id: int | None = None) -> None:
         """Tell the account and the listeners that it was made a superuser."""
         self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor_id, is_superuser=True))
-        await self._mail(user, SuperuserGranted(**self.links.greeting(user)), "account")
+        await self.notify(user.email, "account", SuperuserGranted(**self.links.greeting(user)))
 
     async def keep_a_superuser(self, user: User, *, db: AsyncSession) -> None:
         """Raise LastSuperuser where nobody could administer the service without `user`."""
@@ -147,11 +142,11 @@ class AccountService:
 
     async def request_move(self, user: User, email: str) -> None:
         """Mail the present address that another one was asked for: it may be a thief who asks."""
-        await self._mail(user, EmailChangeRequested(**self.links.greeting(user), new_email=email), "address")
+        await self.notify(user.email, "address", EmailChangeRequested(**self.links.greeting(user), new_email=email))
 
     async def move(self, user: User, email: str, *, db: AsyncSession, session_id: int | None, **values: Any) -> None:
         """Give the locked account another address, tell the present one, and end all sessions but `session_id`."""
-        await self._mail(user, EmailChanged(**self.links.greeting(user), new_email=email), "address")
+        await self.notify(user.email, "address", EmailChanged(**self.links.greeting(user), new_email=email))
         await self.users.change(db=db, user=user, email=email, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.EMAIL_CHANGED)
 
@@ -162,8 +157,9 @@ class AccountService:
         await self.users.change(db=db, user=user, password_hash=password_hash, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
         template = PasswordReplaced(**self.links.greeting(user), url=self.links.page("forgot-password"))
-        await self._mail(user, template, "password")
+        await self.notify(user.email, "password", template)
 
-    async def _mail(self, user: User, template: BaseTemplate, about: str) -> None:
-        data = EmailData(subject=f"Your {about} at {self.links.project}", recipients=[user.email])
+    async def notify(self, email: str, about: str, template: BaseTemplate) -> None:
+        """Queue a mail about "your `about`"."""
+        data = EmailData(subject=f"Your {about} at {self.links.project}", recipients=[email])
         await self.mail.queue(template, data)

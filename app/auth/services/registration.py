@@ -1,12 +1,12 @@
 """Services for callers without a session: registering, requesting mailed links and using them."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.config import AuthConfig
-from app.auth.emails.service import LinkRequest, Links
+from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import AddressTaken, UsernameNotFree
 from app.auth.events import (
     EmailAddressChanged,
@@ -22,10 +22,9 @@ from app.auth.schemas.auth import PasswordReset, Registration
 from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import email_key, usernames_from
 from app.auth.security.tokens import token_hash
-from app.auth.services.accounts import AccountService, CredentialService
+from app.auth.services.accounts import AccountService
 from app.auth.tasks import SendPasswordReset, SendVerification
 from app.core.services.events import EventsServiceInterface
-from app.core.services.mail import EmailData, MailServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
@@ -34,11 +33,9 @@ class RegistrationService:
     """Makes accounts for whoever asks."""
 
     config: AuthConfig
-    credentials: CredentialService
+    accounts: AccountService
     events: EventsServiceInterface
-    mail: MailServiceInterface
-    links: Links
-    users: UserRepository = field(default_factory=UserRepository)
+    users = UserRepository()
 
     async def register(self, data: Registration, *, db: AsyncSession) -> UserDTO | None:
         """Return the new account; raises EmailTaken or UsernameTaken.
@@ -48,7 +45,7 @@ class RegistrationService:
         """
         if not self.config.USER_REGISTRATION_ALLOWED:
             raise RegistrationClosed
-        password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
+        password_hash = await self.accounts.hash_password(data.password.get_secret_value(), db=db)
         try:
             user = await self._add(data, password_hash, db=db)
         except (EmailTaken, UsernameTaken):
@@ -70,28 +67,23 @@ class RegistrationService:
 
     async def _mail_conflict(self, data: Registration, *, db: AsyncSession) -> None:
         owner = await self.users.find_by_email(db=db, email=data.email)
+        links = self.accounts.links
         if owner is None:
-            await self.mail.queue(
-                UsernameNotFree(project=self.links.project),
-                EmailData(subject=f"Your registration at {self.links.project}", recipients=[data.email]),
-            )
+            await self.accounts.notify(data.email, "registration", UsernameNotFree(project=links.project))
         else:
-            await self.mail.queue(
-                AddressTaken(**self.links.greeting(owner), url=self.links.page("forgot-password")),
-                EmailData(subject=f"Your account at {self.links.project}", recipients=[owner.email]),
-            )
+            template = AddressTaken(**links.greeting(owner), url=links.page("forgot-password"))
+            await self.accounts.notify(owner.email, "account", template)
 
 
 @dataclass(kw_only=True)
 class RecoveryService:
     """Sends and accepts links. Asking does the same for every address: one look-up, one queued task."""
 
-    credentials: CredentialService
     accounts: AccountService
     queue: QueueServiceInterface
     events: EventsServiceInterface
-    users: UserRepository = field(default_factory=UserRepository)
-    tokens: OneTimeTokenRepository = field(default_factory=OneTimeTokenRepository)
+    users = UserRepository()
+    tokens = OneTimeTokenRepository()
 
     async def request_reset(self, email: str, *, db: AsyncSession) -> None:
         """Queue a link for a new password, mailed if the address has an account."""
@@ -112,7 +104,7 @@ class RecoveryService:
         # Asked before hashing, which a wrong token should not cost.
         if await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD]) is None:
             raise InvalidOneTimeToken
-        password_hash = await self.credentials.hash(data.new_password.get_secret_value(), db=db)
+        password_hash = await self.accounts.hash_password(data.new_password.get_secret_value(), db=db)
         _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
         await self.accounts.set_password(user, password_hash, db=db, is_verified=True)
         self.events.dispatch(PasswordResetCompleted(user_id=user.id, actor_id=user.id))

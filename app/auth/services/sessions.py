@@ -1,6 +1,6 @@
 """Sessions: opened by a password, carried on by refresh tokens, ended."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -22,7 +22,7 @@ from app.auth.models import AuthSession, EndReason, RefreshToken, User
 from app.auth.repositories import Family, RefreshTokenRepository, SessionRepository, UserRepository
 from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
 from app.auth.security.tokens import new_salt, new_token, successor, token_hash
-from app.auth.services.accounts import CredentialService, is_usable
+from app.auth.services.accounts import AccountService, is_usable
 from app.core.db import utcnow
 from app.core.deps import logger
 from app.core.services.events import EventsServiceInterface
@@ -40,17 +40,17 @@ class SessionService:
 
     config: AuthConfig
     secret: SecretStr
-    credentials: CredentialService
+    accounts: AccountService
     events: EventsServiceInterface
     origin: RequestOrigin
-    users: UserRepository = field(default_factory=UserRepository)
-    sessions: SessionRepository = field(default_factory=SessionRepository)
-    refresh_tokens: RefreshTokenRepository = field(default_factory=RefreshTokenRepository)
+    users = UserRepository()
+    sessions = SessionRepository()
+    refresh_tokens = RefreshTokenRepository()
 
     async def login(self, form: LoginForm, *, db: AsyncSession) -> TokenAnswer:
         """Return the tokens of a new session; raises InvalidGrant, the same after the same work for every refusal."""
         found = await self.users.find_by_login(db=db, login=form.username)
-        user = await self.credentials.check(found, db=db, password=form.password.get_secret_value())
+        user = await self.accounts.check_password(found, db=db, password=form.password.get_secret_value())
         # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
         # learn whether it was free.
         if user is None or not is_usable(user, self.config):

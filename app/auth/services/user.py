@@ -1,7 +1,7 @@
 """Changes of accounts by their owners and by administrators."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,7 +12,7 @@ from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
-from app.auth.services.accounts import AccountService, CredentialService, is_usable
+from app.auth.services.accounts import AccountService, is_usable
 from app.auth.tasks import SendEmailChange, SendVerification
 from app.core.db import PaginatedResult
 from app.core.services.events import EventsServiceInterface
@@ -23,11 +23,10 @@ from app.core.services.queue import QueueServiceInterface
 class ProfileService:
     """Changes and deletes the caller's account."""
 
-    credentials: CredentialService
     accounts: AccountService
     events: EventsServiceInterface
     queue: QueueServiceInterface
-    users: UserRepository = field(default_factory=UserRepository)
+    users = UserRepository()
 
     async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession, session_id: int) -> UserDTO:
         """Change name and address. Where addresses must be verified a new one counts once it is."""
@@ -46,8 +45,8 @@ class ProfileService:
         """Set a new password, end the user's other sessions and make links useless, mailed or still queued."""
         current, new = data.current_password.get_secret_value(), data.new_password.get_secret_value()
         # First the new hash, then the check: what is confirmed stays locked until it is changed.
-        new_hash = await self.credentials.hash(new, db=db)
-        user = await self.credentials.confirm(user_id, db=db, password=current)
+        new_hash = await self.accounts.hash_password(new, db=db)
+        user = await self.accounts.confirm_password(user_id, db=db, password=current)
         await self.accounts.require_live(user_id, session_id, db=db)
         await self.accounts.set_password(user, new_hash, db=db, session_id=session_id)
         self.events.dispatch(PasswordChanged(user_id=user_id, actor_id=user_id))
@@ -55,7 +54,7 @@ class ProfileService:
 
     async def delete(self, user_id: int, *, db: AsyncSession, password: str, session_id: int) -> None:
         """Delete the account."""
-        user = await self.credentials.confirm(user_id, db=db, password=password)
+        user = await self.accounts.confirm_password(user_id, db=db, password=password)
         await self.accounts.require_live(user_id, session_id, db=db)
         await self.accounts.delete(user, db=db, actor_id=user_id)
         await self.users.commit(db=db)
@@ -64,7 +63,7 @@ class ProfileService:
         """Return the account, locked; a new address needs the password."""
         if changes.email is not None and changes.current_password is not None:
             password = changes.current_password.get_secret_value()
-            return await self.credentials.confirm(user_id, db=db, password=password)
+            return await self.accounts.confirm_password(user_id, db=db, password=password)
         return await self.users.require(db=db, id=user_id, for_update=True)
 
     async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
@@ -101,11 +100,10 @@ class UserService:
     Rights are checked once nothing is waited for any more: a hash or a lock takes time in which they may be taken.
     """
 
-    credentials: CredentialService
     accounts: AccountService
     queue: QueueServiceInterface
-    users: UserRepository = field(default_factory=UserRepository)
-    sessions: SessionRepository = field(default_factory=SessionRepository)
+    users = UserRepository()
+    sessions = SessionRepository()
 
     async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
         """Return one account; raises UserNotFound."""
@@ -117,7 +115,7 @@ class UserService:
 
     async def create(self, data: UserCreate, *, db: AsyncSession, by: Administrator) -> UserDTO:
         """Make an account; raises EmailTaken or UsernameTaken."""
-        password_hash = await self.credentials.hash(data.password.get_secret_value(), db=db)
+        password_hash = await self.accounts.hash_password(data.password.get_secret_value(), db=db)
         await self._authorise(by, db=db, superuser=data.is_superuser)
         user = await self.accounts.create(data, password_hash, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
