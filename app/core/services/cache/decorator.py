@@ -63,18 +63,13 @@ def cached(
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Cache the result of a coroutine function for `ttl` seconds; concurrent callers share one call.
 
-    The key is `key_builder(function, *args, **kwargs)`, which `CacheService.delete` takes as it is, or the function
-    and all its arguments; `prefix` goes before the one and replaces the function's name in the other. A user among
-    the arguments is part of it, and on a path operation so is the caller that a dependency has verified, unless
-    `private=False`. A dependency of a path operation that nothing of the request reaches (a service) is no part of
-    it. Any other argument that is no plain value (the request itself, a service made from it) needs a
-    `key_builder`: a key without it could show one caller's result to another. The result is read from its JSON by
-    the return annotation, on a miss as on a hit.
-
-    A path operation answers with `ETag` and `Cache-Control`, and with 304 if the client has the response already.
-    Only GET and HEAD are cached, and only results that are no `Response`, have no other status and set no cookie.
+    The key is what `key_builder(function, *args, **kwargs)` returns, or the function and all its arguments, of which
+    each must be a plain value: a key without it could show one caller's result to another. Sessions, services and,
+    on a path operation, dependencies that read nothing of the request are left out. `prefix` goes before the one and
+    replaces the function's name in the other. On a path operation each verified caller has an entry, unless
+    `private=False`, and the response has `ETag` and `Cache-Control`; only GET and HEAD are cached. docs/cache.md
+    says more.
     """
-
     if isinstance(tags, str):
         raise TypeError("@cached takes a list of tags, not one text")
     if ttl is not None and not math.isfinite(ttl):

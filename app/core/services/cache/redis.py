@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import Context
 from functools import partial
 from secrets import token_urlsafe
@@ -17,21 +16,11 @@ from app.core.db.installation import KeyPrefix
 from app.core.services.cache.store import CacheStore, Found, Tokens, matcher
 from app.core.services.log import logger
 
-TIMEOUT = 0.03
-"""Default timeout of a call in seconds, connecting included."""
-
-TICKS = 6
-"""The timeout is counted in this many turns of the event loop: a blocked loop is not a slow Redis."""
-
-MAX_CALLS = 10
-"""Concurrent calls. More would only wait for this process, and open connections to do so."""
-
-RETRY_SECONDS = 1.0
-"""Interval at which an unreachable Redis is asked whether it is back."""
-
-MAX_POSTPONED = 1000
-"""Postponed keys and patterns; above that, everything is deleted once Redis is back."""
-
+TIMEOUT = 0.03  # seconds of one call by default, connecting included
+TICKS = 6  # turns of the event loop in a timeout
+MAX_CALLS = 10  # at once: more would only wait for this process, and open connections to do so
+RETRY_SECONDS = 1.0  # between two looks whether Redis is back
+MAX_POSTPONED = 1000  # keys and patterns to delete later; above that, everything is deleted
 BATCH = 500
 
 Pattern = tuple[str | None, str]
@@ -67,8 +56,7 @@ class CircuitBreaker:
             async with self._calls:
                 if self.recovery:
                     raise RedisUnavailable
-                async with _timeout(self._timeout):
-                    return await command()
+                return await _within(self._timeout, command)
         except ResponseError:
             raise
         except (RedisError, OSError) as exc:
@@ -101,31 +89,21 @@ class CircuitBreaker:
             return
 
 
-@asynccontextmanager
-async def _timeout(seconds: float) -> AsyncIterator[None]:
-    """Raise TimeoutError once the loop has turned `TICKS` times, in at least so many seconds.
+async def _within(seconds: float, command: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of `command`, or raise TimeoutError after `TICKS` turns of the loop in at least `seconds`.
 
     By the clock alone, a process that is busy for 30 ms would blame Redis and give its cache up when it needs it
     most.
     """
-    loop = asyncio.get_running_loop()
-    left, pause = TICKS, seconds / TICKS
-    timer: asyncio.TimerHandle
-
-    def tick() -> None:
-        nonlocal left, timer
-        left -= 1
-        if left:
-            timer = loop.call_later(pause, tick)
-        else:
-            timeout.reschedule(loop.time())
-
-    timer = loop.call_later(pause, tick)
+    task = asyncio.ensure_future(command())
     try:
-        async with asyncio.timeout(None) as timeout:
-            yield
+        for _ in range(TICKS):
+            done, _ = await asyncio.wait((task,), timeout=seconds / TICKS)
+            if done:
+                return task.result()
+        raise TimeoutError
     finally:
-        timer.cancel()
+        task.cancel()
 
 
 class RedisStore(CacheStore):
