@@ -1,4 +1,4 @@
-"""Set up structlog: processors, renderers, level. `app.core.services.log` says what a line holds."""
+"""Set up structlog: processors, renderers, level. `app.core.services.log` defines what a line holds."""
 
 import sys
 import threading
@@ -17,7 +17,7 @@ _READ_LAST = ("client", "request_id", "conversation_id")
 
 
 class Output:
-    """Writes whole lines; without a stream of its own to whatever standard output is at that moment."""
+    """Writes whole lines to its stream, or to whatever standard output is at that moment."""
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
         self._stream = stream
@@ -36,7 +36,7 @@ class Output:
 def configure_structlog(
     level: LogLevel, log_format: LogFormat, output: Output, complete: Processor, *, colors: bool = False
 ) -> FilteringBoundLogger:
-    """A structlog logger that writes to `output`; `complete` adds time and ids, and removes secrets."""
+    """Return a structlog logger that writes to `output`; `complete` adds time and ids, and removes secrets."""
     renderer = _render_json if log_format == "json" else _console_renderer(colors)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, complete, renderer],

@@ -8,7 +8,7 @@ from typing_extensions import is_typeddict
 
 
 def holds_secret(annotation: Any, _within: tuple[Any, ...] = ()) -> bool:
-    """Whether `annotation` is a secret type or made of one, at any depth."""
+    """Tell whether `annotation` is a secret type or contains one, at any depth."""
     kind = get_origin(annotation) or annotation
     if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
         return True
@@ -19,7 +19,7 @@ def holds_secret(annotation: Any, _within: tuple[Any, ...] = ()) -> bool:
 
 
 def is_secret(value: Any) -> bool:
-    """Whether `value` is a secret or holds one, at any depth."""
+    """Tell whether `value` is a secret or holds one, at any depth."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""The cache contract, and whose names are whose inside the cache."""
+"""The cache contract, and the namespaces of modules in the cache."""
 
 import sys
 from abc import ABC, abstractmethod

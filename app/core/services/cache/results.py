@@ -108,7 +108,7 @@ class CachedRequest:
 
     @property
     def traits(self) -> RouteTraits:
-        """What the route declares; kept on the route, as finding it out costs more than the rest of a hit."""
+        """Traits of the route, kept on it: finding them out costs more than the rest of a hit."""
         scope = self.request.scope
         # The dependencies of `include_router` are in FastAPI's context of the route, not in the route.
         route = scope.get("fastapi", {}).get("effective_route_context") or scope["route"]
@@ -197,7 +197,7 @@ def _is_constant(dependant: Dependant) -> bool:
 
 
 def key_headers(dependant: Dependant) -> Iterator[str]:
-    """The headers in which a route takes API keys."""
+    """Yield the headers in which a route takes API keys."""
     if isinstance(dependant.call, APIKeyHeader):
         yield dependant.call.model.name
     for dependency in dependant.dependencies:

@@ -1,4 +1,4 @@
-"""Which request, and which conversation of requests, the running code works for."""
+"""Ids of the request, and of the conversation of requests, that the running code works for."""
 
 import os
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ _conversation_id: ContextVar[str | None] = ContextVar("conversation_id", default
 
 
 def request_id() -> str | None:
-    """The id of the request this code runs in, or of the one that queued this job."""
+    """Return the id of the request this code runs in, or of the one that queued this job."""
     return _request_id.get()
 
 
 def conversation_id() -> str | None:
-    """The id that all requests of one conversation share."""
+    """Return the id that all requests of one conversation share."""
     return _conversation_id.get()
 
 
 def new_id() -> str:
-    """A fresh id: 32 hexadecimal digits."""
+    """Make an id: 32 hexadecimal digits."""
     return os.urandom(16).hex()
 
 
 @contextmanager
 def correlation(request_id: str | None, conversation_id: str | None) -> Iterator[None]:
-    """Every log line of the block carries these ids."""
+    """Add these ids to every log line of the block."""
     tokens = _request_id.set(request_id), _conversation_id.set(conversation_id)
     try:
         yield

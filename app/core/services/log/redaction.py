@@ -1,4 +1,4 @@
-"""What must not reach a log: secrets, and characters that forge lines or drive a terminal."""
+"""Remove from log lines what must not reach them: secrets, and characters that forge lines or drive a terminal."""
 
 import math
 import re
@@ -29,7 +29,7 @@ _FASTAPI_INPUT = re.compile(r"'input': .*")
 
 
 def clean(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
-    """The same values without secrets and control characters; every leaf is something JSON knows."""
+    """Return the values without secrets and control characters; every leaf is something JSON knows."""
     cleaned = {}
     for key, value in values.items():
         name, is_secret = _key(key)
@@ -39,7 +39,7 @@ def clean(values: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
 
 
 def clean_text(text: str) -> str:
-    """`text` without secrets, on one line, without escape sequences."""
+    """Return `text` without secrets, on one line, without escape sequences."""
     if _HINT.search(text):
         text = _without_secrets(text)
     # isprintable is far cheaper than the pattern, and true for nearly every text
@@ -47,7 +47,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_traceback(text: str) -> str:
-    """A traceback without secrets; every line is indented, so that no message can pass for a line of the log."""
+    """Return a traceback without secrets, indented, so that no message in it can pass for a line of the log."""
     text = _PYDANTIC_INPUT.sub(f"input_value={REDACTED}, input_type=", text)
     text = _without_secrets(_FASTAPI_INPUT.sub(f"'input': {REDACTED}", text))
     return "    " + _UNPRINTABLE_IN_TRACEBACK.sub(_escaped, text).replace("\n", "\n    ")
@@ -63,7 +63,7 @@ def _without_secrets(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _key(key: str) -> tuple[str, bool]:
-    """The key as it may be shown, and whether its value may not."""
+    """Return the key as it may be shown, and whether its value must be hidden."""
     return clean_text(key), _SENSITIVE_KEY.search(key) is not None
 
 
@@ -84,7 +84,7 @@ def _clean(value: Any, depth: int) -> Any:
 
 
 def text_of(value: object) -> str:
-    """`str(value)`; its type where that raises: a log line must not fail for what it is to show."""
+    """Return `str(value)`, or its type if that raises: a value must not stop a log line."""
     try:
         return str(value)
     except Exception:

@@ -20,7 +20,7 @@ from app.core.services.log.redaction import clean, clean_text, clean_traceback, 
 _TRACEBACK = "Traceback (most recent call last):\n"
 _LOGGED = "kit_logged"
 _REFUSED = "ASGI callable returned without completing handshake."
-"""What uvicorn calls an error: a websocket that was refused with an answer."""
+"""An error to uvicorn, but not to us: a websocket was refused with an HTTP response."""
 
 _CALL = "kit_call"
 """Carries a call's arguments and values in one piece: structlog's own parameters would collide with their names."""

@@ -1,4 +1,4 @@
-"""Who a mail goes to and what it carries. Whatever could end its header's line is refused (header injection)."""
+"""Recipients, subject and attachments of a mail. Text that could end its header's line is refused."""
 
 import base64
 import mimetypes
@@ -12,10 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSe
 from pydantic import BaseModel as PydanticModel
 
 MAX_ATTACHED_BYTES = 10 * 1024 * 1024
-"""How much one mail may carry: many servers refuse what is larger once it is encoded."""
+"""Maximum size of the attachments of a mail: many servers refuse larger ones once they are encoded."""
 
 MAX_TOGETHER = 100
-"""How many people may see each other in one mail, as many as every server takes (RFC 5321, 4.5.3.1.8)."""
+"""Maximum number of people of one shared mail: every server takes as many (RFC 5321, 4.5.3.1.8)."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TURNING = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -23,7 +23,7 @@ _MAILBOX = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]+)>")
 
 
 def one_line(value: str) -> str:
-    """`value`, where a header can hold it as it is."""
+    """Return `value`; ValueError if a header cannot hold it as it is."""
     if _CONTROL.search(value):
         raise ValueError("line breaks and control characters are not allowed")
     # Python's email package decodes what it is given, a line break inside included.
@@ -33,7 +33,7 @@ def one_line(value: str) -> str:
 
 
 def parse_mailbox(value: str) -> Address:
-    """`ann@example.com` or `Ann Lee <ann@example.com>`, the domain in ASCII where the rest is."""
+    """Parse `ann@example.com` or `Ann Lee <ann@example.com>`; the domain becomes ASCII if the rest is."""
     found = _MAILBOX.fullmatch(one_line(value).strip())
     name, address = (found["name"].strip().strip('"'), found["address"]) if found else ("", value)
     try:
@@ -59,7 +59,7 @@ def _file_name(value: str) -> str:
 
 
 def _from_json(value: Any) -> Any:
-    """Text is refused rather than guessed at: is it the content, or base64?"""
+    """Decode base64. Plain text stays as it is, and is refused: it could be the content, or base64."""
     if isinstance(value, dict) and set(value) == {"base64"}:
         return base64.b64decode(value["base64"], validate=True)
     return value
@@ -74,7 +74,7 @@ Mailbox = Annotated[str, Field(max_length=320), AfterValidator(_mailbox)]
 
 
 class Attachment(PydanticModel):
-    """A file that goes with a mail. Its media type follows from its name where none is given."""
+    """A file sent with a mail. If no media type is given, it is derived from the name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,7 +90,7 @@ class Attachment(PydanticModel):
     )
 
     def type_and_subtype(self) -> tuple[str, str]:
-        """The two halves of the media type."""
+        """Return the two halves of the media type."""
         # The suffix alone: the whole would be read as a URL, and `.tar.gz` as what is inside.
         guessed = self.media_type or mimetypes.guess_type(f"file{Path(self.name).suffix}")[0] or ""
         main, _, sub = guessed.partition("/")
@@ -129,15 +129,11 @@ class EmailData(PydanticModel):
         return {**data, "recipients": [one]}
 
     @model_validator(mode="after")
-    def _nobody_is_shown_by_accident(self) -> Self:
+    def _can_be_sent(self) -> Self:
         if (self.cc or self.bcc) and len(self.recipients) > 1 and not self.together:
             raise ValueError("cc and bcc with several recipients need together=True: all of them will see each other")
         if self.is_shared and len(self.recipients) + len(self.cc) + len(self.bcc) > MAX_TOGETHER:
             raise ValueError(f"one mail may have {MAX_TOGETHER} people: give each a mail of its own")
-        return self
-
-    @model_validator(mode="after")
-    def _attachments_have_a_bound(self) -> Self:
         if self.attached_bytes > MAX_ATTACHED_BYTES:
             raise ValueError(
                 f"the attachments have {self.attached_bytes} bytes, at most {MAX_ATTACHED_BYTES} are allowed:"
@@ -147,7 +143,7 @@ class EmailData(PydanticModel):
 
     @property
     def attached_bytes(self) -> int:
-        """The size of all attachments, before they are encoded."""
+        """Size of all attachments, before they are encoded."""
         return sum(len(attachment.content) for attachment in self.attachments)
 
     @property
@@ -156,13 +152,13 @@ class EmailData(PydanticModel):
         return self.together or bool(self.cc or self.bcc)
 
     def people(self) -> list[str]:
-        """Everybody who gets the mail, each once however often they are named."""
+        """Return everybody who gets the mail, each once however often they are named."""
         everybody = [*self.recipients, *self.cc, *self.bcc]
         return list({parse_mailbox(person).addr_spec: person for person in reversed(everybody)}.values())[::-1]
 
 
 class EmailCopy(EmailData):
-    """One person's copy of a mail that several get: what a job of the queue holds."""
+    """One recipient's copy of a shared mail, as a job of the queue holds it."""
 
     copy_for: Mailbox
     message_id: Annotated[str, AfterValidator(one_line)]

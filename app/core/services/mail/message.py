@@ -1,4 +1,4 @@
-"""A template and an envelope made into messages."""
+"""Compose messages from a template and an envelope."""
 
 import email.policy
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ POLICY = email.policy.SMTP.clone(max_line_length=998)
 
 @dataclass(frozen=True)
 class Sender:
-    """Who the mails come from, and the domain of their Message-IDs."""
+    """Name and address of the sender, and the domain of the Message-IDs."""
 
     name: str
     address: str
@@ -37,7 +37,7 @@ class Sender:
 
 @dataclass(frozen=True)
 class OutgoingMail:
-    """A message on its way to one person; `key` names it, the same on every attempt of a job.
+    """A message to one recipient; `key` names it, the same on every attempt of a job.
 
     `sender` and `recipient` are the addresses of the envelope. `utf8`: an address in it is beyond ASCII, which not
     every server takes.
@@ -51,7 +51,7 @@ class OutgoingMail:
 
 
 def compose(template: BaseTemplate, data: EmailData, sender: Sender) -> Iterator[OutgoingMail]:
-    """What each person is sent. A mistake in the view raises jinja2's error."""
+    """Compose a message for each recipient. A mistake in the view raises jinja2's error."""
     html, text = render(template)
     shared_id = data.message_id if isinstance(data, EmailCopy) else None
     for person in data.people():
@@ -79,7 +79,7 @@ def compose(template: BaseTemplate, data: EmailData, sender: Sender) -> Iterator
 
 
 def _mailboxes(data: EmailData, sender: Sender, recipient: Address) -> dict[str, list[Address]]:
-    """Whom the headers name. Bcc is not among them."""
+    """Return the addresses in the headers. Bcc is not among them."""
     found = {
         "From": [parse_mailbox(data.sender) if data.sender else Address(sender.name, addr_spec=sender.address)],
         "To": [*map(parse_mailbox, data.recipients)] if data.is_shared else [recipient],
@@ -90,7 +90,7 @@ def _mailboxes(data: EmailData, sender: Sender, recipient: Address) -> dict[str,
 
 
 def render(template: BaseTemplate) -> tuple[str, str]:
-    """The HTML part and the text part."""
+    """Return the HTML part and the text part."""
     environment = _environment(template._get_dir())
     name = template._get_name()
     values = template.context()
@@ -103,7 +103,7 @@ def render(template: BaseTemplate) -> tuple[str, str]:
 
 
 def _identity() -> tuple[str, datetime]:
-    """What file and Message-ID are named after: the job and when it was made, as jobs of two databases share ids."""
+    """Return the key of file and Message-ID, and a moment: jobs of two databases share ids, but not both."""
     job = current_job()
     return (job.effect_key(), job.created_at) if job else (uuid4().hex, utcnow())
 

@@ -18,7 +18,7 @@ from app.core.services.queue.interface import BaseTask, PermanentFailure, QueueS
 from app.core.services.queue.registry import queued
 
 MAX_STORED_BYTES = 50 * 1024 * 1024
-"""How much the attachments of one queued mail may take up in the table of jobs."""
+"""Maximum size of the attachments of one queued mail, over all its jobs."""
 
 
 class MailServiceBase(MailServiceInterface):
@@ -60,11 +60,11 @@ class MailServiceBase(MailServiceInterface):
 
     @abstractmethod
     async def deliver(self, mail: OutgoingMail) -> None:
-        """Hand one mail to the server or service that sends it; PermanentFailure where it is refused for good."""
+        """Hand one mail to the server or service that sends it; PermanentFailure if it is refused for good."""
 
 
 class MailTask(BaseTask):
-    """A task that sends a mail: a server that is down is tried again for about a day."""
+    """A task that sends a mail; retried for about a day while the server is down."""
 
     max_attempts = 30
     backoff = 5.0
@@ -93,12 +93,12 @@ class SendMail(MailTask):
 
 
 def mail_principal(mailbox: str) -> str:
-    """The principal of queued mails to this mailbox, as `erase_jobs` takes it."""
+    """Return the principal of queued mails to this mailbox, as `erase_jobs` takes it."""
     return f"mailto:{parse_mailbox(mailbox).addr_spec.casefold()}"
 
 
 class CaptureMailService(MailServiceBase):
-    """Writes each mail to `<job id>.eml` in a folder and says so."""
+    """Writes each mail to `<job id>.eml` in a folder and logs it."""
 
     def __init__(self, sender: Sender, queue: QueueServiceInterface, folder: Path) -> None:
         super().__init__(sender, queue)
@@ -115,7 +115,7 @@ class CaptureMailService(MailServiceBase):
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: someone may be reading the folder."""
+    """Write the whole file or none: someone may be reading the folder."""
     make_private(path.parent)
     handle, draft = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:

@@ -10,7 +10,7 @@ _BULLET = "- "
 
 
 def html_to_text(html: str) -> str:
-    """What a reader sees: paragraphs, list items, and links as `text (address)`."""
+    """Return the text that a reader sees: paragraphs, list items, and links as `text (address)`."""
     parser = _TextParser()
     parser.feed(html)
     parser.close()
@@ -26,7 +26,7 @@ class _TextParser(HTMLParser):
         self._links: list[tuple[str, int]] = []
 
     def text(self) -> str:
-        """The lines, without doubled blanks."""
+        """Return the lines, without doubled blanks."""
         lines = (re.sub(" +", " ", line).strip() for line in "".join(self._parts).split("\n"))
         return "\n".join(lines).strip() + "\n"
 
