@@ -74,7 +74,6 @@ class AppConfig(BaseConfig):
     POSTGRES_PASSWORD: SecretStr | None = None
     POSTGRES_DB: str = "app"
     DB_POOL_SIZE: int = Field(default=10, ge=1)
-    DB_POOL_TIMEOUT_SECONDS: float = Field(default=3.0, gt=0)
     DB_STATEMENT_TIMEOUT_SECONDS: float = Field(default=10.0, ge=0)
     SQL_ECHO: bool = False
 
@@ -89,10 +88,6 @@ class AppConfig(BaseConfig):
     JOBS_LEASE_SECONDS: float = Field(default=20.0, gt=0)
     JOBS_KEEP_DAYS: int = Field(default=7, ge=0)
 
-    CACHE_MAX_ITEMS: int = Field(default=10_000, ge=1)
-    CACHE_MAX_BYTES: int = Field(default=64 * 1024 * 1024, ge=1)
-    CACHE_MAX_VALUE_BYTES: int = Field(default=1024 * 1024, ge=1)
-    CACHE_MAX_SECONDS: int = Field(default=86400, ge=1)
     CACHE_TIMEOUT_SECONDS: float = Field(default=0.03, gt=0)
 
     CACHE_PROVIDER: str | None = None

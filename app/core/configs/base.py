@@ -29,6 +29,15 @@ from app.core.exceptions import ConfigError
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds `app/`, `.env` and `var/`."""
 
+# Former settings that nobody set: constants now.
+_CONSTANTS = {
+    "DB_POOL_TIMEOUT_SECONDS": "app/core/db/engines.py",
+    "CACHE_MAX_ITEMS": "app/core/services/cache/store.py",
+    "CACHE_MAX_BYTES": "app/core/services/cache/store.py",
+    "CACHE_MAX_VALUE_BYTES": "app/core/services/cache/store.py",
+    "CACHE_MAX_SECONDS": "app/core/services/cache/store.py",
+}
+
 
 def env_file() -> Path:
     """The settings file of this process: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
@@ -127,11 +136,19 @@ def shared_secrets() -> list[str]:
 
 
 def unknown_env_keys() -> list[str]:
-    """One sentence for every key of the settings file that no setting has, with the likely name."""
+    """One sentence for every key of the settings file that no setting has, with the likely name.
+
+    Also for every key, of the environment too, that names a constant.
+    """
     names = sorted({field for config in BaseConfig.known for field in config.model_fields})
-    messages = []
-    for key in _values_of(env_file()):
-        if key not in names:
+    keys = _values_of(env_file())
+    messages = [
+        f"{name} is no setting: change the constant in {place}"
+        for name, place in _CONSTANTS.items()
+        if name in keys or name in os.environ
+    ]
+    for key in keys:
+        if key not in names and key not in _CONSTANTS:
             close = difflib.get_close_matches(key.upper(), names, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             messages.append(f"{env_file().name}: unknown setting {key!r}{hint}")

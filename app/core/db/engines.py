@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 READ_ONLY = "kit_read_only"
 
 SQLITE_BUSY_SECONDS = 15
+DB_POOL_TIMEOUT_SECONDS = 3.0
 IDLE_SECONDS = 30.0
 PING_SECONDS = 1.0
 CANCEL_SECONDS = 1.0
@@ -55,7 +56,7 @@ def create_engine(
     url: URL,
     *,
     pool_size: int = 10,
-    pool_timeout: float = 3.0,
+    pool_timeout: float = DB_POOL_TIMEOUT_SECONDS,
     statement_timeout: float = 10.0,
     idle_seconds: float = IDLE_SECONDS,
     echo: bool = False,

@@ -13,7 +13,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from app.core.db.installation import KeyPrefix
-from app.core.services.cache.store import CacheStore, Found, Tokens, matcher
+from app.core.services.cache.store import (
+    CACHE_MAX_SECONDS,
+    CACHE_MAX_VALUE_BYTES,
+    CacheStore,
+    Found,
+    Tokens,
+    matcher,
+)
 from app.core.services.log import logger
 
 TIMEOUT = 0.03  # seconds of one call by default, connecting included
@@ -118,8 +125,8 @@ class RedisStore(CacheStore):
         prefix: KeyPrefix,
         *,
         timeout: float = TIMEOUT,
-        max_seconds: float = 86400,
-        max_bytes: int = 1024 * 1024,
+        max_seconds: float = CACHE_MAX_SECONDS,
+        max_bytes: int = CACHE_MAX_VALUE_BYTES,
     ) -> None:
         self._redis = redis
         self._prefix = prefix

@@ -17,7 +17,13 @@ from app.core.services.cache.interface import (
     calling_module,
     namespace_of,
 )
-from app.core.services.cache.store import CacheStore, Tokens, matcher
+from app.core.services.cache.store import (
+    CACHE_MAX_SECONDS,
+    CACHE_MAX_VALUE_BYTES,
+    CacheStore,
+    Tokens,
+    matcher,
+)
 from app.core.services.log import logger
 
 MAX_SHOWN = 200
@@ -120,7 +126,13 @@ def _in_callers_namespace(
 class CacheService(CacheServiceInterface):
     """The cache over a store: `CacheService(MemoryStore())` in a test."""
 
-    def __init__(self, store: CacheStore, *, max_value_bytes: int = 1024 * 1024, max_seconds: float = 86400) -> None:
+    def __init__(
+        self,
+        store: CacheStore,
+        *,
+        max_value_bytes: int = CACHE_MAX_VALUE_BYTES,
+        max_seconds: float = CACHE_MAX_SECONDS,
+    ) -> None:
         self._store = store
         self._max_bytes = max_value_bytes
         self._max_seconds = max_seconds

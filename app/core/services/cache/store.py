@@ -12,6 +12,16 @@ from typing import NamedTuple
 
 from app.core.services.cache.interface import OF_CALLER
 
+CACHE_MAX_SECONDS = 86_400
+"""Lifetime of any value, whatever its ttl."""
+
+CACHE_MAX_VALUE_BYTES = 1024 * 1024
+"""Size of one value; a larger one is not stored."""
+
+CACHE_MAX_ITEMS = 10_000
+CACHE_MAX_BYTES = 64 * 1024 * 1024
+"""Size of the cache in process, keys and values together."""
+
 ENTRY_BYTES = 250
 """Approximate memory of an entry beside its key and its data."""
 
@@ -69,7 +79,7 @@ class _Entry(NamedTuple):
 class MemoryStore(CacheStore):
     """At most `max_items` entries and `max_bytes` of memory; the least recently used are evicted."""
 
-    def __init__(self, max_items: int = 10_000, max_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, max_items: int = CACHE_MAX_ITEMS, max_bytes: int = CACHE_MAX_BYTES) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._bytes = 0
