@@ -6,11 +6,12 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import load_settings, settings_errors, show_json, show_table, write_or_compare
+from app.cli.console import fail, load_settings, say, settings_errors, show_json, show_table
 
 if TYPE_CHECKING:
     from app.core.api.route_checks import Collision
@@ -114,3 +115,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     never = "never reached" if row["collision"] else ""
     function = row["endpoint"].partition(":")[2]
     return (row["method"], row["path"], access, ", ".join(row["limits"]), row["module"] or "-", function, never)
+
+
+def write_or_compare(path: Path, text: str, command: str, *, check: bool) -> None:
+    """Write a document that is made from the code, or end the program where it is not what the code says."""
+    if not check:
+        path.write_text(text, encoding="utf-8")
+        say(f"{path} is written.")
+        return
+    name = f"{path.parent.name}/{path.name}"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        fail(f"{name} is not what the code says. If the change is meant: .venv/bin/{command}")
+    say(f"{name} is what the code says.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import load_settings, say, settings_errors, show_json, write_or_compare
+from app.cli.console import load_settings, say, settings_errors, show_json
+from tools.api import write_or_compare
 from tools.generators.commands import new, remove
 
 if TYPE_CHECKING:

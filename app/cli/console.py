@@ -96,18 +96,6 @@ def show_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=_plain))
 
 
-def write_or_compare(path: Path, text: str, command: str, *, check: bool) -> None:
-    """Write a document that is made from the code, or end the program where it is not what the code says."""
-    if not check:
-        path.write_text(text, encoding="utf-8")
-        say(f"{path} is written.")
-        return
-    name = f"{path.parent.name}/{path.name}"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        fail(f"{name} is not what the code says. If the change is meant: .venv/bin/{command}")
-    say(f"{name} is what the code says.")
-
-
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table for people; in a pipe a row is a line, however long."""
     from rich.console import Console

@@ -34,8 +34,9 @@ def isolation_violations(module: ExternalModule, forbidden: str = "app") -> list
     What the service itself is built on is not looked at: it was there before the service, and is large.
     """
     known = {forbidden, *sys.stdlib_module_names, *_built_on()}
-    trails: dict[str, tuple[str, ...]] = {name: (name,) for name in module.packages}
-    waiting, violations = module.packages, []
+    waiting = _packages(module)
+    trails: dict[str, tuple[str, ...]] = {name: (name,) for name in waiting}
+    violations = []
     while waiting:
         trail = trails[waiting.pop(0)]
         for found in _imports_of(trail[-1]):
@@ -45,6 +46,12 @@ def isolation_violations(module: ExternalModule, forbidden: str = "app") -> list
                 trails[found.package] = (*trail, found.package)
                 waiting.append(found.package)
     return sorted(violations)
+
+
+def _packages(module: ExternalModule) -> list[str]:
+    """The top-level packages with its code: its manifest may point to others than its own."""
+    places = (module.name, module.manifest.entrypoint, module.manifest.models_module or module.name)
+    return list(dict.fromkeys(re.split("[.:]", place)[0] for place in places))
 
 
 def _violation(found: _Found, trail: tuple[str, ...]) -> Violation:

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import importlib.util
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -89,12 +88,6 @@ class ExternalModule(Module):
     def route_prefix(self) -> str:
         """What the paths of its routes begin with."""
         return f"/{self.name}" if self.manifest.route_prefix is None else self.manifest.route_prefix
-
-    @property
-    def packages(self) -> list[str]:
-        """The top-level packages with its code: its manifest may point to others than its own."""
-        places = (self.name, self.manifest.entrypoint, self.manifest.models_module or self.name)
-        return list(dict.fromkeys(re.split("[.:]", place)[0] for place in places))
 
     @property
     def versions(self) -> Path:
