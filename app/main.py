@@ -1,4 +1,4 @@
-"""The application: everything HTTP is wired here and nowhere else."""
+"""The application factory: everything HTTP is wired here and nowhere else."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -24,13 +24,13 @@ from app.core.services.log import configure_logging, logger
 from app.core.services.providers import check_providers
 
 KIT_RUN = "KIT_RUN"
-"""The variable by which `kit run` tells its server processes that they are."""
+"""Environment variable that `kit run` sets for its server processes."""
 
 
 def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = None) -> FastAPI:
-    """A service, ready to be served; nothing is opened before its lifespan starts.
+    """Build the service; nothing is opened before its lifespan starts.
 
-    `run_jobs` overrides where jobs run: in this process, or not.
+    `run_jobs` overrides whether jobs run in this process.
     """
     chosen = settings or get_settings()
     list(parts("config"))  # a check of the settings sees those of every module
@@ -87,7 +87,7 @@ def _include_modules(app: FastAPI, settings: AppConfig) -> None:
 
 
 def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
-    """From the inside out: the last one added sees a request first."""
+    """Add the middlewares from the inside out: the last one added sees a request first."""
     app.add_middleware(InputGuard, max_body_size=settings.MAX_BODY_SIZE)
     app.add_middleware(ErrorBoundary)
     app.add_middleware(GZipMiddleware, minimum_size=1024)  # token answers are smaller: no BREACH
@@ -102,7 +102,7 @@ def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
 
 
 def warn_of_other_servers(settings: AppConfig) -> None:
-    """Log once that `kit run` would give more than the server that runs this; not where one only develops."""
+    """Warn once, outside development, if this is not served by `kit run`, which limits more than other servers do."""
     if not settings.is_relaxed and KIT_RUN not in os.environ:
         logger.warning("not served by `kit run`: header sections are not limited; docs/deployment.md names the rest")
 

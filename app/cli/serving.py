@@ -1,4 +1,4 @@
-"""A uvicorn server that limits header sections, which its parser does not, and finishes pending requests at the end."""
+"""A uvicorn server that limits header sections and finishes pending requests on shutdown."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 ACCEPT_SECONDS = 0.1
 REQUEST_SECONDS = 1.5
 LINGER_SECONDS = 1.0
-"""A refused connection is read for so long: closed at once it would be reset, and the answer lost."""
+"""Time for which a refused connection is still read: closed at once it would be reset, and the answer lost."""
 
 MAX_HEAD_SIZE = 64 * 1024
 MAX_FIELDS = 100
@@ -47,7 +47,7 @@ class Connection(HttpToolsProtocol):
         self._refusal: tuple[HTTPStatus, str, str] | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; once the connection is refused, throw it away."""
+        """Parse the data; discard it once the connection is refused."""
         if self._refusal:
             return
         self._unseen += len(data)
@@ -73,7 +73,7 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head fits."""
+        """Stop counting: the head fits."""
         self._in_head, self._unseen = False, 0
         super().on_headers_complete()
 
@@ -83,7 +83,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note when the request arrived, however late the service comes to read it, and wait for the next head."""
+        """Record when the request arrived, however late the service reads it, and wait for the next head."""
         scope: Any = self.scope
         scope[ARRIVED_AT] = datetime.now(UTC)
         self._in_head, self._unseen = True, 0
@@ -96,7 +96,7 @@ class Connection(HttpToolsProtocol):
             raise _Refused
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser did not understand."""
+        """Refuse what is not HTTP."""
         if not self._refusal:
             self._refuse(_NOT_HTTP)
 
@@ -138,8 +138,8 @@ class Server(uvicorn.Server):
     """The server of a process that is the only one on its socket."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept what the system has let in already: closing the socket resets it. Then stop as uvicorn does."""
+        """Accept pending connections, which closing the socket would reset, then stop as uvicorn does."""
         for listener in sockets or []:
-            listener.listen(0)  # nobody else gets in
+            listener.listen(0)  # no new connection is queued
         await asyncio.sleep(ACCEPT_SECONDS)
         await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""Named errors of the application. They know nothing of HTTP; `app.core.api.errors` maps them."""
+"""Errors of the application. They know nothing of HTTP; `app.core.api.errors` maps them."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -8,48 +8,49 @@ class AppError(Exception):
     """Base of every error a caller may see.
 
     `code` is a stable string for programs, `detail` a sentence for people; neither may repeat
-    what the caller sent or hold a secret.
+    what the caller sent or hold a secret. `retry_after` is in whole seconds.
     """
 
     code: ClassVar[str] = "error"
     default_detail: ClassVar[str] = "The request could not be carried out."
 
-    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+    def __init__(self, detail: str | None = None, *, retry_after: int | None = None, **extra: Any) -> None:
         self.detail = detail or self.default_detail
+        self.retry_after = retry_after
         self.extra: Mapping[str, Any] = extra
         super().__init__(self.detail)
 
 
 class NotFoundError(AppError):
-    """The thing asked for does not exist, or must not be known to exist."""
+    """The resource does not exist, or its existence must not be disclosed."""
 
     code = "not_found"
     default_detail = "The resource was not found."
 
 
 class ConflictError(AppError):
-    """The change contradicts what is stored."""
+    """The change conflicts with what is stored."""
 
     code = "conflict"
     default_detail = "The change conflicts with what is stored."
 
 
 class AuthenticationError(AppError):
-    """The caller is not known: credentials are missing, wrong or expired."""
+    """The caller is not authenticated: credentials are missing, wrong or expired."""
 
     code = "not_authenticated"
     default_detail = "Valid credentials are required."
 
 
 class PermissionDeniedError(AppError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated and not allowed to do this."""
 
     code = "permission_denied"
     default_detail = "You are not allowed to do this."
 
 
 class InvalidInputError(AppError):
-    """What was sent breaks a rule. `errors` holds `{loc, msg, type}` members, one per fault."""
+    """The input breaks a rule. `errors` holds `{loc, msg, type}` members, one per fault."""
 
     code = "invalid_input"
     default_detail = "The input is not valid."
@@ -60,25 +61,17 @@ class InvalidInputError(AppError):
 
 
 class RateLimitedError(AppError):
-    """Too many calls. `retry_after` is in whole seconds."""
+    """Too many calls."""
 
     code = "rate_limited"
     default_detail = "Too many requests. Try again later."
 
-    def __init__(self, detail: str | None = None, *, retry_after: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
 
 class UnavailableError(AppError):
-    """Something this service needs does not answer. `retry_after` is in whole seconds."""
+    """A service that this one needs does not answer."""
 
     code = "unavailable"
     default_detail = "The service is temporarily unavailable."
-
-    def __init__(self, detail: str | None = None, *, retry_after: int = 1) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
 
 
 class IntegrityViolation(ConflictError):
@@ -102,14 +95,14 @@ class UniqueViolation(IntegrityViolation):
 
 
 class ForeignKeyViolation(IntegrityViolation):
-    """The row refers to one that is absent, or is still referred to."""
+    """The row refers to a missing one, or is still referred to."""
 
     code = "reference_violation"
     default_detail = "A referenced record is missing or still in use."
 
 
 class NotNullViolation(IntegrityViolation):
-    """A value that must be given is missing."""
+    """A required value is missing."""
 
     code = "value_missing"
     default_detail = "A required value is missing."

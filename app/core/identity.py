@@ -1,4 +1,4 @@
-"""Who a request counts for: the verified caller where there is one, the client's address otherwise."""
+"""Identity of a client for limits and caches: the verified caller if there is one, the address otherwise."""
 
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -19,28 +19,28 @@ def identifies_caller(dependency: F) -> F:
 
 
 def is_identifying(dependency: Any) -> bool:
-    """Whether a dependency is marked by `identifies_caller`."""
+    """Check if a dependency is marked by `identifies_caller`."""
     return getattr(dependency, _IDENTIFIES, False) is True
 
 
 def remember_principal(connection: HTTPConnection, principal: str) -> None:
-    """Say who the caller is, once that is proven: `user:7`, `api-key:3`. Never from a token nobody has checked."""
+    """Record the authenticated caller: `user:7`, `api-key:3`. Call only after the credential has been verified."""
     connection.scope[_PRINCIPAL] = principal
 
 
 def principal_of(connection: HTTPConnection) -> str | None:
-    """The caller as proven so far."""
+    """Return the authenticated caller, None before there is one."""
     principal: str | None = connection.scope.get(_PRINCIPAL)
     return principal
 
 
 async def client_identity(connection: HTTPConnection) -> str:
-    """The caller as proven so far, or the address where nobody is."""
+    """Return the authenticated caller, or the address if there is none."""
     return principal_of(connection) or await client_address(connection)
 
 
 async def client_address(connection: HTTPConnection) -> str:
-    """The caller's address; an IPv6 caller is its /64, which is what one customer is given."""
+    """Return the client's address, for IPv6 its /64 network: that is what one customer is given."""
     host = connection.client.host if connection.client else "unknown"
     try:
         address = ip_address(host)

@@ -52,7 +52,7 @@ class CrossOrigin(CORSMiddleware):
 
 
 class _Refusal(PlainTextResponse):
-    """The refusal of a preflight, as a problem."""
+    """Refuses a preflight with a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value for name, value in self.headers.items() if not name.startswith("content-")}
@@ -61,7 +61,7 @@ class _Refusal(PlainTextResponse):
 
 
 def declared_headers(routes: Sequence[BaseRoute]) -> list[str]:
-    """The header parameters and key headers of all routes, those of mounted applications too."""
+    """List the header parameters and key headers of all routes, those of mounted applications too."""
     dependants = (route.dependant for route in all_routes(listed_routes(routes)))
     return _each_once(name for dependant in dependants if dependant for name in _headers(dependant))
 

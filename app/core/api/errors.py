@@ -1,4 +1,4 @@
-"""Every error as an answer. The only place where our errors meet HTTP status codes."""
+"""Renders every error as an answer: the only place where errors of the application meet HTTP status codes."""
 
 import sqlite3
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ _CODE_OF = {
 }
 
 EXC_INFO = "kit.exc_info"
-"""Where the scope keeps the exception behind a 5xx, for the access log."""
+"""Scope key: the exception behind a 5xx, for the access log."""
 
 # Not "no such table" and the like: SQLite calls those operational too.
 _SQLITE_OUTAGES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY")
@@ -54,7 +54,7 @@ _DENIAL = "websocket.http.response"
 
 
 class RefusedBody(HTTPException):
-    """Why a body is not read any further. An HTTPException: FastAPI makes a 400 of others while it reads."""
+    """Stops the reading of a body. An HTTPException, because FastAPI makes a 400 of any other while it reads."""
 
     def __init__(self, error: kinds.AppError) -> None:
         super().__init__(HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -98,9 +98,7 @@ def _app_error(scope: Scope, exc: kinds.AppError) -> Response:
     status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
     if isinstance(exc, kinds.InvalidInputError):
         return input_problem(scope, exc.errors, code=exc.code, detail=exc.detail)
-    headers = {}
-    if isinstance(exc, kinds.RateLimitedError | kinds.UnavailableError):
-        headers["Retry-After"] = str(exc.retry_after)
+    headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc.__cause__:
         remember(scope, exc)
     return problem(scope, status, exc.code, exc.detail, headers=headers, extra=exc.extra)
@@ -123,7 +121,7 @@ def _http_error(scope: Scope, exc: HTTPException) -> Response:
 
 
 def _unexpected_error(scope: Scope, exc: Exception) -> Response:
-    """The 503 while the database is away, the 500 otherwise. Says nothing of the cause, which goes to the log."""
+    """Render a 503 while the database is away, a 500 otherwise. The cause goes to the log only."""
     remember(scope, exc)
     if _is_outage(exc):
         outage = kinds.UnavailableError
@@ -132,7 +130,7 @@ def _unexpected_error(scope: Scope, exc: Exception) -> Response:
 
 
 def _is_outage(exc: Exception) -> bool:
-    """Whether the database, rather than the statement, is at fault."""
+    """Check if the database, rather than the statement, is at fault."""
     if isinstance(exc, PoolTimeout) or (isinstance(exc, DBAPIError) and exc.connection_invalidated):
         return True
     if isinstance(exc, OperationalError) and isinstance(exc.orig, sqlite3.Error):
@@ -180,7 +178,7 @@ class ErrorBoundary:
 
 
 async def _late_answer_to(scope: Scope, exc: Exception) -> ASGIApp:
-    """The answer to an error; Starlette, which takes the held start for sent, wraps those that have a handler."""
+    """Render an error that came after a held start. Starlette takes it for sent and wraps what it has a handler for."""
     cause = exc.__cause__
     if isinstance(cause, Exception) and str(exc).startswith("Caught handled exception"):
         handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
@@ -270,7 +268,7 @@ class _Handshake:
 
 
 def _close_code(answer: Response) -> int:
-    """The code that comes nearest to an answer, for a websocket that is open."""
+    """Return the close code of an open websocket that comes nearest to an answer."""
     if answer.status_code in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return WS_1013_TRY_AGAIN_LATER
     failed = answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -47,17 +47,17 @@ _SUSPECT = re.compile(rb"%(?:00|[89a-fA-F])|[\0\x80-\xff]")
 
 
 def media_type(content_type: bytes) -> str:
-    """The type without its parameters, in lower case."""
+    """Return the type without its parameters, in lower case."""
     return content_type.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def is_json(kind: str) -> bool:
-    """Whether FastAPI reads a body of this type as JSON."""
+    """Check if FastAPI reads a body of this type as JSON."""
     return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def client_left(connection: HTTPConnection) -> Callable[[], Awaitable[None]]:
-    """A function that returns when the client has gone; to call once the body has been read."""
+    """Return a function that waits until the client has gone; call it once the body has been read."""
 
     async def wait() -> None:
         if isinstance(connection, Request):
@@ -104,7 +104,7 @@ class InputGuard:
             _check_size(announced, _size_limit(scope, self.max_body_size, kind))
 
     def _lowest_limit(self, scope: Scope) -> int:
-        """Up to here no body is too large, whatever its route: most requests need not be routed for this."""
+        """Return the size up to which every route takes a body: most requests need not be routed to check it."""
         if self._lowest is None:
             routes = iter_route_contexts(scope["app"].routes) if "app" in scope else ()
             declared = [getattr(route, "max_body_size", None) for route in routes]
@@ -144,7 +144,7 @@ def _check_content_type(content_type: bytes) -> None:
 
 
 class CheckedBody:
-    """The `receive` of a request that raises where the body must be refused.
+    """The `receive` of a request; raises RefusedBody for a body that must be refused.
 
     FastAPI reads the body before it calls any dependency, so limits that count addresses are counted at the first read.
     """
@@ -168,7 +168,7 @@ class CheckedBody:
             raise RefusedBody(exc) from exc
 
     async def _next(self) -> Message:
-        """The next piece of the body; all of it where it has to be checked as a whole."""
+        """Return the next piece of the body, or all of it if it must be checked as a whole."""
         message = await self._receive()
         if self._size or not message.get("body"):
             self._measure(message)
@@ -238,7 +238,7 @@ class CheckedBody:
 
 
 def _size_limit(scope: Scope, default: int, kind: str) -> int:
-    """The most bytes a body of this type may have: the `max_body_size` of its route, or the default."""
+    """Return the most bytes a body of this type may have: the `max_body_size` of its route, or the default."""
     route = route_of(scope)
     if route and route.max_body_size is not None:
         return route.max_body_size
@@ -251,7 +251,7 @@ def _check_size(size: int, limit: int) -> None:
 
 
 def _unstorable_field(encoded: bytes) -> str | None:
-    """The name of the first field of an encoded query or form that is not valid UTF-8 without NUL."""
+    """Return the name of the first field of an encoded query or form that is not valid UTF-8 without NUL."""
     if not _SUSPECT.search(encoded):
         return None
     for field in encoded.split(b"&"):
@@ -265,5 +265,4 @@ def _fault(loc: list[str], kind: str, message: str) -> InvalidInputError:
 
 
 def _text_fault(scope: Scope, loc: list[str]) -> InvalidInputError:
-    """A fault for text that no column can hold."""
     return InvalidInputError(errors=[with_known_names(scope, {"loc": loc, "msg": NOT_TEXT, "type": "string_unicode"})])

@@ -1,4 +1,4 @@
-"""What bodies and paths are made of: strict about names and null, within what columns hold."""
+"""Types for bodies and paths: strict about names and null, limited to values that columns hold."""
 
 import re
 from collections.abc import Collection
@@ -22,7 +22,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _written_out(value: object) -> object:
-    """Refuse what the document does not promise: pydantic takes numbers for moments, and digits for numbers."""
+    """Refuse numbers and digits, which pydantic takes for moments and the OpenAPI document does not promise."""
     if isinstance(value, int | float) or (isinstance(value, str) and not _DATE.match(value)):
         raise PydanticCustomError("written_out", "Value must be written as in 2026-01-31 or 2026-01-31T12:00:00Z")
     return value
@@ -39,13 +39,13 @@ RowId: TypeAlias = Annotated[int, Path(ge=1, le=2**63 - 1)]
 """The id of a row, in a path."""
 
 Id: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
-"""The id of another row, in a body. Whether there is such a row is for the service to ask."""
+"""The id of another row, in a body. The service checks that the row exists."""
 
 Integer: TypeAlias = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31 - 1)]
-"""What a column of integers holds; no text and no truth value stands for it."""
+"""An integer that fits a column; text and booleans are refused."""
 
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""What a column of floats holds on both databases."""
+"""A number that fits a float column of both databases."""
 
 Day: TypeAlias = Annotated[date, BeforeValidator(_written_out)]
 """A date."""
@@ -55,13 +55,13 @@ Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_written_out), Afte
 
 
 class Body(BaseModel):
-    """A JSON body: a field that does not exist is a mistake of the caller."""
+    """A JSON body. Refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class PatchBody(Body):
-    """A body of which what is sent counts. Only what is in `nullable` can be unset, so null is refused elsewhere."""
+    """A body that changes the fields it contains. Null is refused except for the fields in `nullable`."""
 
     nullable: ClassVar[Collection[str]] = ()
 

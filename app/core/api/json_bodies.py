@@ -41,7 +41,7 @@ def check_json(body: bytes, max_nodes: int = MAX_NODES) -> None:
 
 
 def is_text(data: bytes) -> bool:
-    """Whether this is UTF-8 without NUL."""
+    """Check that this is UTF-8 without NUL."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -20,7 +20,7 @@ Identify: TypeAlias = Callable[[Any], Awaitable[str]]
 """Identifies the client of a Request, a WebSocket, or either (an HTTPConnection)."""
 
 _COUNTED = "kit.counted_limits"
-"""Where the scope keeps what this request was counted against, by key."""
+"""Scope key: what this request was counted against, by the key of the window."""
 
 _counter = FallbackCounter()
 
@@ -75,31 +75,28 @@ class ConfigurableRateLimiter:
         return ":".join((counts_for, *kind, rate, await self.key(connection)))
 
     def _label(self, connection: HTTPConnection) -> str:
-        """The name as a header field may show it."""
+        """Return the name with the characters that a header field may show."""
         name = self.name or _named(connection).__name__
         return re.sub(r"[^A-Za-z0-9_.:/-]", "", name) or "limit"
 
 
 def early_limits(route: ListedRoute) -> Iterator[ConfigurableRateLimiter]:
-    """The limits before the first dependency that identifies the caller."""
+    """Yield the limits that run before the first dependency that identifies the caller."""
     for call in takewhile(lambda call: not is_identifying(call), route.calls):
         if isinstance(call, ConfigurableRateLimiter):
             yield call
 
 
 def limits_by_address(scope: Scope) -> Iterator[ConfigurableRateLimiter]:
-    """The limits of the route a request took that need no more than its address."""
+    """Yield the limits of a request's route that need no more than its address."""
     route = route_of(scope)
     for limit in early_limits(route) if route else ():
         if limit.key in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
             yield limit
 
 
-def limit_fields(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """`RateLimit-Policy` and `RateLimit` of the answer, where something was counted.
-
-    As in draft-ietf-httpapi-ratelimit-headers-11.
-    """
+def limit_fields(scope: Scope) -> dict[str, str]:
+    """Return the headers of draft-ietf-httpapi-ratelimit-headers-11, none if nothing was counted."""
     counted: list[tuple[str, SlidingWindows, Verdict]] = [one for one in scope.get(_COUNTED, {}).values() if one]
     policies, states, seen = [], [], set[str]()
     for number, (label, windows, verdict) in enumerate(counted, 1):
@@ -109,8 +106,8 @@ def limit_fields(scope: Scope) -> list[tuple[bytes, bytes]]:
         policies.append(f'"{name}";q={windows.times};w={_whole_seconds(windows.interval_ms)}')
         states.append(f'"{name}";r={verdict.remaining};t={_whole_seconds(verdict.reset_ms)}')
     if not policies:
-        return []
-    return [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(states).encode())]
+        return {}
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
 def _refuse_beyond(verdict: Verdict) -> None:
@@ -119,11 +116,11 @@ def _refuse_beyond(verdict: Verdict) -> None:
 
 
 def _whole_seconds(milliseconds: int) -> int:
-    """Rounded up: whoever waits that long is let in."""
+    """Round up: whoever waits that long is let in."""
     return max(1, math.ceil(milliseconds / 1000))
 
 
 def _named(connection: HTTPConnection) -> Any:
-    """The endpoint, or its class where it is an object without a name."""
+    """Return the endpoint, or its class if it is an object without a name."""
     endpoint = connection.scope["endpoint"]
     return endpoint if hasattr(endpoint, "__qualname__") else type(endpoint)

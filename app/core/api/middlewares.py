@@ -1,4 +1,4 @@
-"""The layers around every request, as plain ASGI: each costs a few microseconds."""
+"""Layers around every request: ids, the access log, security headers. Plain ASGI: each costs a few microseconds."""
 
 import re
 import time
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,20 +24,20 @@ CONVERSATION_ID = "X-Conversation-ID"
 
 _ARRIVED_AT = "kit.arrived_at"
 START_PROBE = b"kit-run"
-"""The user agent of the question whether the server is up."""
+"""User agent of the requests by which `kit run` finds out that its server is up."""
 
 CLIENT_GONE = 499
-"""What the access log says where the client left before it had its answer (nginx's number)."""
+"""Status in the access log when the client left before it had its answer (nginx's number)."""
 
 _COOKIE = "conversation_id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_UNSHARED = re.compile(rb"no-store|private", re.IGNORECASE)  # RFC 9111 section 3
+_UNSHARED = re.compile(r"no-store|private", re.IGNORECASE)  # RFC 9111 section 3
 
-_STARTS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
+_ANSWERS = ("http.response.start", "websocket.http.response.start")
 
 
 def arrived_at(connection: HTTPConnection) -> datetime:
-    """The moment the whole request had arrived: a deadline of the caller's is judged by it, not by how long we took."""
+    """Return when the whole request had arrived. Judge a caller's deadline by it, not by how long we took."""
     return connection.scope.get(_ARRIVED_AT) or utcnow()
 
 
@@ -64,17 +65,14 @@ class CorrelationIds:
         conversation = given or new_id()
         cookie = f"{_COOKIE}={conversation}{self.attributes}" if self.cookie and not given else None
 
-        ids = [
-            (REQUEST_ID.lower().encode(), request.encode()),
-            (CONVERSATION_ID.lower().encode(), conversation.encode()),
-        ]
-
         async def send_with_ids(message: Message) -> None:
-            if message["type"] in _STARTS:
-                headers = message["headers"] = [*message.get("headers", ()), *ids]
-                kept_as = [value for name, value in headers if name == b"cache-control"]
-                if cookie and (message["type"] == "websocket.accept" or any(map(_UNSHARED.search, kept_as))):
-                    headers.append((b"set-cookie", cookie.encode()))
+            if message["type"] in (*_ANSWERS, "websocket.accept"):
+                headers = _headers_of(message)
+                headers[REQUEST_ID] = request
+                headers[CONVERSATION_ID] = conversation
+                is_private = any(map(_UNSHARED.search, headers.getlist("cache-control")))
+                if cookie and (is_private or message["type"] == "websocket.accept"):
+                    headers.append("set-cookie", cookie)
             await send(message)
 
         with correlation(request, conversation):
@@ -83,6 +81,12 @@ class CorrelationIds:
 
 def _well_formed(given: str | None) -> str | None:
     return given if given and _WELL_FORMED.fullmatch(given) else None
+
+
+def _headers_of(start: Message) -> MutableHeaders:
+    """Return the headers of an answer that is about to start, to change in place."""
+    start.setdefault("headers", [])
+    return MutableHeaders(scope=start)
 
 
 class AccessLog:
@@ -132,7 +136,7 @@ class AccessLog:
         if exc_info:
             logger.error("request", **values, exc_info=exc_info)
         else:
-            # `kit run` asks itself until it answers: that is no news.
+            # `kit run` asks its own server until it answers.
             is_own = scope["path"] == "/health/live" and (b"user-agent", START_PROBE) in scope["headers"]
             (logger.debug if is_own else logger.info)("request", **values)
 
@@ -175,13 +179,13 @@ class _Exchange:
                 raise _Complete
 
     def final_status(self, *, failed: bool) -> int:
-        """The status the client got, 499 where it got none or not all."""
+        """Return the status the client got, 499 where it got none or not all."""
         if self._client_left or (self._status is None and not failed):
             return CLIENT_GONE
         return self._status or 500
 
     def milliseconds(self) -> float:
-        """Until the last byte was handed over."""
+        """Return the time until the last byte was handed over."""
         return round(((self._ended or time.perf_counter()) - self._begun) * 1000, 2)
 
 
@@ -193,7 +197,7 @@ _OWN_FILES = (
 
 
 class SecurityHeaders:
-    """Adds the headers that keep browsers careful, where the answer has not set its own, and what limits are left.
+    """Adds security headers that the answer has not set itself, and the state of the limits it counted against.
 
     `policies` maps the beginning of a path, as `/admin`, to its Content-Security-Policy. Without one an answer of
     ours may load nothing, and a page of a mounted application files of this service and inline styles.
@@ -202,14 +206,14 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp, *, hsts: bool, policies: Mapping[str, str]) -> None:
         self.app = app
         self.policies = policies
-        self.headers = [
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-frame-options", b"DENY"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cache-control", b"no-store"),
-        ]
+        self.defaults = {
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }
         if hsts:
-            self.headers.append((b"strict-transport-security", b"max-age=31536000"))
+            self.defaults["Strict-Transport-Security"] = "max-age=31536000"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -217,16 +221,12 @@ class SecurityHeaders:
             return
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                given = list(message.get("headers", ()))
-                names = {name for name, _ in given}
-                message["headers"] = [
-                    *given,
-                    *(header for header in self.headers if header[0] not in names),
-                    *limit_fields(scope),
-                ]
-                if b"content-security-policy" not in names:
-                    message["headers"].append((b"content-security-policy", self._policy(scope).encode()))
+            if message["type"] in _ANSWERS:
+                headers = _headers_of(message)
+                for name, value in self.defaults.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Content-Security-Policy", self._policy(scope))
+                headers.update(limit_fields(scope))
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _CUT_ESCAPE = re.compile(r"%[0-9A-F]?$")
 
 PROBLEM_CODE = "kit.problem_code"
-"""Where the scope keeps the code of the answer, for the access log."""
+"""Scope key: the code of the answer, for the access log."""
 
 
 class Problem(BaseModel):
@@ -61,7 +61,7 @@ _TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Co
 
 
 def title_of(status: int) -> str:
-    """The standard phrase of a status."""
+    """Return the standard phrase of a status."""
     try:
         return _TITLES.get(status) or HTTPStatus(status).phrase
     except ValueError:
@@ -77,7 +77,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Response:
-    """The answer for an error of `status`; `extra` adds members and replaces none."""
+    """Make the answer for an error of `status`; `extra` adds members and replaces none."""
     scope[PROBLEM_CODE] = code
     content: dict[str, Any] = {
         "type": f"urn:problem-type:{code}",
@@ -104,12 +104,12 @@ def input_problem(
     code: str = "invalid_input",
     detail: str = "The input is not valid.",
 ) -> Response:
-    """A 422; of every fault only place, message and type are shown, never the input. The first faults must do."""
+    """Make a 422 that shows place, message and type of the first faults, never the input."""
     return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra={"errors": list(_fitting(faults))})
 
 
 def with_known_names(scope: Scope, fault: Mapping[str, Any]) -> dict[str, Any]:
-    """The fault, `?` in its place for each name that the operation does not declare."""
+    """Return the fault with `?` in place of each name that the operation does not declare."""
     part, *names = fault["loc"]
     route = route_of(scope)
     known = route.field_names if route else ()
@@ -133,13 +133,13 @@ def _shown(fault: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(fault: Mapping[str, Any]) -> str:
-    """The message without what pydantic quotes of the input: the reasons of its parsers, the tag of a union."""
+    """Return the message without what pydantic quotes of the input: reasons of its parsers, the tag of a union."""
     message: str = fault["msg"]
     context = fault.get("ctx") or {}
     if fault["type"] == "union_tag_invalid":
         return f"The tag {context['discriminator']} is none of the expected: {context['expected_tags']}"
     for key in ("error", "reason"):
-        # an exception here is that of a validator of ours, whose words we keep
+        # An exception here comes from a validator of ours, whose message is kept.
         if isinstance(reason := context.get(key), str):
             message = message.removesuffix(reason).rstrip(" ,:")
     return message

@@ -40,7 +40,7 @@ return {allowed and 1 or 0, times - used, math.ceil((tonumber(oldest[2]) + inter
 
 
 class Verdict(NamedTuple):
-    """Whether a call fits, how many more do, and in how many milliseconds there is room for one more."""
+    """Result of counting one call: calls left, and milliseconds until there is one more."""
 
     allowed: bool
     remaining: int
@@ -78,19 +78,19 @@ class SlidingWindows:
         return Verdict(bool(allowed), remaining, reset_ms)
 
     def _drop_idle(self, now: int) -> None:
-        """Drop what is idle or too much, the least recently used first. The key just counted is neither."""
+        """Drop idle windows and those beyond the bound, least recently used first; never the one just counted."""
         while len(self) > self._max_keys or next(iter(self._calls.values()))[-1] <= now - self.interval_ms:
             self._calls.popitem(last=False)
 
 
 @cache
 def windows_of(times: int, interval_ms: int) -> SlidingWindows:
-    """The windows of this process for a rate: limits of one name and rate share them."""
+    """Return this process's windows for a rate. Limits of one name and rate share them."""
     return SlidingWindows(times, interval_ms)
 
 
 class FallbackCounter:
-    """Redis while it answers, this process while it does not.
+    """Counts in Redis while it answers, in this process while it does not.
 
     What Redis admits is counted here too, so that a Redis that goes away, or is only slow for some of the
     calls, does not hand out the limit a second time.
