@@ -1,5 +1,6 @@
 """The open resources of this process, a typed slot each. `app.core.runtime` fills them; nothing here imports it."""
 
+from abc import ABC
 from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar, cast
@@ -9,6 +10,13 @@ from app.core.exceptions import RuntimeNotOpen
 T = TypeVar("T")
 
 _EMPTY = object()
+
+
+class ProcessService(ABC):  # noqa: B024  the interfaces that extend it are abstract
+    """A service that is opened and closed with the process."""
+
+    async def close(self) -> None:  # noqa: B027  most hold nothing
+        """Release what the service holds. Called once, when the process ends."""
 
 
 class Slot(Generic[T]):

@@ -1,12 +1,12 @@
 """The cache contract, and the namespaces of modules in the cache."""
 
 import sys
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.process import Slot
+from app.core.process import ProcessService, Slot
 
 Factory = Callable[[], Awaitable[Any]]
 
@@ -23,7 +23,7 @@ class NotKept:
     value: Any
 
 
-class CacheServiceInterface(ABC):
+class CacheServiceInterface(ProcessService):
     """Values that may vanish at any time. They must be JSON-able or pydantic models; reads return JSON.
 
     Keys, tags and patterns stay inside the namespace of the calling module: two modules share no key.
@@ -69,9 +69,6 @@ class CacheServiceInterface(ABC):
     @abstractmethod
     def namespace(self, name: str) -> "CacheServiceInterface":
         """Return the cache as the module `name` sees it: `cache.namespace("auth")`."""
-
-    async def close(self) -> None:  # noqa: B027  most hold nothing
-        """Release what the service holds. Called once, when the process ends."""
 
 
 current_cache = Slot[CacheServiceInterface]()

@@ -1,7 +1,7 @@
 """The event contract: what happened, who listens, and the service that dispatches."""
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
-from app.core.process import Slot
+from app.core.process import ProcessService, Slot
 from app.core.services.queue.injection import call_with_dependencies, dependencies_of, path_of
 from app.core.services.secret_types import holds_secret
 
@@ -161,7 +161,7 @@ def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H
     return register
 
 
-class EventsServiceInterface(ABC):
+class EventsServiceInterface(ProcessService):
     """Tells listeners what happened."""
 
     @abstractmethod
@@ -172,9 +172,6 @@ class EventsServiceInterface(ABC):
         the job ends, which fails where that fails; elsewhere in the background, tried until the process ends. An
         event that JSON cannot hold raises EventDataError.
         """
-
-    async def close(self) -> None:  # noqa: B027  most hold nothing
-        """Release what the service holds. Called once, when the process ends."""
 
 
 current_events = Slot[EventsServiceInterface]()

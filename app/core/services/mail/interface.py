@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.alias_generators import to_snake
 from pydantic.errors import PydanticUserError
 
-from app.core.process import Slot
+from app.core.process import ProcessService, Slot
 from app.core.services.mail.envelope import EmailData
 from app.core.services.secret_types import is_secret
 
@@ -109,7 +109,7 @@ class BaseTemplate(PydanticModel, ABC):
         return _ANYTHING if hint in (None, Any) else TypeAdapter(hint)
 
 
-class MailServiceInterface(ABC):
+class MailServiceInterface(ProcessService):
     """Sends mail. `EmailData` decides which recipients see each other: by default none."""
 
     @abstractmethod
@@ -125,9 +125,6 @@ class MailServiceInterface(ABC):
 
         The row holds the template's fields: never pass a secret here, push a task that makes it instead.
         """
-
-    async def close(self) -> None:  # noqa: B027  most hold nothing
-        """Release what the service holds. Called once, when the process ends."""
 
 
 current_mail = Slot[MailServiceInterface]()

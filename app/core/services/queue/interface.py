@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from app.core.exceptions import ConflictError, NotFoundError
-from app.core.process import Slot
+from app.core.process import ProcessService, Slot
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CATCHES_UP = ", what was missed once"
@@ -174,7 +174,7 @@ class JobFailed(ConflictError):
         self.reason = reason
 
 
-class QueueServiceInterface(ABC):
+class QueueServiceInterface(ProcessService):
     """Stores jobs for the runner, and reports their outcomes."""
 
     @abstractmethod
@@ -219,9 +219,6 @@ class QueueServiceInterface(ABC):
 
         False where it is running, finished or unknown.
         """
-
-    async def close(self) -> None:  # noqa: B027  most hold nothing
-        """Release what the service holds. Called once, when the process ends."""
 
 
 current_queue = Slot[QueueServiceInterface]()
