@@ -9,12 +9,16 @@ from alembic.operations import MigrateOperation, ops
 from sqlalchemy import ForeignKey, String, types
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
-from sqlglot import ErrorLevel, exp, parse
-from sqlglot.errors import SqlglotError
 
 from app.core.migrations.refusals import Operation
 
-logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each statement that it leaves as text
+try:
+    from sqlglot import ErrorLevel, exp, parse
+    from sqlglot.errors import SqlglotError
+
+    logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns of each statement that it leaves as text
+except ModuleNotFoundError:  # pragma: no cover  in a checkout that only runs the service
+    parse = None  # type: ignore[assignment]  # there is no other way to say so
 
 _BODY = re.compile(r"\$(\w*)\$(.*?)\$\1\$", re.DOTALL)
 _PLPGSQL = re.compile(r";|\b(?:BEGIN|THEN|ELSE|LOOP|DECLARE)\b", re.IGNORECASE)
@@ -103,6 +107,9 @@ def _size(kind: TypeEngine[Any]) -> int:
 
 def read_sql(sql: str) -> Iterator[Operation]:
     """The statements in `sql` that change something, in their order."""
+    if parse is None:
+        yield Operation("execute", mentions=_words(sql), unread="sqlglot is not installed")
+        return
     try:
         statements = parse(sql, read="postgres", error_level=ErrorLevel.RAISE)
     except (SqlglotError, RecursionError):
@@ -117,7 +124,7 @@ def read_sql(sql: str) -> Iterator[Operation]:
             yield from _read(statement)
 
 
-def _read(statement: exp.Expr) -> Iterator[Operation]:
+def _read(statement: "exp.Expr") -> Iterator[Operation]:
     match statement:
         case exp.Command():
             rest = statement.expression
@@ -140,7 +147,7 @@ def _read(statement: exp.Expr) -> Iterator[Operation]:
             yield Operation("execute SETVAL", mentions=_words(call.sql()))
 
 
-def _write(statement: exp.Expr) -> Iterator[Operation]:
+def _write(statement: "exp.Expr") -> Iterator[Operation]:
     """Statements that change rows."""
     name = f"execute {_VERBS.get(statement.key, statement.key.upper())}"
     match statement:
@@ -160,12 +167,12 @@ def _write(statement: exp.Expr) -> Iterator[Operation]:
             yield Operation(name, (table,), loses=None if keeps else f"empties {table}")
 
 
-def _target(statement: exp.Expr) -> tuple[str, ...]:
+def _target(statement: "exp.Expr") -> tuple[str, ...]:
     found = statement.this if isinstance(statement.this, exp.Table) else statement.find(exp.Table)
     return (found.name,) if found is not None else ()
 
 
-def _create(statement: exp.Create) -> Iterator[Operation]:
+def _create(statement: "exp.Create") -> Iterator[Operation]:
     kind = str(statement.args["kind"]).upper()
     name = f"execute CREATE {kind}"
     if kind == "TABLE":
@@ -181,7 +188,7 @@ def _create(statement: exp.Create) -> Iterator[Operation]:
         yield Operation(name, mentions=_target(statement))
 
 
-def _drop(statement: exp.Drop) -> Iterator[Operation]:
+def _drop(statement: "exp.Drop") -> Iterator[Operation]:
     kind = str(statement.args["kind"]).upper()
     name = f"execute DROP {kind}"
     names = tuple(table.name for table in statement.find_all(exp.Table))
@@ -197,7 +204,7 @@ def _drop(statement: exp.Drop) -> Iterator[Operation]:
         yield Operation(name, mentions=names, loses=loses)
 
 
-def _alter(statement: exp.Alter) -> Operation:
+def _alter(statement: "exp.Alter") -> Operation:
     target = statement.this.name
     if str(statement.args["kind"]).upper() != "TABLE":
         return Operation("execute ALTER", indexes=(target,), mentions=(target,))

@@ -1,10 +1,13 @@
 """What a service refuses to run by the source of a revision, without the reader of tools/."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import URL
 
+from app.core.configs import PROJECT_ROOT
 from app.core.db import Database
 from app.core.migrations.migrate import Migrations
 from app.core.migrations.timelines import MigrationError, Timelines
@@ -96,3 +99,17 @@ def test_it_is_refused_before_anything_has_run(committed: Database, tmp_path: Pa
     path.unlink()
     migrations.upgrade()
     assert [lost for _, lost in migrations.behind("-1", "widgets")] == [["drops widgets_a"]]
+
+
+def test_a_checkout_without_development_tools_migrates() -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['grimp', 'ruff', 'sqlglot']))\n"
+        "from tools.migrations.developer import scratch_database\n"
+        "with scratch_database() as migrations:\n"
+        "    assert migrations.upgrade()\n"
+        "    assert {fault.kind for fault in migrations.check()} == {'unread'}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
