@@ -88,13 +88,13 @@ class AccountMailService:
 
     async def send_verification(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send a link that verifies the account's address, if it still has to be."""
-        user = await self._asker(request, db=db)
+        user = await self._requester(request, db=db)
         if user and not user.is_verified:
             await self._send_verification(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
 
     async def send_email_change(self, request: LinkRequest, email: str, *, db: AsyncSession) -> None:
         """Send the new address a link that makes it the account's; an address that has an account is told so."""
-        user = await self._asker(request, db=db)
+        user = await self._requester(request, db=db)
         if user is None:
             return
         owner = await self.users.find_by_email(db=db, email=email)
@@ -106,7 +106,7 @@ class AccountMailService:
 
     async def send_password_reset(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send a link that sets a new password."""
-        user = await self._asker(request, db=db)
+        user = await self._requester(request, db=db)
         if user and (token := await self._token(user, user.email, Purpose.RESET_PASSWORD, request, db=db)):
             template = ResetPassword(
                 **self.links.greeting(user),
@@ -120,7 +120,7 @@ class AccountMailService:
         user = await self.users.get(db=db, for_update=True, id=user_id or 0)
         return user if user and user.status_id == UserStatus.ACTIVE else None
 
-    async def _asker(self, request: LinkRequest, *, db: AsyncSession) -> User | None:
+    async def _requester(self, request: LinkRequest, *, db: AsyncSession) -> User | None:
         """Return the account, locked, unless its stamp was raised since the link was asked for."""
         user = await self._usable(request.user_id, db=db)
         return user if user and user.security_stamp == request.stamp else None

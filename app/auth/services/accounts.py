@@ -106,7 +106,7 @@ class AccountService:
 
     async def delete(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
         """Mark the locked account as deleted, end its sessions and tell the listeners."""
-        await self.keep_a_superuser(user, db=db)
+        await self.require_another_superuser(user, db=db)
         await self.users.change(db=db, user=user, deleted_at=utcnow())
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
@@ -131,7 +131,7 @@ class AccountService:
         self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor_id, is_superuser=True))
         await self.notify(user.email, "account", SuperuserGranted(**self.links.greeting(user)))
 
-    async def keep_a_superuser(self, user: User, *, db: AsyncSession) -> None:
+    async def require_another_superuser(self, user: User, *, db: AsyncSession) -> None:
         """Raise LastSuperuser where nobody could administer the service without `user`."""
         if not user.is_superuser:
             return
@@ -140,11 +140,13 @@ class AccountService:
         if list(left) == [user.id]:
             raise LastSuperuser
 
-    async def request_move(self, user: User, email: str) -> None:
+    async def announce_email_change(self, user: User, email: str) -> None:
         """Mail the present address that another one was asked for: it may be a thief who asks."""
         await self.notify(user.email, "address", EmailChangeRequested(**self.links.greeting(user), new_email=email))
 
-    async def move(self, user: User, email: str, *, db: AsyncSession, session_id: int | None, **values: Any) -> None:
+    async def change_email(
+        self, user: User, email: str, *, db: AsyncSession, session_id: int | None, **values: Any
+    ) -> None:
         """Give the locked account another address, tell the present one, and end all sessions but `session_id`."""
         await self.notify(user.email, "address", EmailChanged(**self.links.greeting(user), new_email=email))
         await self.users.change(db=db, user=user, email=email, **values)

@@ -116,7 +116,9 @@ class RecoveryService:
         if consumed.purpose == Purpose.VERIFY_EMAIL:
             await self.users.update(db=db, model=user, data={"is_verified": True})
         else:
-            await self.accounts.move(user, consumed.email, db=db, session_id=consumed.session_id, is_verified=True)
+            await self.accounts.change_email(
+                user, consumed.email, db=db, session_id=consumed.session_id, is_verified=True
+            )
             self.events.dispatch(EmailAddressChanged(user_id=user.id, actor_id=user.id))
         self.events.dispatch(EmailAddressVerified(user_id=user.id, actor_id=user.id))
         await self.users.commit(db=db)

@@ -69,11 +69,11 @@ class ProfileService:
     async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
         if self.accounts.config.verification_required:
             # Whether the address is taken is told to its owner by the mail, not to the caller.
-            await self.accounts.request_move(user, email)
+            await self.accounts.announce_email_change(user, email)
             data = {**LinkRequest.of(user).data(), "email": email, "session_id": session_id}
             await self.queue.push(task=SendEmailChange, data=data)
         else:
-            await self.accounts.move(user, email, db=db, session_id=session_id, is_verified=False)
+            await self.accounts.change_email(user, email, db=db, session_id=session_id, is_verified=False)
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
 
 
@@ -126,14 +126,14 @@ class UserService:
         user = await self.users.require(db=db, id=user_id, for_update=True)
         values = changes.model_dump(exclude_unset=True)
         await self._authorise(by, db=db, superuser=user.is_superuser or bool(values.get("is_superuser")))
-        moves = values.get("email", user.email) != user.email
-        if moves:
+        changes_email = values.get("email", user.email) != user.email
+        if changes_email:
             values.setdefault("is_verified", False)
         if self._takes_rights(values):
-            await self.accounts.keep_a_superuser(user, db=db)
+            await self.accounts.require_another_superuser(user, db=db)
         before = {name: getattr(user, name) for name in values}
-        if moves:
-            await self.accounts.move(user, db=db, session_id=by.session_id, **values)
+        if changes_email:
+            await self.accounts.change_email(user, db=db, session_id=by.session_id, **values)
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
         else:
             await self.users.change(db=db, user=user, **values)

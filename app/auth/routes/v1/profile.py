@@ -26,7 +26,7 @@ async def end_session(session_id: RowId, db: DBSession, services: Services, call
 
 
 # A stolen access token must not be a way to guess the password: guesses count for the user, wherever they come from.
-may_guess = [Depends(active_user), Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))]
+guarded = [Depends(active_user), Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))]
 
 
 @router.get("")
@@ -35,7 +35,7 @@ async def read_profile(user: CurrentUser) -> Response[UserResponse]:
     return Response(data=user)
 
 
-@router.patch("", dependencies=may_guess)
+@router.patch("", dependencies=guarded)
 async def update_profile(
     body: ProfileUpdate, db: DBSession, services: Services, caller: CurrentCaller
 ) -> Response[UserResponse]:
@@ -43,13 +43,13 @@ async def update_profile(
     return Response(data=await services.profile.update(caller.user.id, body, db=db, session_id=caller.session_id))
 
 
-@router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=may_guess)
+@router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=guarded)
 async def change_password(body: PasswordChange, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Set a new password. The caller's other sessions end."""
     await services.profile.change_password(caller.user.id, body, db=db, session_id=caller.session_id)
 
 
-@router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=may_guess)
+@router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=guarded)
 async def delete_profile(body: AccountDeletion, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Delete the caller's account and end its sessions."""
     password = body.current_password.get_secret_value()
