@@ -135,7 +135,8 @@ def cached(
                     if computed:
                         raise
                     await cache.delete(key)
-            return await call()  # another process stores such values all the time
+            fresh = await call()  # another process goes on storing such values
+            return fresh if operation else cast(R, codec.load(codec.dump(fresh)))
 
         remember.__signature__ = with_request(signature)  # type: ignore[attr-defined]  # what FastAPI looks at
         return remember

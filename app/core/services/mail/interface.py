@@ -19,7 +19,7 @@ from app.core.services.secret_types import is_secret
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
-class BaseTemplate(PydanticModel, ABC):
+class BaseTemplate(PydanticModel):
     """A mail body: a Jinja2 view and the values it shows.
 
     The values are the fields of the subclass, or the attributes that its own `__init__` sets:
@@ -39,7 +39,7 @@ class BaseTemplate(PydanticModel, ABC):
         BaseTemplate.known[cls.template_name()] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """An instance that an `__init__` of the subclass may fill without calling pydantic's."""
+        """Make an instance that an `__init__` of the subclass may fill without calling pydantic's."""
         made = super().__new__(cls)
         for name, empty in (("fields_set", set()), ("extra", None), ("private", None)):
             object.__setattr__(made, f"__pydantic_{name}__", empty)
