@@ -58,5 +58,5 @@ def options(
 
 
 def main() -> None:
-    """Where the `kit` script starts."""
+    """Run the `kit` command."""
     app()

@@ -25,13 +25,13 @@ _log_level: str | None = None
 
 
 def fail(message: str) -> NoReturn:
-    """End the program: say why in red, exit code 1."""
+    """Print `message` in red and end the program with exit code 1."""
     typer.secho(message, fg=typer.colors.RED, err=True)
     raise typer.Exit(1)
 
 
 def say(message: str, **style: Any) -> None:
-    """Tell what was done, on the standard output; `kit --quiet` leaves it out."""
+    """Print what was done to the standard output, unless `kit --quiet` was given."""
     if not is_quiet():
         typer.secho(message, **style)
 
@@ -43,12 +43,12 @@ def set_log_level(level: Literal["DEBUG", "ERROR"]) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether `kit --quiet` was given."""
+    """True if `kit --quiet` was given."""
     return _log_level == "ERROR"
 
 
 def load_settings() -> "AppConfig":
-    """The settings of this process; ends the program with every fault named where they cannot be used."""
+    """Return the settings of this process; ends the program with every fault named where they cannot be used."""
     with settings_errors():
         from app.core.configs import BaseConfig, check_settings, get_settings
         from app.core.modules import parts
@@ -66,7 +66,7 @@ def load_settings() -> "AppConfig":
 
 
 def load_registries() -> None:
-    """Every task, listener and provider; ConfigError where one cannot be used."""
+    """Import all tasks, listeners and providers; ConfigError where one cannot be used."""
     from app.core import listeners, tasks  # noqa: F401
     from app.core.configs import get_settings
     from app.core.services.providers import check_providers
@@ -75,7 +75,7 @@ def load_registries() -> None:
 
 
 def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
-    """The result of `work`, which runs with everything open; its log goes to the standard error."""
+    """Run `work` with everything open and return its result; its log goes to the standard error."""
     settings = load_settings()
     load_registries()
     from app.core.db.engines import statements_may_take
@@ -92,12 +92,12 @@ def with_runtime(work: "Callable[[Runtime], Awaitable[T]]") -> T:
 
 
 def show_json(value: Any) -> None:
-    """JSON for programs."""
+    """Print JSON for programs."""
     typer.echo(json.dumps(value, indent=2, default=_plain))
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; in a pipe a row is a line, however long."""
+    """Print a table for people; in a pipe a row is a line, however long."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -151,7 +151,7 @@ class KitGroup(TyperGroup):
 
 
 def _explained(error: Exception) -> str | None:
-    """The line for an error of settings, database or folder for data; None for any other."""
+    """Return one line for an error of settings, database or folder for data; None for any other."""
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -183,7 +183,7 @@ def _explained_storage(error: Exception) -> str | None:
 
 
 def _is_kept_in(folder: Path, file: str | None) -> bool:
-    """Whether the file is below the folder, or is one above that the folder needs."""
+    """True if the file is below the folder, or is one above that the folder needs."""
     path = Path(str(file))
     return path.is_relative_to(folder) or (path.is_absolute() and folder.is_relative_to(path))
 
@@ -193,7 +193,7 @@ def _plain(value: object) -> str:
 
 
 def faults_of(error: "ValidationError") -> list[str]:
-    """What is wrong, without the values that were given."""
+    """Return one line for each fault, without the values that were given."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     return [
         ": ".join(filter(None, [".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")]))

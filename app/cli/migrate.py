@@ -103,7 +103,7 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
 
 
 def opened_migrations() -> "Migrations":
-    """The migrations of the configured database. In a checkout, revisions are read completely before they run."""
+    """Return the migrations of the configured database; in a checkout, those that read revisions before running them."""
     settings = load_settings()
     quiet_alembic()
     from app.core.migrations.migrate import Migrations
@@ -113,7 +113,7 @@ def opened_migrations() -> "Migrations":
 
 
 def quiet_alembic() -> None:
-    """Of all that Alembic says only which revision runs is news."""
+    """Log only the running revision of what Alembic logs."""
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     logging.getLogger("alembic.runtime.migration").addFilter(_is_news)
 

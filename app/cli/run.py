@@ -88,7 +88,7 @@ def secrets(as_json: Annotated[bool, typer.Option("--json", help="JSON for progr
 
 
 async def _bootstrap(settings: "AppConfig") -> list[str]:
-    """Let every module make what must be there before the first request; the lines to show once."""
+    """Run the bootstrap of every module; return the lines to show once."""
     from app.core.modules import parts
     from app.core.runtime import open_runtime
 
@@ -98,7 +98,7 @@ async def _bootstrap(settings: "AppConfig") -> list[str]:
 
 
 async def _shared_prefix(opened: "Runtime") -> list[str]:
-    """Claim an explicit `REDIS_KEY_PREFIX`; says so where another installation had claimed it."""
+    """Claim an explicit `REDIS_KEY_PREFIX`; return a line if another installation had claimed it."""
     from redis.exceptions import RedisError
 
     from app.core.db.installation import other_owner
@@ -114,7 +114,7 @@ async def _shared_prefix(opened: "Runtime") -> list[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; ends the program where the address cannot be had.
+    """Open a listening socket; ends the program where the address is not available.
 
     It listens from here on, so that a second start sees the port in use before it touches the database.
     """
@@ -179,7 +179,7 @@ def _announce(settings: "AppConfig", listener: socket.socket, news: list[str], q
 
 
 def answers(host: str, port: int, path: str = "/health/live") -> bool:
-    """Whether the server at this address says that it is alive."""
+    """True if the server at this address says that it is alive."""
     from app.core.api.middlewares import START_PROBE
 
     connection = http.client.HTTPConnection(host, port, timeout=5)

@@ -1,1 +1,1 @@
-"""What every module stands on: configuration, database, HTTP contract and services. Names no module."""
+"""Foundation of all modules: configuration, database, HTTP contract and services. Names no module."""

@@ -1,4 +1,4 @@
-"""What routes, services, tasks and listeners ask for: sessions, services, decorators."""
+"""Dependencies of routes, tasks and listeners: sessions, services, decorators."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def configured(connection: HTTPConnection, getter: Callable[[], T]) -> T:
-    """What `getter` gives, or what the application's `dependency_overrides` put in its place.
+    """Call `getter`, or the replacement of it in the application's `dependency_overrides`.
 
     For settings: as a dependency, a plain function costs every request a trip through the thread pool.
     """

@@ -1,4 +1,4 @@
-"""What an installed package may use of this service without importing it: `app.state.kit`."""
+"""Services for installed packages, which do not import `app`: `app.state.kit`."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class ViewMail(BaseTemplate):
 
 
 class Kit:
-    """The service, as installed packages see it.
+    """Services for installed packages.
 
     `db_session` and `active_user` are dependencies: `Depends(kit.db_session, scope="function")`.
     """
@@ -134,7 +134,7 @@ class Kit:
 
 
 class _LateCache:
-    """The cache of the process that runs by then: packages ask for theirs before anything is open."""
+    """Looks the cache up at each use: packages ask for theirs before anything is open."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace

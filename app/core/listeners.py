@@ -1,4 +1,4 @@
-"""Every event listener of the service: importing this registers them."""
+"""Registry of event listeners: importing this registers them."""
 
 from app.core.modules import parts
 from app.core.services import events

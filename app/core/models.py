@@ -1,4 +1,4 @@
-"""Every table of the service: importing this fills `BaseModel.metadata`."""
+"""Registry of tables: importing this fills `BaseModel.metadata`."""
 
 from app.core.db import BaseModel, installation, jobs
 from app.core.modules import parts

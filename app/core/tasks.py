@@ -1,4 +1,4 @@
-"""Every task of the service, and every template a queued mail may name: importing this registers them."""
+"""Registry of tasks, and of templates that a queued mail may name: importing this registers them."""
 
 from importlib import import_module
 from pkgutil import iter_modules

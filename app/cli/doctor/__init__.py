@@ -65,7 +65,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="JSON for progra
 
 
 def findings() -> list[Finding]:
-    """What every check finds. Without readable settings only the installation can be checked."""
+    """Run every check. Without readable settings only the installation can be checked."""
     found = [finding for check in INSTALLATION for finding in _run(check)]
     if faults := unreadable_settings():
         found += [replace(one, check=SETTINGS.name) for one in faults]

@@ -26,7 +26,7 @@ _USELESS = (
 
 
 def settings() -> list[Finding]:
-    """The settings are fit for where the process runs."""
+    """Check that the settings are fit for the environment."""
     found = [] if app_config.is_relaxed else [*_unfit(), *_unwise()]
     return found or [ok(f"fit for {app_config.ENVIRONMENT}")]
 
@@ -39,7 +39,7 @@ def _unfit() -> Iterator[Finding]:
 
 
 def _unwise() -> Iterator[Finding]:
-    """What starts, and is not what one wants outside of development."""
+    """Settings that do not stop a start, and are unwise outside of development."""
     config = app_config
     if config.captures_mail:
         yield warning("SMTP_HOST is not set: mails are written to files, nobody gets them", "set SMTP_HOST")
@@ -56,7 +56,7 @@ def _unwise() -> Iterator[Finding]:
 
 
 def environment() -> Iterator[Finding]:
-    """Every key that is set is a setting, and has an effect."""
+    """Check that each key is a setting and has an effect."""
     file = env_file()
     if not file.exists() and file.name not in (".env", ".test.env"):
         yield fault(f"ENV_FILE names {file}, which does not exist", "correct ENV_FILE")
@@ -73,7 +73,7 @@ def environment() -> Iterator[Finding]:
 
 
 def data_folder() -> list[Finding]:
-    """The folder for data can be written where something needs it, and be read by nobody else."""
+    """Check that the folder for data can be written where something needs it, and be read by nobody else."""
     folder, database = app_config.var_dir, app_config.database_url
     file = Path(str(database.database)) if database.get_backend_name() == "sqlite" else None
     if not (app_config.is_relaxed or app_config.captures_mail or (file and file.is_relative_to(folder))):
@@ -106,7 +106,7 @@ def _is_open(path: Path) -> bool:
 
 
 def application() -> list[Finding]:
-    """It can be built, every token URL of its document answers, and every route can be reached."""
+    """Check that it can be built, each token URL of its document answers, and each route can be reached."""
     if unsafe_settings():
         return [skipped("refuses to start with these settings")]
     try:

@@ -28,7 +28,7 @@ _POETRY_KEYS = ("dependencies", "source", "extras", "dev-dependencies", "group")
 
 
 def python() -> Iterator[Finding]:
-    """The interpreter is one that the project is made for."""
+    """Check that the project is made for this interpreter."""
     project = ROOT / "pyproject.toml"
     wanted = tomllib.loads(project.read_text())["project"]["requires-python"] if project.is_file() else ""
     running = ".".join(map(str, sys.version_info[:3]))
@@ -45,7 +45,7 @@ def _holds(running: tuple[int, ...], comparison: str, version: str) -> bool:
 
 
 def packages() -> list[Finding]:
-    """Every package is there in the version that is pinned."""
+    """Check that each package is installed in the pinned version."""
     needed = _pins("requirements.txt")
     if not needed:
         return [skipped("there is no requirements.txt here")]
@@ -66,7 +66,7 @@ def _drift(pins: Iterable[re.Match[str]], *, may_miss: bool) -> Iterator[str]:
 
 
 def lock() -> Iterator[Finding]:
-    """The lock belongs to what is declared, and the requirements to the lock."""
+    """Check that the lock belongs to what is declared, and the requirements to the lock."""
     if not all((ROOT / name).is_file() for name in ("pyproject.toml", "poetry.lock")):
         yield skipped("there is no poetry.lock here")
         return
@@ -82,7 +82,7 @@ def lock() -> Iterator[Finding]:
 
 
 def content_hash(pyproject: dict[str, Any]) -> str:
-    """The fingerprint of the declared dependencies, computed as Poetry does."""
+    """Compute the fingerprint of the declared dependencies as Poetry does."""
     poetry = pyproject["tool"]["poetry"]
     relevant = {
         "project": {key: pyproject["project"][key] for key in _PROJECT_KEYS if key in pyproject["project"]},

@@ -27,7 +27,7 @@ OVERDUE = timedelta(minutes=10)
 
 
 def database() -> list[Finding]:
-    """It answers."""
+    """Check that it answers."""
     url = app_config.database_url
     shown = url.render_as_string(hide_password=True)
     try:
@@ -40,7 +40,7 @@ def database() -> list[Finding]:
 
 
 def clock() -> list[Finding]:
-    """The database and this machine have the same time."""
+    """Compare the clock of PostgreSQL with ours."""
     if app_config.database_url.get_backend_name() == "sqlite":  # which has our clock
         return []
     with reading(app_config.database_url) as connection:
@@ -59,7 +59,7 @@ def clock_finding(skew: timedelta) -> Finding:
 
 
 def migrations() -> list[Finding]:
-    """The tables are what the code expects."""
+    """Check that the tables are what the code expects."""
     with catch_warnings(action="ignore"):  # Alembic's, of what is told here
         return list(_timelines(Migrations()))
 
@@ -83,7 +83,7 @@ def _timelines(known: Migrations) -> Iterator[Finding]:
 
 
 def jobs() -> Iterator[Finding]:
-    """None was given up, and none waits for somebody to run it."""
+    """Find jobs that were given up, and jobs that nobody runs."""
     with reading(app_config.database_url) as connection:
         if not inspect(connection).has_table(Job.__tablename__):
             yield skipped("needs the tables")
@@ -98,7 +98,7 @@ def jobs() -> Iterator[Finding]:
 
 
 def redis() -> Iterator[Finding]:
-    """It answers, and will when it is full."""
+    """Check that it answers, and will when it is full."""
     if app_config.redis_url is None:
         yield skipped("not used: cache, limits and queue are inside the process")
         return
@@ -131,7 +131,7 @@ def _identity() -> str | None:
 
 
 def mail() -> list[Finding]:
-    """The server speaks as it is configured and takes our password."""
+    """Check that the server speaks as it is configured and takes our password."""
     if app_config.MAIL_PROVIDER:
         return [skipped(f"sent by {app_config.MAIL_PROVIDER}")]
     if app_config.captures_mail:

@@ -16,14 +16,14 @@ app_config = get_settings()
 
 
 def unsafe_settings() -> list[str]:
-    """Why the service does not start, outside `local` and `testing`: a sentence each, never a value."""
+    """List the faults that stop a start outside `local` and `testing`: a sentence each, never a value."""
     if app_config.is_relaxed:
         return []
     return [*(fault for config in BaseConfig.known for fault in config().problems()), *shared_secrets()]
 
 
 def check_settings() -> None:
-    """Stop a start whose settings are unsafe, naming every fault at once."""
+    """Raise a ConfigError that names every unsafe setting at once."""
     if faults := unsafe_settings():
         raise ConfigError(
             f"The settings are not fit for {app_config.ENVIRONMENT}:\n" + "\n".join(f"  - {fault}" for fault in faults)

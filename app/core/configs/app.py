@@ -30,7 +30,7 @@ def _lower(value: Any) -> Any:
 
 
 class Environment(StrEnum):
-    """Where the process runs; `staging` and `production` are strict."""
+    """Environment of the process; `staging` and `production` are strict."""
 
     LOCAL = "local"
     TESTING = "testing"
@@ -135,27 +135,27 @@ class AppConfig(BaseConfig):
 
     @property
     def is_relaxed(self) -> bool:
-        """Whether defaults made for development are in force (`local`, `testing`)."""
+        """True in `local` and `testing`, where defaults for development are in force."""
         return self.ENVIRONMENT in (Environment.LOCAL, Environment.TESTING)
 
     @cached_property
     def var_dir(self) -> Path:
-        """Where this checkout keeps its database, mails and generated secrets."""
+        """Folder of the SQLite database, captured mails and generated secrets."""
         return self.VAR_DIR if self.VAR_DIR.is_absolute() else PROJECT_ROOT / self.VAR_DIR
 
     @property
     def captures_mail(self) -> bool:
-        """Whether mails are written to files instead of being sent."""
+        """True if mails are written to files instead of being sent."""
         return self.SMTP_HOST is None and self.MAIL_PROVIDER is None
 
     @property
     def mail_dir(self) -> Path:
-        """Where mails are captured while no `SMTP_HOST` is set."""
+        """Folder of captured mails."""
         return self.var_dir / "mail"
 
     @cached_property
     def secret_key(self) -> SecretStr:
-        """`SECRET_KEY`, made once under `var/` where development leaves it unset."""
+        """`SECRET_KEY`, generated once under `var/` where it is unset in development."""
         return self.SECRET_KEY or local_secret("SECRET_KEY", self.var_dir)
 
     @cached_property
@@ -189,19 +189,19 @@ class AppConfig(BaseConfig):
 
     @property
     def worker_in_app(self) -> bool:
-        """Whether the job runner lives in the app process."""
+        """True if the job runner lives in the app process."""
         if self.WORKER_IN_APP is None:
             return self.redis_url is None or self.is_relaxed
         return self.WORKER_IN_APP
 
     @property
     def smtp_starttls(self) -> bool:
-        """Whether mail goes out by STARTTLS: unless settings say otherwise or `SMTP_SSL` is TLS already."""
+        """True if mail is sent by STARTTLS: `SMTP_TLS`, or, where that is unset, without `SMTP_SSL`."""
         return not self.SMTP_SSL if self.SMTP_TLS is None else self.SMTP_TLS
 
     @property
     def docs_enabled(self) -> bool:
-        """Whether `/docs` and `/openapi.json` are served."""
+        """True if `/docs` and `/openapi.json` are served."""
         return self.ENVIRONMENT is not Environment.PRODUCTION
 
     def problems(self) -> list[str]:
@@ -225,7 +225,7 @@ class AppConfig(BaseConfig):
 
 @lru_cache
 def get_settings() -> AppConfig:
-    """The one configuration of this process."""
+    """Return the configuration of this process."""
     return AppConfig()
 
 

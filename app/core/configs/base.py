@@ -1,4 +1,4 @@
-"""How settings are read: environment, then `.env`, then defaults; in `testing` `.test.env` instead of `.env`.
+"""Base class of settings, read from the environment, then `.env`, then defaults; in `testing`, from `.test.env`.
 
 A developer's `.env` is left out when testing: it may name a database that tests must never touch.
 """
@@ -40,7 +40,7 @@ _CONSTANTS = {
 
 
 def env_file() -> Path:
-    """The settings file of this process: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
+    """Return the settings file: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
     if chosen := os.environ.get("ENV_FILE"):
         return _readable(Path(chosen))
     name = os.environ.get("ENVIRONMENT") or _values_of(_readable(PROJECT_ROOT / ".env")).get("ENVIRONMENT")
@@ -53,7 +53,7 @@ def _values_of(path: Path) -> dict[str, str | None]:
 
 
 def _readable(path: Path) -> Path:
-    """The path; ConfigError where there is something that cannot be read."""
+    """Return the path; ConfigError where it exists and cannot be read."""
     try:
         path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -118,7 +118,7 @@ class BaseConfig(BaseSettings):
         return copy
 
     def problems(self) -> list[str]:
-        """Faults that must stop a start outside `local` and `testing`: one sentence each, never a value."""
+        """List faults that stop a start outside `local` and `testing`: one sentence each, never a value."""
         found = []
         for name in self.required_secrets:
             if reason := weak_secret(getattr(self, name)):
@@ -127,7 +127,7 @@ class BaseConfig(BaseSettings):
 
 
 def shared_secrets() -> list[str]:
-    """A sentence for each required secret that another secret setting equals: who learns one has both."""
+    """List required secrets that equal another secret setting: a sentence each."""
     fields = {name: value for config in BaseConfig.known for name, value in config()}
     values = {name: value.get_secret_value() for name, value in fields.items() if isinstance(value, SecretStr)}
     required = [name for config in BaseConfig.known for name in config.required_secrets if name in values]
@@ -136,9 +136,9 @@ def shared_secrets() -> list[str]:
 
 
 def unknown_env_keys() -> list[str]:
-    """One sentence for every key of the settings file that no setting has, with the likely name.
+    """List the keys of the settings file that are no setting, each with the likely name.
 
-    Also for every key, of the environment too, that names a constant.
+    Keys that name a constant are listed with its place, those of the environment too.
     """
     names = sorted({field for config in BaseConfig.known for field in config.model_fields})
     keys = _values_of(env_file())
@@ -156,7 +156,7 @@ def unknown_env_keys() -> list[str]:
 
 
 def local_secret(name: str, folder: Path) -> SecretStr:
-    """A secret made once for this checkout, kept under `folder` with mode 0600.
+    """Return a secret that is generated once and kept under `folder` with mode 0600.
 
     Linked into place whole, so that two processes starting together read the same value.
     """
@@ -183,7 +183,7 @@ def _make_secret(path: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for their owner alone. One that exists stays as it is."""
+    """Create a folder, and missing ones above it, for their owner alone. An existing one stays as it is."""
     for path in (*reversed(folder.parents), folder):
         if not path.exists():
             path.mkdir(mode=0o700, exist_ok=True)

@@ -20,7 +20,7 @@ _MIN_INFORMATION = 24
 
 
 def _is_pattern(value: bytes) -> bool:
-    """Whether a value repeats itself, counts up or down, or follows the keyboard.
+    """True if a value repeats itself, counts up or down, or follows the keyboard.
 
     Measured by what deflate makes of it, and of the steps from one byte to the next: 32 random hexadecimal digits
     stay above 32 bytes, `0123456701234567...` and `passwordpassword...` shrink below 16.
@@ -34,7 +34,7 @@ def _is_pattern(value: bytes) -> bool:
 
 
 def weak_secret(secret: SecretStr | None) -> str | None:
-    """Why a secret must not be used, or None where it is good."""
+    """Return the reason to refuse a secret, or None."""
     value = secret.get_secret_value() if secret else ""
     if not value:
         return f"is missing: set at least {MIN_SECRET_BYTES} random bytes"
@@ -46,7 +46,7 @@ def weak_secret(secret: SecretStr | None) -> str | None:
 
 
 def untrustworthy_proxies(proxies: Iterable[str]) -> str | None:
-    """Why these must not be trusted to say who their clients are, or None where they may."""
+    """Return the reason not to trust the forwarded headers of these proxies, or None."""
     try:
         networks: list[Any] = [_unmapped(ip_network(proxy)) for proxy in proxies]
     except ValueError:
@@ -60,13 +60,13 @@ def untrustworthy_proxies(proxies: Iterable[str]) -> str | None:
 
 
 def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """A network of IPv4 addresses that is written as IPv6, as what it is."""
+    """Return the IPv4 network that an IPv4-mapped IPv6 network stands for; any other unchanged."""
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     return ip_network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
 
 
 def unreachable_link(url: AnyHttpUrl) -> str | None:
-    """Why links with secrets in them must not lead to `url`, or None where they may."""
+    """Return the reason not to send links with secrets to `url`, or None."""
     if url.scheme != "https":
         return "must begin with https: the links in mails carry secrets"
     host = (url.host or "").strip("[]").rstrip(".")

@@ -1,4 +1,4 @@
-"""What every table shares: identity, time stamps in UTC, names of constraints, soft delete."""
+"""Base of all tables: identity, time stamps in UTC, names of constraints, soft delete."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -21,12 +21,12 @@ BIGINT = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def utcnow() -> datetime:
-    """Now, zone-aware. The application's clock, not the database's, so that tests can stop it."""
+    """Return the current time, zone-aware, by the application's clock, which tests can stop."""
     return datetime.now(UTC)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment: goes in zone-aware (a naive value is refused), comes out in UTC, on both databases."""
+    """A zone-aware datetime, read back in UTC on both databases; a naive value is refused."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -63,15 +63,15 @@ class BaseModel(DeclarativeBase):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """A new instance; a key that is no column is a TypeError."""
+        """Make an instance; TypeError for a key that is no column."""
         return cls().update(**values)
 
     def to_dict(self, exclude: Collection[str] = ()) -> dict[str, Any]:
-        """Every column by name, without those in `exclude`."""
+        """Return the columns by name, without those in `exclude`."""
         return {name: getattr(self, name) for name in self.column_names() if name not in exclude}
 
     def update(self, **values: Any) -> Self:
-        """Set columns, to NULL where None is given; a name that is no column is a TypeError and sets nothing."""
+        """Set columns; None sets NULL. TypeError for a name that is no column, and nothing is set."""
         if unknown := values.keys() - set(self.column_names()):
             raise TypeError(f"{type(self).__name__} has no column {', '.join(sorted(unknown))}")
         for name, value in values.items():
@@ -80,7 +80,7 @@ class BaseModel(DeclarativeBase):
 
     @classmethod
     def column_names(cls) -> list[str]:
-        """The attributes that are columns, in table order."""
+        """Return the names of the attributes that are columns, in table order."""
         return list(cls.__mapper__.columns.keys())
 
     def __repr__(self) -> str:
@@ -88,18 +88,18 @@ class BaseModel(DeclarativeBase):
 
 
 class SoftDeleteMixin:
-    """Rows that are marked instead of removed; repositories hide them."""
+    """Rows that are marked as deleted instead of removed; repositories hide them."""
 
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime(), default=None, sort_order=102)
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the row is marked as deleted."""
+        """True if the row is marked as deleted."""
         return self.deleted_at is not None
 
 
 def live_unique(name: str, *columns: str | ColumnElement[Any]) -> Index:
-    """A unique index over the rows not soft-deleted: a deleted row's value can be used again.
+    """Make a unique index over the rows that are not soft-deleted: a deleted row's value can be used again.
 
     `name` is `uq_<table>_<columns>`. In `__table_args__`:
 

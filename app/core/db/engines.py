@@ -61,7 +61,7 @@ def create_engine(
     idle_seconds: float = IDLE_SECONDS,
     echo: bool = False,
 ) -> AsyncEngine:
-    """An engine with the rules of each database; nothing is connected yet.
+    """Make an engine with the rules of each database; nothing is connected yet.
 
     On PostgreSQL a statement may take `statement_timeout` seconds (0: any time), a connection that was idle for
     `idle_seconds` is pinged before it is used again, and `pool_timeout` bounds the wait for one.
@@ -92,7 +92,7 @@ def tcp_options(url: URL) -> Mapping[str, int]:
 
 
 class BoundedConnection(psycopg.AsyncConnection[Any]):
-    """A connection whose every wait for the server has an end.
+    """A connection with a timeout for every wait for the server.
 
     By the client's clock: `statement_timeout` of the server does not help where the network swallows the answer,
     and can neither be a start-up parameter behind PgBouncer nor be set beyond a transaction.
@@ -108,7 +108,7 @@ class BoundedConnection(psycopg.AsyncConnection[Any]):
         return connection
 
     async def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109
-        """As psycopg waits, for as long as the statement may take."""
+        """Wait as psycopg does, for as long as the statement may take."""
         bound = _statement_seconds.get(self._seconds) if timeout is None else timeout
         try:
             return await super().wait(gen, interval, bound)
@@ -119,7 +119,7 @@ class BoundedConnection(psycopg.AsyncConnection[Any]):
             raise psycopg.OperationalError(f"no answer within {bound:g} s") from exc
 
     async def _stop(self, gen: PQGen[Any], interval: float) -> None:
-        """Have the server stop the statement; close the connection where that does not help."""
+        """Cancel the statement; close the connection where that does not help."""
         try:
             await self.cancel_safe(timeout=CANCEL_SECONDS)
             await super().wait(gen, interval, CANCEL_SECONDS)
@@ -156,7 +156,7 @@ def _check_alive(engine: AsyncEngine, idle_seconds: float, connection: Any, reco
 
 
 def _read_pending(driver: psycopg.AsyncConnection[Any]) -> None:
-    """Take in what came while the connection was idle; an error where that is its end."""
+    """Read what came while the connection was idle; an error where that is its end."""
     poll = select.poll()
     poll.register(driver.pgconn.socket, select.POLLIN)
     while poll.poll(0):
@@ -164,7 +164,7 @@ def _read_pending(driver: psycopg.AsyncConnection[Any]) -> None:
 
 
 def make_private_file(_dialect: Any, _record: Any, arguments: Sequence[Any], _options: Any) -> None:
-    """Make SQLite's file for its owner alone; `-wal` and `-shm` get its mode. A listener of `do_connect`."""
+    """Create SQLite's file for its owner alone; `-wal` and `-shm` get its mode. A listener of `do_connect`."""
     if arguments and arguments[0] != ":memory:":
         with suppress(OSError):  # it is there; or SQLite says why it cannot be
             os.close(os.open(arguments[0], os.O_CREAT | os.O_EXCL, 0o600))

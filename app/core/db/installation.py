@@ -31,7 +31,7 @@ IDENTITY = select(Installation.identity).where(Installation.id == ONLY_ROW)
 
 
 async def identity_of(database: Database) -> str:
-    """The identity of the installation; of several processes that make it at once, one does."""
+    """Return the identity of the installation, made by the first process that asks."""
     async with database.session_scope(read_only=True) as session:
         found = await session.scalar(IDENTITY)
     if found is None:
@@ -43,12 +43,12 @@ async def identity_of(database: Database) -> str:
 
 
 def owner_key(prefix: str) -> str:
-    """The Redis key that names the installation that last started under `prefix`."""
+    """Return the Redis key that names the installation that last started under `prefix`."""
     return f"{prefix}owner"
 
 
 async def other_owner(redis: Redis, prefix: str, database: Database) -> str | None:
-    """Claim `prefix` for this installation; the identity of another that had claimed it."""
+    """Claim `prefix` for this installation; return the identity of another that had claimed it."""
     ours = await identity_of(database)
     before = await redis.getset(owner_key(prefix), ours)
     owner = before.decode("utf-8", "replace") if isinstance(before, bytes) else before
@@ -80,7 +80,7 @@ class KeyPrefix:
         self._reading: asyncio.Task[str] | None = None
 
     async def get(self) -> str:
-        """The prefix; a Redis error while the database does not answer. Concurrent callers share one query."""
+        """Return the prefix; a Redis error while the database does not answer. Concurrent callers share one query."""
         if self.known is None:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())

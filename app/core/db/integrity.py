@@ -1,4 +1,4 @@
-"""The database's refusals as named errors."""
+"""Named errors for violated constraints."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ def named_violations(metadata: MetaData = BaseModel.metadata) -> Iterator[None]:
 
 
 def lacks_tables(error: BaseException | None) -> bool:
-    """Whether a driver's error says that a table or a column is missing."""
+    """True if a driver's error says that a table or a column is missing."""
     # https://www.postgresql.org/docs/current/errcodes-appendix.html
     return getattr(error, "sqlstate", None) in ("42P01", "42703") or str(error).startswith("no such ")
 

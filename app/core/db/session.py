@@ -30,14 +30,14 @@ Callback: TypeAlias = Callable[[], None]
 
 
 def current_session() -> AsyncSession | None:
-    """The session of the unit of work this code runs in, if any."""
+    """Return the session of the unit of work this code runs in, if any."""
     session = _current.get()
     # A task inherits the unit it was started in, and may outlive it.
     return None if session is None or session.info.get(_ENDED) else session
 
 
 def is_read_only(session: AsyncSession) -> bool:
-    """Whether the unit of work may only read."""
+    """True if the unit of work may only read."""
     return bool(session.info.get(READ_ONLY))
 
 
@@ -124,7 +124,7 @@ def store_with(session: AsyncSession, row: object, on_stored: Callback) -> None:
 
 
 def write_late(session: AsyncSession, write: Callable[[AsyncSession], Awaitable[object]]) -> None:
-    """Have `write` called with a writing unit of its own when the read-only `session` has ended well."""
+    """Call `write` with a writing unit of its own after the read-only `session` has ended well."""
     session.info.setdefault(_LATE_WRITES, []).append(write)
 
 

@@ -1,4 +1,4 @@
-"""Which modules are installed, in which order they load, and what each contributes.
+"""The installed modules in load order, and their parts.
 
 A module is a package directly below `app/` with a `module.toml`, or a pip-installed package (an external
 module). `MODULES` lists what is installed; its default `app.*` discovers. What a module contributes follows
@@ -28,7 +28,7 @@ __all__ = [
 
 @lru_cache
 def installed_modules() -> tuple[Module, ...]:
-    """The modules of this process, external ones too, in load order."""
+    """Return the modules of this process, external ones too, in load order."""
     return tuple(discover(app_config.MODULES))
 
 

@@ -1,4 +1,4 @@
-"""From the names in `MODULES` to modules in load order."""
+"""Find the modules that `MODULES` names, check them and put them into load order."""
 
 import importlib.util
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ FASTAPPKIT_MANIFEST = "fastappkit.toml"
 
 
 def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
-    """The modules that `names` choose, dependencies first, otherwise in the order they are named.
+    """Return the modules that `names` choose, dependencies first, otherwise in the order they are named.
 
     `app.*` stands for every module below `app/`, `app.shop` for one, `-app.shop` leaves one out, another dotted
     name is a folder of the project, as `tests.faults`, any other an external package. Every fault is one line of a
@@ -40,12 +40,12 @@ def discover(names: Sequence[str], root: Path = PROJECT_ROOT) -> list[Module]:
 
 
 def present_modules(root: Path = PROJECT_ROOT, package: str = PACKAGE) -> list[Module]:
-    """Every module in the folder `package`, installed or not, by name."""
+    """Return the modules in the folder `package`, installed or not, by name."""
     return list(_read(_folders(root, package), root).values())
 
 
 def table_owner(table: str, owners: Iterable[str]) -> str | None:
-    """Which of `owners` (short names, `core` among them) a table belongs to: the longest `<name>_` it begins with."""
+    """Return which of `owners` (short names, `core` among them) owns a table: the longest `<name>_` it begins with."""
     return max((name for name in owners if table.startswith(f"{name}_")), key=len, default=None)
 
 
@@ -54,7 +54,7 @@ def _folders(root: Path, package: str = PACKAGE) -> list[str]:
 
 
 def _chosen(names: Sequence[str], present: list[str], elsewhere: list[str]) -> list[str]:
-    """The names without patterns, each once, in order."""
+    """Return the names without patterns, each once, in order."""
     left_out = [name.removeprefix("-") for name in names if name.startswith("-")]
     listed = [name for name in names if not name.startswith("-")] or ([EVERY] if left_out else [])
     faults = [f"MODULES names {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
@@ -119,7 +119,7 @@ def _check_exposed(module: Module) -> None:
 
 
 def _is_part(module: Module, name: str) -> bool:
-    """Whether `name`, as `schemas.user`, is a file or a package of the module."""
+    """True if `name`, as `schemas.user`, is a file or a package of the module."""
     path = module.path.joinpath(*name.split("."))
     named = all(map(str.isidentifier, name.split(".")))
     return named and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
@@ -158,7 +158,7 @@ def _in_load_order(modules: dict[str, Module]) -> list[Module]:
 
 
 def find_external(name: str) -> ExternalModule:
-    """The installed package `name` as a module, its manifest a `module.toml` or that of fastappkit."""
+    """Return the installed package `name` as a module; its manifest is a `module.toml` or that of fastappkit."""
     path = package_path(name)
     if name in TAKEN:
         raise ConfigError(f"MODULES: {name} is taken by the service itself: a package needs another name")
@@ -175,7 +175,7 @@ def find_external(name: str) -> ExternalModule:
 
 
 def package_path(name: str) -> Path | None:
-    """The folder of the installed package `name`, found without importing it."""
+    """Return the folder of the installed package `name`, without importing it."""
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # what was put into sys.modules by hand
@@ -184,7 +184,7 @@ def package_path(name: str) -> Path | None:
 
 
 def _of_fastappkit(path: Path) -> ExternalManifest:
-    """Its `migrations` is a folder, and keys that nobody knows mean nothing."""
+    """Read a manifest of fastappkit: its `migrations` is a folder, unknown keys are ignored."""
     file = path / FASTAPPKIT_MANIFEST
     tool = read_toml(file).get("tool")
     table: Any = tool.get("fastappkit") if isinstance(tool, dict) else None

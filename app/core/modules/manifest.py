@@ -74,12 +74,12 @@ M = TypeVar("M", bound=Manifest)
 
 
 def read_manifest(path: Path, schema: type[M]) -> M:
-    """The manifest at `path`; ConfigError with one line for each fault."""
+    """Read the manifest at `path`; ConfigError with one line for each fault."""
     return check_manifest(path, read_toml(path), schema)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file; ConfigError where there is none to read."""
+    """Read a TOML file; ConfigError where it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as exc:
@@ -91,7 +91,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def check_manifest(path: Path, content: Mapping[str, Any], schema: type[M]) -> M:
-    """The manifest that `content`, read from `path`, stands for."""
+    """Validate `content`, read from `path`; ConfigError with one line for each fault."""
     try:
         return schema.model_validate(content)
     except ValidationError as exc:
@@ -100,12 +100,12 @@ def check_manifest(path: Path, content: Mapping[str, Any], schema: type[M]) -> M
 
 
 def shown(path: Path) -> str:
-    """The path as people type it."""
+    """Return the path relative to the project, where it is inside."""
     return str(path.relative_to(PROJECT_ROOT) if path.is_relative_to(PROJECT_ROOT) else path)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """The close match as a sentence to append, or nothing. What comes before the last dot does not count."""
+    """Return the closest match as a clause to append, or nothing. Only the part behind the last dot is compared."""
     by_last_part = {one.rpartition(".")[2]: one for one in known}
     close = difflib.get_close_matches(name.rpartition(".")[2], by_last_part, n=1)
     return f"; did you mean {by_last_part[close[0]]}?" if close else ""

@@ -23,12 +23,12 @@ class Module:
 
     @property
     def short_name(self) -> str:
-        """The folder: what tables and timelines are named after."""
+        """Name of the folder; tables and timelines are named after it."""
         return self.name.rpartition(".")[2]
 
     @property
     def table_prefix(self) -> str:
-        """What the names of the module's tables begin with."""
+        """Prefix of the names of the module's tables."""
         return f"{self.short_name}_"
 
     @property
@@ -43,17 +43,17 @@ class Module:
 
     @property
     def migrations(self) -> Literal["shared", "own"]:
-        """Whether its revisions are in the shared timeline."""
+        """Timeline of its revisions: the shared one or its own."""
         return self.manifest.migrations
 
     @property
     def versions(self) -> Path:
-        """Where the revisions of a timeline of its own are."""
+        """Folder of the revisions of a timeline of its own."""
         return self.path / "migrations" / "versions"
 
     @property
     def models(self) -> ModuleType | None:
-        """Its tables, imported, or None where it has none."""
+        """Import and return its models, or None where it has none."""
         return self.part("models")
 
     @property
@@ -67,11 +67,11 @@ class Module:
 
     @property
     def root(self) -> ModuleType:
-        """The module itself, imported."""
+        """Import and return the module itself."""
         return importlib.import_module(self.name)
 
     def part(self, name: str) -> ModuleType | None:
-        """The module's submodule `name`, imported, or None where it has none."""
+        """Import and return the submodule `name`, or None where it has none."""
         target = f"{self.name}.{name}"
         return importlib.import_module(target) if importlib.util.find_spec(target) else None
 
@@ -86,7 +86,7 @@ class ExternalModule(Module):
 
     @property
     def route_prefix(self) -> str:
-        """What the paths of its routes begin with."""
+        """Prefix of the paths of its routes."""
         return f"/{self.name}" if self.manifest.route_prefix is None else self.manifest.route_prefix
 
     @property
@@ -103,5 +103,5 @@ class ExternalModule(Module):
             raise self.fault("models_module", f"{name} cannot be imported: {type(exc).__name__}: {exc}") from exc
 
     def fault(self, key: str, what: str) -> ConfigError:
-        """What is wrong with the package, by the key of its manifest."""
+        """Make an error that names the manifest and its key."""
         return ConfigError(f"{shown(self.path / self.manifest_file)}: {key}: {what}")

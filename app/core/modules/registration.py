@@ -1,4 +1,4 @@
-"""Modules join the application: `register(app)` of those that have one, and what they open and close with it."""
+"""Let modules join the application: `register(app)` of those that have one, and their lifespans."""
 
 import importlib
 import inspect
@@ -39,7 +39,7 @@ def register_modules(app: FastAPI, modules: Iterable[Module], api_prefix: str = 
 
 
 def _register_of(module: Module) -> Callable[[FastAPI], Any] | None:
-    """`register` in the module's `routers.py` or, without one there, in its root."""
+    """Return `register` of the module's `routers.py` or, without one there, of its root."""
     for part in (module.part("routers"), module.root):
         if (found := getattr(part, "register", None)) is not None:
             if inspect.isroutine(found):
@@ -121,7 +121,7 @@ def _entrypoint(module: ExternalModule) -> Callable[[FastAPI], Any]:
 
 
 def _said(error: BaseException) -> str:
-    """One line of it."""
+    """Format an error as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -139,7 +139,7 @@ async def module_lifespans(app: FastAPI, modules: Iterable[Module]) -> AsyncIter
 
 
 def lifespan_of(module: Module) -> Lifespan | None:
-    """`lifespan` in the module's `lifespan.py` or, without that file, in its root."""
+    """Return `lifespan` of the module's `lifespan.py` or, without that file, of its root."""
     if module.external:
         return None
     part = module.part("lifespan")
