@@ -103,7 +103,7 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
 
 
 def opened_migrations() -> "Migrations":
-    """Return the migrations of the configured database; in a checkout, those that read revisions before running them."""
+    """Return the migrations of the configured database; in a checkout, revisions are read before they run."""
     settings = load_settings()
     quiet_alembic()
     from app.core.migrations.migrate import Migrations
