@@ -1,8 +1,7 @@
-"""CORS: which pages of other origins may call the API, and with which headers."""
+"""CORS: pages of other origins that may call the API, and the headers they may send and read."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Header
 from starlette.applications import Starlette
@@ -41,7 +40,7 @@ class CrossOrigin(CORSMiddleware):
             app,
             allow_origins=[origin.rstrip("/") for origin in settings.BACKEND_CORS_ORIGINS],
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=_each_once(allowed),
+            allow_headers=list({name.lower(): name for name in allowed}.values()),
             expose_headers=_EXPOSED_HEADERS,
             allow_credentials=settings.CORS_ALLOW_CREDENTIALS,
         )
@@ -60,16 +59,10 @@ class _Refusal(PlainTextResponse):
         await problem(scope, self.status_code, "cors_refused", detail, headers=headers)(scope, receive, send)
 
 
-def declared_headers(routes: Sequence[BaseRoute]) -> list[str]:
-    """List the header parameters and key headers of all routes, those of mounted applications too."""
-    dependants = (route.dependant for route in all_routes(listed_routes(routes)))
-    return _each_once(name for dependant in dependants if dependant for name in _headers(dependant))
-
-
-def _headers(dependant: Dependant) -> Iterator[str]:
-    yield from (field.alias for field in get_flat_params(dependant) if isinstance(field.field_info, Header))
-    yield from key_headers(dependant)
-
-
-def _each_once(names: Iterable[str]) -> list[str]:
-    return list({name.lower(): name for name in names}.values())
+def declared_headers(routes: Sequence[BaseRoute]) -> Iterator[str]:
+    """Yield the header parameters and key headers of all routes, those of mounted applications too."""
+    for route in all_routes(listed_routes(routes)):
+        if route.dependant:
+            declared = get_flat_params(route.dependant)
+            yield from (field.alias for field in declared if isinstance(field.field_info, Header))
+            yield from key_headers(route.dependant)

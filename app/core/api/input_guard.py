@@ -15,6 +15,7 @@ from fastapi.params import Body, File, Form
 from fastapi.requests import HTTPConnection, Request
 from fastapi.routing import iter_route_contexts
 from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,15 +41,15 @@ MAX_FORM_FIELDS = 100
 """Fields of a form whose route declares no `form_limits`."""
 
 _CONTENT_TYPE = ["header", "content-type"]
-_HOST = re.compile(rb"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
+_HOST = re.compile(r"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
 
 # A quick look for NUL and non-ASCII bytes, raw or percent-encoded: a form without any need not be decoded to be valid.
 _SUSPECT = re.compile(rb"%(?:00|[89a-fA-F])|[\0\x80-\xff]")
 
 
-def media_type(content_type: bytes) -> str:
+def media_type(content_type: str) -> str:
     """Return the type without its parameters, in lower case."""
-    return content_type.partition(b";")[0].strip().lower().decode("latin-1")
+    return content_type.partition(";")[0].strip().lower()
 
 
 def is_json(kind: str) -> bool:
@@ -82,26 +83,17 @@ class InputGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            given: dict[bytes, list[bytes]] = {
-                name: [] for name in (b"host", b"authorization", b"content-length", b"content-type")
-            }
-            for name, value in scope["headers"]:
-                if name in given:
-                    given[name].append(value)
-            # Of several content types, Starlette reads the first too.
-            content_type = given[b"content-type"][0].lower() if given[b"content-type"] else b""
-            _check_credentials(scope, given[b"host"], given[b"authorization"])
+            headers = Headers(scope=scope)
+            content_type = headers.get("content-type", "").lower()
+            _check_credentials(scope, headers)
             _check_address(scope)
             _check_content_type(content_type)
-            self._check_announced(scope, given[b"content-length"], media_type(content_type))
+            length = headers.get("content-length", "")
+            if length.isdecimal() and int(length) > self._lowest_limit(scope):
+                _check_size(int(length), _size_limit(scope, self.max_body_size, media_type(content_type)))
             if scope["type"] == "http":
                 receive = CheckedBody(scope, receive, self.max_body_size, media_type(content_type))
         await self.app(scope, receive, send)
-
-    def _check_announced(self, scope: Scope, lengths: list[bytes], kind: str) -> None:
-        announced = max((int(length) for length in lengths if length.isdigit()), default=0)
-        if announced > self._lowest_limit(scope):
-            _check_size(announced, _size_limit(scope, self.max_body_size, kind))
 
     def _lowest_limit(self, scope: Scope) -> int:
         """Return the size up to which every route takes a body: most requests need not be routed to check it."""
@@ -112,11 +104,12 @@ class InputGuard:
         return self._lowest
 
 
-def _check_credentials(scope: Scope, hosts: list[bytes], authorizations: list[bytes]) -> None:
+def _check_credentials(scope: Scope, headers: Headers) -> None:
+    hosts = headers.getlist("host")
     may_lack_host = scope.get("http_version") == "1.0"
     if len(hosts) > 1 or not (hosts or may_lack_host) or not all(map(_HOST.fullmatch, hosts)):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "A request must name its host in exactly one Host field.")
-    if len(authorizations) > 1:
+    if len(headers.getlist("authorization")) > 1:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "A request may have one Authorization field at most.")
 
 
@@ -134,10 +127,10 @@ def _check_address(scope: Scope) -> None:
         raise _text_fault(scope, ["query", name])
 
 
-def _check_content_type(content_type: bytes) -> None:
+def _check_content_type(content_type: str) -> None:
     if len(content_type) > MAX_CONTENT_TYPE_SIZE:  # parsing takes more than its bytes
         raise _fault(_CONTENT_TYPE, "content_type", f"A content type may have {MAX_CONTENT_TYPE_SIZE} bytes at most")
-    if b"multipart/" in content_type:
+    if "multipart/" in content_type:
         _, options = parse_options_header(content_type)
         if options.get(b"charset", b"utf-8") not in (b"utf-8", b"utf8"):  # Starlette takes any codec that Python has
             raise _fault(_CONTENT_TYPE, "string_unicode", NOT_TEXT)

@@ -26,10 +26,15 @@ _UNFIT_ESCAPE = re.compile(
     rb"\\u(?:0000|[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F])"
 )
 
+# Read as signed bytes: one level more for each opening bracket, one less for each closing one.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+
 
 def check_json(body: bytes, max_nodes: int = MAX_NODES) -> None:
     """Raise InvalidInputError for the first fault of a body. Counts before it decodes."""
-    _check_structure(body, max_nodes)
+    if _separators(body) > MAX_DEPTH:
+        _check_structure(body, max_nodes)
     if not is_text(body) or (b"\\u" in body and _UNFIT_ESCAPE.search(body.replace(rb"\\", b"  "))):
         raise _fault("string_unicode", NOT_TEXT)
     try:
@@ -59,12 +64,15 @@ def _check_structure(body: bytes, max_nodes: int) -> None:
     if bare.count(b'"') > 4 * max_nodes:  # each value has at most a name and a text
         raise _too_many(max_nodes)
     structure = b"0".join(bare.split(b'"')[::2]).translate(None, b" \t\r\n")
-    separators = sum(structure.count(mark) for mark in (b",", b"[", b"{"))
-    if separators - structure.count(b"[]") - structure.count(b"{}") >= max_nodes:
+    if _separators(structure) - structure.count(b"[]") - structure.count(b"{}") >= max_nodes:
         raise _too_many(max_nodes)
-    steps = (1 if bracket in b"[{" else -1 for bracket in re.findall(rb"[\[\]{}]", structure))
+    steps = memoryview(structure.translate(_STEPS, _NO_BRACKETS)).cast("b")
     if max(accumulate(steps), default=0) > MAX_DEPTH:
         raise _fault("json_depth", f"Arrays and objects may be nested {MAX_DEPTH} levels deep at most")
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _too_many(max_nodes: int) -> InvalidInputError:

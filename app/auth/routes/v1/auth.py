@@ -64,7 +64,7 @@ async def register(
 async def login_form(request: Request) -> LoginForm:
     """Read the login as a form or as JSON: FastAPI reads one content type per operation."""
     try:
-        if is_json(media_type(request.headers.get("content-type", "").encode("latin-1"))):
+        if is_json(media_type(request.headers.get("content-type", ""))):
             return LoginBody.model_validate_json(await request.body()).as_form()
         async with request.form() as fields:
             return LoginForm.model_validate({name: value for name, value in fields.items() if value != ""})
