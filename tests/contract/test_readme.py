@@ -62,6 +62,27 @@ class TestCalls:
         assert refusal.startswith("The server did not start:\nThe database postgresql+psycopg://nobody@127.0.0.1:1/")
 
 
+ROOMS = (PROJECT_ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
+_QUESTION = re.compile(r"^\| (?P<question>[^|]+?) \| (?P<open>[^|]*`[^|]+) \| (?P<read>\[[^|]+) \|$", re.MULTILINE)
+_PATH = re.compile(r"`(\.?[\w-]+(?:/[\w.-]+)+/?|\.?\w[\w.-]*\.(?:md|toml|yaml)|Dockerfile|Makefile|LICENSE)`")
+
+
+@pytest.mark.once
+class TestRooms:
+    def test_every_path_is_there(self) -> None:
+        missing = [path for path in _PATH.findall(ROOMS) if not (PROJECT_ROOT / path).exists()]
+        assert missing == []
+
+    def test_forty_questions_have_a_file_to_open(self) -> None:
+        questions = list(_QUESTION.finditer(ROOMS))
+        assert len(questions) >= 40
+        assert all(_PATH.search(found["open"]) for found in questions)
+
+    def test_the_readme_leads_there_from_its_first_screen(self) -> None:
+        first_screen = README.read_text(encoding="utf-8").splitlines()[:25]
+        assert any("(docs/rooms.md)" in line for line in first_screen)
+
+
 SOUND = "tests/architecture/test_boundaries.py::test_the_house_has_no_breach"
 
 
