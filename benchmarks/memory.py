@@ -40,7 +40,7 @@ async def main(keys: int) -> None:
     cache = CacheService(MemoryStore(max_items=10_000))
 
     async def call(number: int) -> None:
-        limit.count(f"auth.login:5/60000:10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        limit.count(limit.wrap_item(f"auth.login:5/60000:10.{number >> 16}.{number >> 8 & 255}.{number & 255}"))
 
     async def keep(number: int) -> None:
         await cache.set(f"users:{number}", {"id": number, "username": f"user{number}"}, ttl=60)

@@ -7,6 +7,8 @@ from itertools import takewhile
 from typing import Any, TypeAlias
 
 from fastapi.requests import HTTPConnection
+from fastapi_limiter.depends import RateLimiter
+from pyrate_limiter import Limiter
 from starlette.types import Scope
 
 from app.core.api.routes import ListedRoute, route_of
@@ -25,7 +27,7 @@ _COUNTED = "kit.counted_limits"
 _counter = FallbackCounter()
 
 
-class ConfigurableRateLimiter:
+class ConfigurableRateLimiter(RateLimiter):
     """At most `times` calls in any `seconds` for each client; the next one is a RateLimitedError.
 
     A dependency of a route or a router; of a websocket it limits how often one may connect:
@@ -44,10 +46,10 @@ class ConfigurableRateLimiter:
         if times < 1 or seconds < 0.001:
             raise ValueError("a limit allows at least one call, in at least a millisecond")
         self.name = name
-        self.key = key
         self._windows = windows_of(times, round(seconds * 1000))
+        super().__init__(Limiter(self._windows), identifier=key, callback=_refuse)
 
-    async def __call__(self, connection: HTTPConnection) -> None:
+    async def __call__(self, connection: HTTPConnection) -> None:  # type: ignore[override]  # a websocket, too
         if not configured(connection, get_settings).RATE_LIMITER_ENABLED:
             return
         key = await self._key_of(connection)
@@ -58,21 +60,24 @@ class ConfigurableRateLimiter:
         counted[key] = None
         verdict = await _counter.count(self._windows, key)
         counted[key] = (self._label(connection), self._windows, verdict)
-        _refuse_beyond(verdict)
+        if not verdict.allowed:
+            await self.callback(verdict)
 
     def __str__(self) -> str:
-        return f"{self._windows.times} in {self._windows.interval_ms / 1000:g} s"
+        return f"{self._windows.rate.limit} in {self._windows.rate.interval / 1000:g} s"
 
     async def count(self, connection: HTTPConnection) -> None:
         """Count one more call on an open connection: a message of a websocket."""
         if configured(connection, get_settings).RATE_LIMITER_ENABLED:
-            _refuse_beyond(await _counter.count(self._windows, await self._key_of(connection, "messages")))
+            verdict = await _counter.count(self._windows, await self._key_of(connection, "messages"))
+            if not verdict.allowed:
+                await self.callback(verdict)
 
     async def _key_of(self, connection: HTTPConnection, *kind: str) -> str:
         named = _named(connection)
         counts_for = self.name or f"{named.__module__}.{named.__qualname__}"
-        rate = f"{self._windows.times}/{self._windows.interval_ms}"
-        return ":".join((counts_for, *kind, rate, await self.key(connection)))
+        rate = f"{self._windows.rate.limit}/{self._windows.rate.interval}"
+        return ":".join((counts_for, *kind, rate, await self.identifier(connection)))
 
     def _label(self, connection: HTTPConnection) -> str:
         """Return the name with the characters that a header field may show."""
@@ -91,7 +96,7 @@ def limits_by_address(scope: Scope) -> Iterator[ConfigurableRateLimiter]:
     """Yield the limits of a request's route that need no more than its address."""
     route = route_of(scope)
     for limit in early_limits(route) if route else ():
-        if limit.key in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
+        if limit.identifier in (client_identity, client_address) and limit not in scope["app"].dependency_overrides:
             yield limit
 
 
@@ -103,16 +108,15 @@ def limit_fields(scope: Scope) -> dict[str, str]:
         # A policy is known by its name alone, and a router and a route may both limit one function.
         name = f"{label}-{number}" if label in seen else label
         seen.add(name)
-        policies.append(f'"{name}";q={windows.times};w={_whole_seconds(windows.interval_ms)}')
+        policies.append(f'"{name}";q={windows.rate.limit};w={_whole_seconds(windows.rate.interval)}')
         states.append(f'"{name}";r={verdict.remaining};t={_whole_seconds(verdict.reset_ms)}')
     if not policies:
         return {}
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
-def _refuse_beyond(verdict: Verdict) -> None:
-    if not verdict.allowed:
-        raise RateLimitedError(retry_after=_whole_seconds(verdict.reset_ms))
+async def _refuse(verdict: Verdict) -> None:
+    raise RateLimitedError(retry_after=_whole_seconds(verdict.reset_ms))
 
 
 def _whole_seconds(milliseconds: int) -> int:

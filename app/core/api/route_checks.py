@@ -108,7 +108,7 @@ def misplaced_limits(routes: Sequence[BaseRoute]) -> list[MisplacedLimit]:
         for route in listed_routes(routes)
         if any(map(is_identifying, route.calls))
         for limit in early_limits(route)
-        if limit.key is client_identity
+        if limit.identifier is client_identity
     ]
 
 

@@ -1,12 +1,26 @@
-"""Exact sliding windows: counted in Redis while it answers, in this process while it does not."""
+"""Exact sliding windows for the library's limiter: in Redis while it answers, in this process while it does not."""
 
 import asyncio
 import time
 from bisect import bisect_right
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any
 
+from pyrate_limiter import (
+    BucketFactory,
+    Decision,
+    InMemoryStateStore,
+    MonotonicClock,
+    Rate,
+    RateItem,
+    RedisStateStore,
+    StateBucket,
+)
+from pyrate_limiter.abstracts import StateAlgorithm
+from pyrate_limiter.abstracts.algorithm import State
+from pyrate_limiter.abstracts.store import StateStore
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -19,15 +33,46 @@ MAX_KEYS = 20_000
 REDIS_PAUSE = 1.0
 """Seconds until Redis is tried again after it did not answer."""
 
-# Redis's own clock counts: those of the app's hosts differ. `used` makes the member unique where two calls meet in one
-# microsecond.
-_COUNT = """
-local interval, times = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+@dataclass(frozen=True)
+class Verdict(Decision):
+    """Whether a call fits, how many more do, and in how many milliseconds there is room for one more."""
+
+    remaining: int = 0
+    reset_ms: int = 0
+
+
+class SlidingWindow(StateAlgorithm):
+    """At most `limit` calls in any `interval`. The state is the times of admitted calls; a refused one costs nothing.
+
+    The library's own algorithm, GCRA, lets a burst and its refill through within one interval.
+    """
+
+    def initial(self, rates: list[Rate]) -> State:
+        return ()
+
+    def step(self, rates: list[Rate], state: State, now: int, weight: int) -> tuple[State, Verdict]:
+        (rate,) = rates
+        state = state[bisect_right(state, now - rate.interval) :]
+        allowed = len(state) < rate.limit
+        if allowed:
+            state += (now,)
+        reset = int(state[0]) + rate.interval - now
+        return state, Verdict(None if allowed else rate, reset, rate.limit - len(state), reset)
+
+    def redis_args(self, rates: list[Rate]) -> list[int | float]:
+        return [rates[0].interval, rates[0].limit]
+
+    # Redis's own clock counts: those of the app's hosts differ. The store sends now, weight, TTL and the number of
+    # rates first. `used` makes the member unique where two calls meet in one microsecond.
+    def redis_script(self) -> str:
+        return """
+local interval, limit = tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - interval * 1000))
 local used = redis.call('ZCARD', KEYS[1])
-local allowed = used < times
+local allowed = used < limit
 if allowed then
   local stamp = string.format('%.0f', now)
   redis.call('ZADD', KEYS[1], stamp, stamp .. '-' .. used)
@@ -35,58 +80,66 @@ if allowed then
   used = used + 1
 end
 local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {allowed and 1 or 0, times - used, math.ceil((tonumber(oldest[2]) + interval * 1000 - now) / 1000)}
+return {allowed and 1 or 0, math.ceil((tonumber(oldest[2]) + interval * 1000 - now) / 1000), limit - used}
 """
 
 
-class Verdict(NamedTuple):
-    """Result of counting one call: calls left, and milliseconds until there is one more."""
+class _SharedWindow(RedisStateStore):
+    @staticmethod
+    def _decision(rates: list[Rate], reply: Any) -> Verdict:
+        allowed, reset, remaining = map(int, reply)
+        return Verdict(None if allowed else rates[0], reset, remaining, reset)
 
-    allowed: bool
-    remaining: int
-    reset_ms: int
+
+_ALGORITHM = SlidingWindow()
+_CLOCK = MonotonicClock()
 
 
-class SlidingWindows:
-    """At most `times` calls in any `interval_ms`, for each key. A refused call costs nothing."""
+class SlidingWindows(BucketFactory):
+    """The windows of one rate, one for each key; idle ones are dropped."""
 
-    def __init__(self, times: int, interval_ms: int, max_keys: int = MAX_KEYS) -> None:
-        self.times = times
-        self.interval_ms = interval_ms
+    def __init__(self, rate: Rate, max_keys: int = MAX_KEYS) -> None:
+        self.rate = rate
         self._max_keys = max_keys
-        self._calls: OrderedDict[str, list[int]] = OrderedDict()  # when each key was admitted
+        self._windows: OrderedDict[str, tuple[int, InMemoryStateStore]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._windows)
 
-    def count(self, key: str, now: int | None = None) -> Verdict:
-        """Count a call in this process, `now` in milliseconds of the monotonic clock."""
-        now = time.monotonic_ns() // 1_000_000 if now is None else now
-        calls = self._calls.pop(key, [])
-        del calls[: bisect_right(calls, now - self.interval_ms)]
-        allowed = len(calls) < self.times
-        if allowed:
-            calls.append(now)
-        self._calls[key] = calls
-        self._drop_idle(now)
-        return Verdict(allowed, self.times - len(calls), calls[0] + self.interval_ms - now)
+    def wrap_item(self, name: str, weight: int = 1) -> RateItem:
+        return RateItem(name, _CLOCK.now(), weight)
 
-    async def count_shared(self, key: str, redis: Redis) -> Verdict:
+    def get(self, item: RateItem) -> StateBucket:
+        """Return the window in this process, as the library's limiter asks for it."""
+        return StateBucket([self.rate], _ALGORITHM, self._window(item))
+
+    def count(self, item: RateItem) -> Verdict:
+        """Count a call in this process."""
+        verdict: Verdict = self._check(self._window(item), item)
+        return verdict
+
+    async def count_shared(self, item: RateItem, redis: Redis, prefix: str) -> Verdict:
         """Count a call in Redis, in one round trip."""
-        count = redis.register_script(_COUNT)
-        allowed, remaining, reset_ms = await count(keys=[key], args=[self.interval_ms, self.times])
-        return Verdict(bool(allowed), remaining, reset_ms)
+        verdict: Verdict = await self._check(_SharedWindow(redis, prefix + item.name), item)
+        return verdict
 
-    def _drop_idle(self, now: int) -> None:
-        """Drop idle windows and those beyond the bound, least recently used first; never the one just counted."""
-        while len(self) > self._max_keys or next(iter(self._calls.values()))[-1] <= now - self.interval_ms:
-            self._calls.popitem(last=False)
+    def _check(self, window: StateStore, item: RateItem) -> Any:
+        return window.check(_ALGORITHM, [self.rate], item.timestamp, item.weight)
+
+    def _window(self, item: RateItem) -> InMemoryStateStore:
+        _, window = self._windows.pop(item.name, (0, None))
+        self._windows[item.name] = (item.timestamp, window := window or InMemoryStateStore())
+        # Drop what is idle or too much, the least recently used first. The key just asked for is neither.
+        idle_since = item.timestamp - self.rate.interval
+        while len(self) > self._max_keys or next(iter(self._windows.values()))[0] <= idle_since:
+            self._windows.popitem(last=False)
+        return window
 
 
 @cache
 def windows_of(times: int, interval_ms: int) -> SlidingWindows:
     """Return this process's windows for a rate. Limits of one name and rate share them."""
-    return SlidingWindows(times, interval_ms)
+    return SlidingWindows(Rate(times, interval_ms))
 
 
 class FallbackCounter:
@@ -102,18 +155,19 @@ class FallbackCounter:
 
     async def count(self, windows: SlidingWindows, key: str) -> Verdict:
         """Count one more call."""
-        shared = await self._count_shared(windows, key)
+        item = windows.wrap_item(key)
+        shared = await self._count_shared(windows, item)
         if shared is not None and not shared.allowed:
             return shared
-        own = windows.count(key)
+        own = windows.count(item)
         now = time.monotonic()
         if shared is None:
             self._counted_alone_at = now
         # Both may differ at the edge of a window, by the delay of the network: Redis counts, unless it lacks calls.
-        complete = now - self._counted_alone_at >= windows.interval_ms / 1000
+        complete = now - self._counted_alone_at >= windows.rate.interval / 1000
         return shared if shared is not None and complete else own
 
-    async def _count_shared(self, windows: SlidingWindows, key: str) -> Verdict | None:
+    async def _count_shared(self, windows: SlidingWindows, item: RateItem) -> Verdict | None:
         redis, now = current_redis(), time.monotonic()
         if redis is None or (self._retry_at is not None and now < self._retry_at):
             return None
@@ -122,7 +176,7 @@ class FallbackCounter:
         try:
             async with asyncio.timeout(current_settings().RATE_LIMITER_TIMEOUT_SECONDS):
                 prefix = await current_key_prefix().get()
-                verdict = await windows.count_shared(f"{prefix}limit:{key}", redis)
+                verdict = await windows.count_shared(item, redis, f"{prefix}limit:")
         except (RedisError, OSError) as exc:
             if self._retry_at is None:
                 error = str(exc) or type(exc).__name__

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from pyrate_limiter import Rate
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -140,15 +141,18 @@ class TestClients:
 
 class TestWindows:
     def test_memory_is_bounded(self) -> None:
-        limit = SlidingWindows(1, 60_000, max_keys=10)
+        limit = SlidingWindows(Rate(1, 60_000), max_keys=10)
         for number in range(1000):
-            limit.count(f"client-{number}")
+            limit.get(limit.wrap_item(f"client-{number}"))
         assert len(limit) == 10
 
     def test_idle_windows_are_dropped(self) -> None:
-        limit = SlidingWindows(1, 1000)
-        limit.count("idle", 5000)
-        limit.count("busy", 6001)
+        limit = SlidingWindows(Rate(1, 1000))
+        item = limit.wrap_item("idle")
+        limit.get(item)
+        later = limit.wrap_item("busy")
+        later.timestamp = item.timestamp + 1001
+        limit.get(later)
         assert len(limit) == 1
 
 
@@ -177,19 +181,19 @@ class TestRedis:
 
     async def test_while_it_answers_only_its_clock_counts(self, redis: Redis) -> None:
         limit, key = windows_of(1, 60_000), str(uuid4())
-        assert limit.count(key).allowed
+        assert limit.count(limit.wrap_item(key)).allowed
         decisions = [await FallbackCounter().count(limit, key) for _ in range(2)]
         assert [decision.allowed for decision in decisions] == [True, False]
 
     async def test_two_processes_share_them(self, redis: Redis) -> None:
         name = str(uuid4())
-        one, other = SlidingWindows(3, 60_000), SlidingWindows(3, 60_000)
+        one, other = SlidingWindows(Rate(3, 60_000)), SlidingWindows(Rate(3, 60_000))
         settings = runtime().settings
         # patient, unlike the service's own: this is about the window, not about time-outs
         patient = Redis.from_url(str(settings.redis_url), socket_timeout=10)
-        key = f"{settings.REDIS_KEY_PREFIX}{name}"
+        item, prefix = one.wrap_item(name), str(settings.REDIS_KEY_PREFIX)
         decisions = await asyncio.gather(
-            *(limit.count_shared(key, patient) for limit in (one, other) for _ in range(30))
+            *(limit.count_shared(item, patient, prefix) for limit in (one, other) for _ in range(30))
         )
         await patient.aclose()
         assert sum(decision.allowed for decision in decisions) == 3
