@@ -61,7 +61,7 @@ def environment() -> Iterator[Finding]:
     if not file.exists() and file.name not in (".env", ".test.env"):
         yield fault(f"ENV_FILE names {file}, which does not exist", "correct ENV_FILE")
     for message in unknown_env_keys():
-        yield warning(message, f"correct or remove it in {file}; .sample.env has every setting")
+        yield warning(message, f"correct or remove it in the environment or in {file}; .sample.env has every setting")
     if file.is_file() and not app_config.is_relaxed and _is_open(file):
         yield warning(f"others on this machine may read {file}", f"chmod 600 {file}")
     given = app_config.model_fields_set
