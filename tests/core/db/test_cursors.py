@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
 from app.core.api import ListParamsBuilder, PaginatedResponse
-from app.core.api.errors import add_error_handlers
+from app.core.api.errors import ErrorBoundary, add_error_handlers
 from app.core.api.input_guard import InputGuard
 from app.core.db import BIGINT, FilterParam, ListParams, SortParam, UtcDateTime, utcnow
 from app.core.db.keyset import Keyset, Place, encoded, key_type
@@ -95,6 +95,7 @@ def application(shop: AsyncSession) -> FastAPI:
         return len((await SampleRepository().get_list(db=shop, params=params)).items)
 
     app.add_middleware(InputGuard, max_body_size=1024)
+    app.add_middleware(ErrorBoundary)
     add_error_handlers(app)
     return app
 

@@ -17,7 +17,7 @@ from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.api import ListParamsBuilder, PaginatedResponse
-from app.core.api.errors import add_error_handlers
+from app.core.api.errors import ErrorBoundary, add_error_handlers
 from app.core.api.input_guard import InputGuard
 from app.core.db import FilterParam, ListParams, SortOrder, SortParam
 from app.core.db.column_values import type_value
@@ -91,6 +91,7 @@ def make_app(db: AsyncSession) -> FastAPI:
         return [item.id for item in (await samples.get_list(db=db, params=params)).items]
 
     app.add_middleware(InputGuard, max_body_size=1024)
+    app.add_middleware(ErrorBoundary)
     add_error_handlers(app)
     return app
 
