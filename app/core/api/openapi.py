@@ -34,8 +34,6 @@ _DOCUMENTED: Mapping[int, type[kinds.AppError]] = {
 }
 _FAULT = {"loc": ["body", "name"], "msg": "Field required", "type": "missing"}
 
-_JOINED: Mapping[Any, str] = {Union: "Or", UnionType: "Or"}
-
 DESCRIPTION = """\
 A success is `{"data": ..., "meta": {...}}`; `meta` is left out where there is nothing to say. Lists take `sort`,
 `filters`, and `page` or `cursor`.
@@ -217,25 +215,20 @@ class _Named(fastapi_schemas.GenerateJsonSchema):
             self._collect(part)
 
     def _name_of(self, kind: Any) -> str:
-        """The name of a class, and of what is made of classes: `ListOfShopOrder`, `ShopOrderOrShopCart`."""
+        """Name a class, and what is made of classes: `ListOfShopOrder`, `ShopOrderOrShopCart`."""
         generic = getattr(kind, "__pydantic_generic_metadata__", None) or {}
         origin, arguments = generic.get("origin") or get_origin(kind), generic.get("args") or get_args(kind)
-        if origin in _JOINED:
-            return "Or".join(map(self._name_of, arguments))
-        if origin is None or not arguments:
-            if kind is None or kind is NoneType:
-                return "None"
-            if not isinstance(kind, type):
-                return "".join(map(_pascal, re.findall(r"\w+", str(kind))))
-            return self._name_in(kind.__module__, kind.__name__)
-        return f"{self._name_of(origin)}Of{'And'.join(map(self._name_of, arguments))}"
+        if arguments:
+            names = map(self._name_of, arguments)
+            return "Or".join(names) if origin in (Union, UnionType) else f"{self._name_of(origin)}Of{'And'.join(names)}"
+        if kind is None or kind is NoneType:
+            return "None"
+        return self._name_in(kind.__module__, kind.__name__) if isinstance(kind, type) else _pascal(str(kind))
 
     def _name_in(self, module: str, name: str) -> str:
+        name = _pascal(name) if module == "builtins" else re.sub(r"\W+", "_", name)
         owners = [one for one in self.modules if f"{module}.".startswith(f"{one}.")]
-        name = (
-            "".join(map(_pascal, re.findall(r"[^\W_]+", name))) if module == "builtins" else re.sub(r"\W+", "_", name)
-        )
-        prefix = "".join(map(_pascal, self.modules[max(owners, key=len)].split("_"))) if owners else ""
+        prefix = _pascal(self.modules[max(owners, key=len)]) if owners else ""
         return name if name.startswith(prefix) else prefix + name
 
 
@@ -254,5 +247,5 @@ def _split(ref: str) -> tuple[str, str]:
     return module, name
 
 
-def _pascal(word: str) -> str:
-    return word[:1].upper() + word[1:]
+def _pascal(text: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in re.findall(r"[^\W_]+", text))

@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
+from operator import ge, gt, le, lt
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
@@ -110,6 +111,7 @@ class Keyset:
         scope = (model.__tablename__, field, order.value, columns[field].type, list(params.filters or ()))
         self.scope = repr(scope).encode()
         self._at = self.read(params.cursor) if params.cursor else None
+        self._backwards = self._at is not None and self._at.backwards
         self._per_page = params.per_page
 
     @property
@@ -122,37 +124,31 @@ class Keyset:
 
     def page(self, statement: Select[Any]) -> Select[Any]:
         """Limit `statement` to one page, with one row more where there is more."""
-        at = self._at
-        backwards = at is not None and at.backwards
-        if at is not None:
-            statement = statement.where(self._beyond(at))
+        if self._at is not None:
+            statement = statement.where(self._beyond(self._at))
         columns = [self._id] if self._column is None else [self._column, self._id]
-        order = [column.desc() if self._descends != backwards else column.asc() for column in columns]
+        order = [column.desc() if self._descends != self._backwards else column.asc() for column in columns]
         return statement.order_by(*order).limit(self._per_page + 1)
 
     def cut(self, rows: Sequence[Any]) -> tuple[list[Any], Cursors]:
         """Return the rows of the page in the order of the list, and the cursors of its neighbours."""
-        at = self._at
         found = list(rows[: self._per_page])
         has_more = len(rows) > self._per_page
-        if at is None:
-            return found, Cursors(next=self._beside(found[-1], backwards=False) if has_more else None, prev=None)
-        if at.backwards:
-            found.reverse()
         # On the side it came from there was a row, on the other there is one more or none.
-        forth = self._beside(found[-1], backwards=False) if found else self._way_back(at)
-        back = self._beside(found[0], backwards=True) if found else self._way_back(at)
-        if at.backwards:
-            return found, Cursors(next=forth, prev=back if has_more else None)
-        return found, Cursors(next=forth if has_more else None, prev=back)
+        follows, precedes = has_more, self._at is not None
+        if self._backwards:
+            found.reverse()
+            follows, precedes = True, has_more
+        forth = self._beside(found[-1:], backwards=False) if follows else None
+        back = self._beside(found[:1], backwards=True) if precedes else None
+        return found, Cursors(next=forth, prev=back)
 
-    def _beside(self, row: Any, *, backwards: bool) -> str:
-        *_, key, row_id = row
+    def _beside(self, row: Sequence[Any], *, backwards: bool) -> str:
+        """Return the cursor from this row on; from a page without rows, to the other side of where it began."""
+        if self._at and not row:
+            return self.write(self._at._replace(backwards=not self._backwards, inclusive=not self._at.inclusive))
+        *_, key, row_id = row[0]
         return self.write(Place(None if self._column is None else key, row_id, backwards))
-
-    def _way_back(self, at: Place) -> str:
-        """Return the cursor of a page without rows to the other side of where it began."""
-        return self.write(at._replace(backwards=not at.backwards, inclusive=not at.inclusive))
 
     def write(self, place: Place) -> str:
         """Return the cursor of a place."""
@@ -175,11 +171,9 @@ class Keyset:
             # One comparison of rows, which an index over both columns answers.
             here = tuple_(self._column, self._id)
             there = tuple_(literal(at.key, _bound_type(self._column)), there)
-        found: ColumnElement[bool]
-        if self._descends != at.backwards:
-            found = here <= there if at.inclusive else here < there
-        else:
-            found = here >= there if at.inclusive else here > there
+        smaller, greater = (le, ge) if at.inclusive else (lt, gt)
+        compare: Any = smaller if self._descends != at.backwards else greater
+        found: ColumnElement[bool] = compare(here, there)
         return found
 
 
