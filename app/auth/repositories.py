@@ -1,6 +1,7 @@
 """Queries of this module."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, select, text, update
@@ -64,11 +65,8 @@ class UserRepository(BaseRepository[User]):
     async def add(self, *, db: AsyncSession, email: str, username: str, **values: Any) -> User:
         """Store a new account."""
         keys = {"email_key": email_key(email), "username_key": username_key(username)}
-        try:
-            async with db.begin_nested():
-                return await self.create(db=db, data={"email": email, "username": username, **keys, **values})
-        except UniqueViolation as exc:
-            raise _taken(exc) from exc
+        async with _unique(db):
+            return await self.create(db=db, data={"email": email, "username": username, **keys, **values})
 
     async def change(self, *, db: AsyncSession, user: User, **values: Any) -> User:
         """Set columns of a locked account, the keys along with address and name; one of REMEDIES raises the stamp.
@@ -81,11 +79,8 @@ class UserRepository(BaseRepository[User]):
             values["email_key"] = email_key(email)
         if username := values.get("username"):
             values["username_key"] = username_key(username)
-        try:
-            async with db.begin_nested():
-                return await self.update(db=db, model=user, data=values)
-        except UniqueViolation as exc:
-            raise _taken(exc) from exc
+        async with _unique(db):
+            return await self.update(db=db, model=user, data=values)
 
     async def raise_stamp(self, *, db: AsyncSession, user_id: int) -> None:
         """Void every link of the account, mailed or queued."""
@@ -107,8 +102,14 @@ class UserRepository(BaseRepository[User]):
         return (await db.scalars(statement.with_only_columns(User.id))).all()
 
 
-def _taken(exc: UniqueViolation) -> EmailTaken | UsernameTaken:
-    return EmailTaken() if exc.constraint == "uq_auth_users_email_key" else UsernameTaken()
+@asynccontextmanager
+async def _unique(db: AsyncSession) -> AsyncIterator[None]:
+    """Write in a savepoint; raise EmailTaken or UsernameTaken where another account has the address or name."""
+    try:
+        async with db.begin_nested():
+            yield
+    except UniqueViolation as exc:
+        raise EmailTaken if exc.constraint == "uq_auth_users_email_key" else UsernameTaken from exc
 
 
 MAX_LISTED = 100
