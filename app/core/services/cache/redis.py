@@ -29,6 +29,7 @@ MAX_CALLS = 10  # at once: more would only wait for this process, and open conne
 RETRY_SECONDS = 1.0  # between two looks whether Redis is back
 MAX_POSTPONED = 1000  # keys and patterns to delete later; above that, everything is deleted
 BATCH = 500
+TAG_MILLISECONDS = CACHE_MAX_SECONDS * 1000
 
 Pattern = tuple[str | None, str]
 """A namespace, or None for all of the cache, and a pattern of its keys."""
@@ -125,12 +126,10 @@ class RedisStore(CacheStore):
         prefix: KeyPrefix,
         *,
         timeout: float = TIMEOUT,
-        max_seconds: float = CACHE_MAX_SECONDS,
         max_bytes: int = CACHE_MAX_VALUE_BYTES,
     ) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._max_ms = round(max_seconds * 1000)
         self._max_bytes = max_bytes
         self._breaker = CircuitBreaker(redis, self._delete_postponed, timeout)
         self._postponed: set[bytes] = set()
@@ -165,7 +164,7 @@ class RedisStore(CacheStore):
         async def ask() -> Tokens:
             pipeline = self._redis.pipeline(transaction=False)
             for name in self._tags(tags):
-                pipeline.set(name, token_urlsafe(9), nx=True, px=self._max_ms)
+                pipeline.set(name, token_urlsafe(9), nx=True, px=TAG_MILLISECONDS)
             pipeline.mget(self._tags(tags))
             *_, tokens = await pipeline.execute()
             return _present(tags, tokens)
@@ -177,7 +176,7 @@ class RedisStore(CacheStore):
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.set(self._key(key), data, px=max(1, round(seconds * 1000)))
             for name in self._tags(tags):
-                pipeline.pexpire(name, self._max_ms)  # makes no key: what was invalidated meanwhile stays so
+                pipeline.pexpire(name, TAG_MILLISECONDS)  # makes no key: what was invalidated meanwhile stays so
             await pipeline.execute()
             return True
 
