@@ -1,4 +1,4 @@
-"""For taskiq's own manager: `taskiq worker app.worker:broker` and `taskiq scheduler app.worker:scheduler`."""
+"""Entry point for taskiq's manager: `taskiq worker app.worker:broker`, `taskiq scheduler app.worker:scheduler`."""
 
 import multiprocessing
 import os
@@ -56,5 +56,5 @@ async def open_process(_: TaskiqState) -> None:
 
 @broker.on_event(TaskiqEvents.WORKER_SHUTDOWN, TaskiqEvents.CLIENT_SHUTDOWN)
 async def close(_: TaskiqState) -> None:
-    """Wait for running jobs and close everything."""
+    """Wait for running jobs, then close everything."""
     await _opened.aclose()

@@ -1,7 +1,4 @@
-"""The table of jobs: everything that must happen after a commit is a row of it, written by that commit.
-
-And the table of schedules: how far each has come.
-"""
+"""The jobs table, a row for all that must happen after a commit, written by that commit; and the schedules table."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +14,7 @@ DEDUP_KEY_TAKEN = text("dedup_key IS NOT NULL AND finished_at IS NULL")
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. `failed` waits for its next attempt; `completed`, `dead` and `cancelled` are final."""
+    """The state of a job. `failed` waits for its next attempt; `completed`, `dead` and `cancelled` are final."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -34,7 +31,7 @@ class Job(BaseModel):
     the lease while it is processed. So one query finds what is due and what a lost runner left behind.
     `attempts` counts claims. It and `started_at` name one claim: the writes of a runner whose lease another took over
     no longer match the row.
-    `principal` is whose personal data the payload holds, as `user:7`: the row goes when that is erased.
+    `principal` owns the personal data in the payload, as `user:7`: the row is deleted when that is erased.
     A `dedup_key` is taken while its job is unfinished; setting `finished_at` back to NULL may find it taken again.
     """
 
@@ -90,7 +87,7 @@ class Job(BaseModel):
 
 
 class Schedule(BaseModel):
-    """Last tick handled for a scheduled task. Of several schedulers the one that moves it on acts."""
+    """Last tick handled for a scheduled task. Of several schedulers, the one that advances it stores the job."""
 
     __tablename__ = "core_schedules"
 

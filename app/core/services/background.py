@@ -1,4 +1,4 @@
-"""Work this process does beside the request that caused it."""
+"""Pending work of a request or job, and tracked background tasks of the process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -21,7 +21,7 @@ class PendingWork:
         self.finished = False
 
     def add(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have `work` called in time."""
+        """Have `work` called by `finish`."""
         self._work.append(work)
 
     async def finish(self) -> None:
@@ -52,7 +52,7 @@ def pending_work() -> Iterator[PendingWork]:
 
 
 def current_pending() -> PendingWork | None:
-    """The pending work of the request or job this code runs in, while something can be added to it."""
+    """Return the pending work of the request or job this code runs in, while something can be added to it."""
     pending = _pending.get()
     return None if pending is None or pending.finished else pending
 
@@ -109,4 +109,4 @@ class Background:
 
 
 current_background = Slot[Background]()
-"""What this process does outside of units and requests."""
+"""The background tasks of this process."""

@@ -1,4 +1,4 @@
-"""Classes of a fork in the place of the built-in cache, events, queue and mail, chosen by settings."""
+"""Replace the built-in cache, events, queue or mail service by a class that a setting names."""
 
 import inspect
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ INTERFACES: dict[str, type[Any]] = {
 """The interface that the class of each setting must implement."""
 
 OFFERED = ("settings", "database", "redis", "key_prefix", "broker", "background", "waker", "queue", "sender")
-"""Names its `__init__` may ask for; `queue` comes after QUEUE_PROVIDER itself."""
+"""Names its `__init__` may ask for; a QUEUE_PROVIDER itself cannot ask for `queue`."""
 
 
 def check_providers(settings: AppConfig) -> None:
-    """Stop a start whose settings name a class that cannot be used: ConfigError, a line each."""
+    """Raise ConfigError, a line for each setting that names a class that cannot be used."""
     faults = []
     for setting in INTERFACES:
         try:
@@ -37,7 +37,7 @@ def check_providers(settings: AppConfig) -> None:
 
 
 def provided(settings: AppConfig, setting: str, offered: Mapping[str, Any]) -> Any:
-    """An instance of the class that `setting` names; None where it is unset."""
+    """Make an instance of the class that `setting` names; None if it is unset."""
     kind = _kind(settings, setting)
     return None if kind is None else kind(**{name: offered[name] for name in _parameters(kind) if name in offered})
 

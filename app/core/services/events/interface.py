@@ -1,4 +1,4 @@
-"""The event contract: what happened, who listens, and the service that dispatches."""
+"""The event contract: events, listeners, and the service that dispatches."""
 
 import inspect
 from abc import abstractmethod

@@ -146,7 +146,7 @@ class JobWaker:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this process runs the jobs."""
+        """True if this process runs the jobs."""
         return self._runner.running
 
     def __call__(self, job: Job) -> None:

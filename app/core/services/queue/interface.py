@@ -164,7 +164,7 @@ class JobCancelled(ConflictError):
 
 
 class JobFailed(ConflictError):
-    """The job was given up; `reason` is for developers, `detail` for whoever asks."""
+    """The job is dead; `reason` is for developers, `detail` for clients."""
 
     code = "job_failed"
     default_detail = "The job failed."

@@ -22,7 +22,7 @@ T = TypeVar("T", bound=type[BaseTask])
 
 
 class TaskDataError(ValueError):
-    """What was pushed does not fit the task's `run`: a fault of the code that pushes, not of a client."""
+    """Pushed data does not fit the task's `run`: a fault of the code that pushes, not of a client."""
 
 
 class UnknownTask(LookupError):
@@ -30,7 +30,7 @@ class UnknownTask(LookupError):
 
 
 class TaskResultError(PermanentFailure):
-    """What a task returned is not what it declares, or no JSON. Its work is done: to repeat it would not help."""
+    """A result is not what the task declares, or no JSON. The work is done: a retry would not help."""
 
 
 class RegisteredTask:

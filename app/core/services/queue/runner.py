@@ -20,7 +20,7 @@ from app.core.services.queue.store import JobStore, Outcome, handed_back
 
 MAX_PAUSE_SECONDS = 30.0
 ENDING_SECONDS = 1.0
-"""Time for a cancelled run to end, and then for what is still to be stored."""
+"""Seconds for a cancelled run to end, and then for its outcome to be stored."""
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """Raised by a database that cannot be reached now."""
@@ -81,7 +81,7 @@ class OutcomeWriter:
         except UNAVAILABLE:
             raise
         except Exception as exc:
-            if len(batch) > 1:  # what cannot be stored is alone with its failure
+            if len(batch) > 1:  # one by one: an outcome that cannot be stored fails alone
                 for item in batch:
                     await self._write([item])
             else:
@@ -122,7 +122,7 @@ class JobRunner:
 
     @property
     def running(self) -> bool:
-        """Whether this process runs jobs in the background."""
+        """True while this process runs jobs in the background."""
         return bool(self._loops)
 
     def start(self) -> None:
@@ -223,7 +223,7 @@ class JobRunner:
             await asyncio.wait(self._active.values())
 
     async def _end(self, finishing: asyncio.Task[None]) -> None:
-        """End whatever still runs; what ignores that does not keep the process from ending."""
+        """Cancel what still runs and hand it back; a task that ignores this does not keep the process alive."""
         if self._running:
             logger.warning("jobs running at the end of the grace time are handed back", count=len(self._running))
         tasks = [finishing, *self._loops, *self._active.values()]
@@ -233,7 +233,7 @@ class JobRunner:
         _, stubborn = await asyncio.wait(tasks, timeout=ENDING_SECONDS)
         for task in stubborn:
             logger.error("a job ignores that it is cancelled: it is cut off")
-            with suppress(Exception):  # whatever it says to that
+            with suppress(Exception):  # whatever it raises at that
                 task.get_coro().close()
             task.cancel()
         for job in self._running:

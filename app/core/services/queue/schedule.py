@@ -20,11 +20,11 @@ from app.core.services.queue.registry import RegisteredTask, queued, tasks
 from app.core.services.queue.store import new_job, purge_jobs
 
 IN_TIME = timedelta(minutes=1)
-"""A tick found later than this was missed."""
+"""A tick handled later than this counts as missed."""
 AHEAD = timedelta(hours=1)
-"""A schedule that is further ahead than this was moved on by a host whose clock was wrong: it goes on from now."""
+"""A schedule further ahead than this was advanced by a host with a wrong clock: it restarts from now."""
 
-_LONGEST_SLEEP_SECONDS = 10.0  # so that a clock that was put right is noticed
+_LONGEST_SLEEP_SECONDS = 10.0  # notices a corrected clock
 
 
 class Clock:
@@ -68,7 +68,7 @@ class Clock:
 
 
 async def _sleep_until(wake_at: datetime) -> None:
-    """Sleep; less where the clock is set back meanwhile, for then `wake_at` is worth nothing."""
+    """Sleep until `wake_at`; wake up early if the clock is set back meanwhile, which makes `wake_at` wrong."""
     begun = utcnow()
     while begun <= (now := utcnow()) < wake_at:  # noqa: ASYNC110  the clock has no event
         await asyncio.sleep(min((wake_at - now).total_seconds(), _LONGEST_SLEEP_SECONDS))

@@ -1,4 +1,4 @@
-"""The queue: stores work with the transaction that asks for it."""
+"""The queue service: stores each job with the transaction that pushes it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
