@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from typer import Context
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from app.cli import app as kit
@@ -118,7 +119,8 @@ class TestModule:
 def commands_of_kit() -> list[str]:
     """The names of all commands, those of developers too."""
     group = get_command(kit)
-    return group.list_commands(Context(group))  # type: ignore[attr-defined]  # a group, as it has several
+    assert isinstance(group, TyperGroup)
+    return group.list_commands(Context(group))
 
 
 class TestCommands:
