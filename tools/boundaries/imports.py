@@ -103,7 +103,7 @@ def _graph(package: str) -> "ImportGraph":
 
 
 class _Hidden(ast.NodeVisitor):
-    """What one file imports by name in a string, or reaches as an attribute of an imported package."""
+    """Imports of one file by a name in a string, or by an attribute of an imported package; and those of `tools`."""
 
     def __init__(self, module: str, path: Path, tree: ast.Module, modules: set[str]) -> None:
         self.found: set[tuple[int, str]] = set()
@@ -161,7 +161,7 @@ class _Hidden(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _text(self, node: ast.AST | None) -> str:
-        """What an expression says as far as it can be read; a `?` for each part that only running it tells."""
+        """Read the text of an expression; a `?` stands for each part that only running it tells."""
         match node:
             case ast.Constant(value=str(text)):
                 return text

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import NamedTuple
 
 from app.core.configs import PROJECT_ROOT
 from app.core.modules.manifest import shown
@@ -18,20 +17,10 @@ from tools.boundaries.violations import Violation
 _LOCKED = re.compile(r"^([\w.-]+)[^=\s]*==", re.MULTILINE)
 
 
-class _Found(NamedTuple):
-    file: Path
-    line: int
-    imported: str
-
-    @property
-    def package(self) -> str:
-        return self.imported.partition(".")[0]
-
-
 def isolation_violations(module: ExternalModule, forbidden: str = "app") -> list[Violation]:
-    """Where the package of `module`, or one that it uses, imports `forbidden`, by place.
+    """Find imports of `forbidden` in the package of `module` and in those that it uses, by place.
 
-    What the service itself is built on is not looked at: it was there before the service, and is large.
+    Packages that the service itself is built on are skipped: they were there before the service, and are large.
     """
     known = {forbidden, *sys.stdlib_module_names, *_built_on()}
     waiting = _packages(module)
@@ -39,12 +28,13 @@ def isolation_violations(module: ExternalModule, forbidden: str = "app") -> list
     violations = []
     while waiting:
         trail = trails[waiting.pop(0)]
-        for found in _imports_of(trail[-1]):
-            if found.package == forbidden:
-                violations.append(_violation(found, trail))
-            elif found.package not in known | trails.keys():
-                trails[found.package] = (*trail, found.package)
-                waiting.append(found.package)
+        for file, line, name in _imports_of(trail[-1]):
+            package = name.partition(".")[0]
+            if package == forbidden:
+                violations.append(_violation(file, line, name, trail))
+            elif package not in known | trails.keys():
+                trails[package] = (*trail, package)
+                waiting.append(package)
     return sorted(violations)
 
 
@@ -54,13 +44,13 @@ def _packages(module: ExternalModule) -> list[str]:
     return list(dict.fromkeys(re.split("[.:]", place)[0] for place in places))
 
 
-def _violation(found: _Found, trail: tuple[str, ...]) -> Violation:
-    message = f"{trail[-1]} imports {found.imported}"
+def _violation(file: Path, line: int, imported: str, trail: tuple[str, ...]) -> Violation:
+    message = f"{trail[-1]} imports {imported}"
     fix = "take what it needs from app.state.kit, or make it a module below app/"
     if len(trail) > 1:
         message += f", and {' uses '.join(trail)}"
         fix = f"do without {trail[1]} in {trail[0]}: what imports the service is not installed beside it"
-    return Violation(shown(found.file), found.line, "E1", message, fix)
+    return Violation(shown(file), line, "E1", message, fix)
 
 
 def _built_on() -> set[str]:
@@ -74,7 +64,7 @@ def _plain(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _imports_of(package: str) -> Iterator[_Found]:
+def _imports_of(package: str) -> Iterator[tuple[Path, int, str]]:
     """Absolute imports anywhere in it, and those by `import_module("app...")`."""
     for file in _files(package):
         try:
@@ -84,7 +74,7 @@ def _imports_of(package: str) -> Iterator[_Found]:
             continue
         for node in ast.walk(tree):
             for name in _named(node):
-                yield _Found(file, getattr(node, "lineno", 1), name)
+                yield file, getattr(node, "lineno", 1), name
 
 
 def _files(package: str) -> list[Path]:
@@ -105,10 +95,7 @@ def _named(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Call):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         given = [*node.args[:1], *(item.value for item in node.keywords if item.arg == "name")]
-        texts = [item.value for item in given if isinstance(item, ast.Constant) and isinstance(item.value, str)]
-        return (
-            [text for text in texts if text.partition(".")[0].isidentifier()]
-            if called in ("import_module", "__import__")
-            else []
-        )
+        if called in ("import_module", "__import__"):
+            texts = [item.value for item in given if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+            return [text for text in texts if text.partition(".")[0].isidentifier()]
     return []

@@ -52,7 +52,7 @@ _CORE_HEIGHT = {floor: height for height, floors in enumerate(reversed(FLOORS)) 
 
 
 class Fault(NamedTuple):
-    """What is wrong with an import, and what to do."""
+    """The fault of an import, and its fix."""
 
     message: str
     fix: str
@@ -82,13 +82,13 @@ class Names:
 
     @property
     def crosses(self) -> bool:
-        """Whether it leads into a module from outside of it."""
+        """True if it leads into a module from outside of it."""
         source, target = self.owners
         return source != target and is_module(target)
 
     @property
     def layers_used_by_services(self) -> bool:
-        """Whether a service asks a policy or pushes a task of its module."""
+        """True if a service asks a policy or pushes a task of its module."""
         upper, lower = self.layers
         return len(set(self.owners)) == 1 and upper == "services" and lower in USED_BY_SERVICES
 
@@ -97,12 +97,12 @@ Rule = Callable[[Names, Mapping[str, Module]], Fault | None]
 
 
 def is_module(owner: str) -> bool:
-    """Whether the name below the package is a module's: everything that is neither core nor an entry point."""
+    """True if the name below the package is a module's: neither core nor an entry point."""
     return owner not in ("", CORE, *ENTRY_POINTS)
 
 
 def is_above(layer: str, other: str) -> bool:
-    """Whether a layer of modules is one above `other`."""
+    """True if a layer of modules is one above `other`."""
     return _MODULE_HEIGHT.get(layer, -1) > _MODULE_HEIGHT[other]
 
 
@@ -168,7 +168,7 @@ def _upward(names: Names, what: str, heights: Mapping[str, int]) -> Fault | None
 
 
 def m5_core_stands_alone(names: Names, _modules: Mapping[str, Module]) -> Fault | None:
-    """The core works without any module, and nothing below the entry points uses them or the registries.
+    """Core works without any module, and nothing below the entry points uses them or the registries.
 
     Nothing uses `tools`, entry points included.
     """
@@ -229,7 +229,7 @@ def hidden_imports(inside: Iterable[Import], exceptions: Exceptions) -> Iterator
 
 
 def unseen(package: str, root: Path, seen: Iterable[str], modules: Mapping[str, Module]) -> Iterator[Violation]:
-    """What no rule could judge: folders that are no module, and files outside of the graph."""
+    """Report what no rule could judge: folders that are no module, and files outside of the graph."""
     for owner in sorted({_part(name, 1) for name in seen}):
         if is_module(owner) and owner not in modules:
             name = f"{package}.{owner}"

@@ -96,36 +96,32 @@ class _Tables:
         yield from (definition for table, definition in plain.items() if table not in mapped)
 
     def _references(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
+        for other, target, attribute, says in self._uses(definition):
+            if other in self._owners and other not in (CORE, definition.owner):
+                yield (
+                    target,
+                    _line(definition, attribute),
+                    f"{definition.name}.{attribute} {says} of {other}",
+                    f"keep the ids without it, and ask {other} through its gateway",
+                )
+
+    def _uses(self, definition: Definition) -> Iterator[tuple[str | None, str, str, str]]:
+        """The module, the table or class in it, our attribute that leads there, and how."""
         for key in definition.table.foreign_keys:
             table = key.target_fullname.rpartition(".")[0]
             other = self._declared.get(table) or table_owner(table.rpartition(".")[2], self._owners)
-            if self._leads_out(definition, other):
-                yield (
-                    f"{self._package}.{other}",
-                    _line(definition, key.parent.key),
-                    f"{definition.name}.{key.parent.key} has a foreign key to {table}, a table of {other}",
-                    f"keep the id without the foreign key, and ask {other} through its gateway",
-                )
+            yield other, f"{self._package}.{other}", key.parent.key, f"has a foreign key to {table}, a table"
         mapper: Mapper[Any] | None = getattr(definition.cls, "__mapper__", None)
         for relation in mapper.relationships if mapper else ():
-            model = relation.mapper.class_
-            other = _owner(model.__module__, self._package)
-            if relation.parent is mapper and self._leads_out(definition, other):
-                yield (
+            if relation.parent is mapper:
+                model, between = relation.mapper.class_, str(relation.secondary)
+                name, says = (
                     f"{model.__module__}.{model.__qualname__}",
-                    _line(definition, relation.key),
-                    f"{definition.name}.{relation.key} is a relationship to {model.__name__}, a model of {other}",
-                    f"keep the id, and ask {other} through its gateway",
+                    f"is a relationship to {model.__name__}, a model",
                 )
-
-            other = self._declared.get(str(relation.secondary))
-            if relation.parent is mapper and self._leads_out(definition, other):
-                yield (
-                    f"{self._package}.{other}",
-                    _line(definition, relation.key),
-                    f"{definition.name}.{relation.key} goes by way of {relation.secondary}, a table of {other}",
-                    f"keep the ids, and ask {other} through its gateway",
-                )
+                yield _owner(model.__module__, self._package), name, relation.key, says
+                other = self._declared.get(between)
+                yield other, f"{self._package}.{other}", relation.key, f"goes by way of {between}, a table"
 
     def _names(self, definition: Definition) -> Iterator[tuple[str, int, str, str]]:
         table, owner = definition.table.name, definition.owner
@@ -151,9 +147,6 @@ class _Tables:
                     f"{public.__name__} exports the model {name}",
                     "export a schema with what others may know, and hand that out through the gateway",
                 )
-
-    def _leads_out(self, definition: Definition, other: str | None) -> bool:
-        return other in self._owners and other not in (CORE, definition.owner)
 
     def _file(self, name: str) -> str:
         while name not in sys.modules:

@@ -1,4 +1,4 @@
-"""What a check of the boundaries finds."""
+"""Breaches that a check of the boundaries finds, and those that manifests allow."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ class Exceptions:
         self._met: set[tuple[Module, BoundaryException]] = set()
 
     def allow(self, rule: str, source: str, target: str) -> bool:
-        """Whether the manifest of the module that `source` belongs to lists that it may use `target`."""
+        """True if the manifest of the module that `source` belongs to lists that it may use `target`."""
         for module, exception in self._listed:
             if (
                 exception.rule == rule
@@ -62,7 +62,7 @@ def manifest_of(module: Module) -> str:
 
 
 def manifest_line(module: Module) -> int:
-    """Where the manifest says what the module depends on."""
+    """The line of `depends_on` in the manifest."""
     return _lines_of(module, r"\s*depends_on\b", [1])[0]
 
 

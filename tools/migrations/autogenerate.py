@@ -1,4 +1,4 @@
-"""What `revision` writes beyond Alembic's autogenerate, and how both databases are compared with the models."""
+"""Write in revisions what Alembic's autogenerate does not see, and compare both databases with the models."""
 
 import importlib.util
 import re

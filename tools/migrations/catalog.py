@@ -1,4 +1,4 @@
-"""Compares what the database says of tables with what it says of the models' own, made beside them and thrown away.
+"""Compare the definitions the database gives of its tables with those it gives of the models' own, made beside them.
 
 Alembic compares text, and leaves out CHECKs, predicates and expressions of indexes, computed columns and the values
 of enums. A database writes each of them in one way, so two of its own answers can be compared.
@@ -96,11 +96,11 @@ class Catalog:
         return {key: value for key, value in found if key[1] in self._names or not key[1]}
 
     def agree(self, kind: str, table: str, name: str) -> bool:
-        """Whether both sides define it alike."""
+        """True if both sides define it alike."""
         return self.wanted.get((kind, table, name)) == self.actual.get((kind, table, name))
 
     def differences(self) -> list[Difference]:
-        """What differs. Of an enum that is there, values that no model has any more are left to the database."""
+        """Everything that differs, except values of an enum that no model has any more: the database keeps them."""
         enums = {name.partition(".")[0] for kind, _, name in self.actual if kind == "enum value"}
 
         def counts(kind: str, table: str, name: str) -> bool:

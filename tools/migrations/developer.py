@@ -49,7 +49,7 @@ class DeveloperMigrations(Migrations):
         return written
 
     def faults_of(self, paths: Sequence[Path]) -> list[Fault]:
-        """What is wrong with the revisions at `paths`, by their source."""
+        """Check the revisions at `paths` by their source."""
         return [
             fault
             for line in self.timelines.values()
@@ -65,7 +65,7 @@ class DeveloperMigrations(Migrations):
         return [path for line in torn for path in _paths(command.merge(self.config(line), "heads", message))]
 
     def check(self, timeline: str | None = None) -> list[Fault]:
-        """Everything wrong with the timelines, with what their revisions do, and with the tables against the models."""
+        """Check the timelines, their revisions, and the tables against the models."""
         with reading(self.url) as connection:
             return [fault for line in self.timelines.chosen(timeline) for fault in self._check(line, connection)]
 
@@ -82,7 +82,7 @@ class DeveloperMigrations(Migrations):
             yield from self._differences(line, connection)
 
     def _differences(self, line: Timeline, connection: Connection) -> Iterator[Fault]:
-        """What a revision would write, and what it could not."""
+        """Report what a revision would write, and what it could not."""
         ours = line.kind != "external"
         try:
             with quiet():

@@ -1,4 +1,4 @@
-"""What the operations and the SQL text of a revision do to tables, in words."""
+"""Describe what the operations and the SQL text of a revision do to tables."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ _STATEMENTS = "INSERT|UPDATE|DELETE|MERGE|TRUNCATE|DROP|ALTER|CREATE|COPY|SELECT
 
 
 def describe(operation: MigrateOperation) -> list[Operation]:
-    """The operation in our words; several for a container of operations."""
+    """Describe the operation; several for a container of operations."""
     tables = [getattr(operation, "table_name", None)]  # an index can be dropped by its name alone
     creates: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ def _narrowed(operation: ops.AlterColumnOp) -> str | None:
 
 
 def _holds(new: TypeEngine[Any], old: TypeEngine[Any]) -> bool:
-    """Whether every value of `old` fits into `new`."""
+    """True if every value of `old` fits into `new`."""
     if isinstance(new, types.Numeric) and isinstance(old, types.Numeric):
         return _fits(new.precision, old.precision) and _fits(new.scale, old.scale)
     if isinstance(new, String):
@@ -106,7 +106,7 @@ def _size(kind: TypeEngine[Any]) -> int:
 
 
 def read_sql(sql: str) -> Iterator[Operation]:
-    """The statements in `sql` that change something, in their order."""
+    """Describe the statements in `sql` that change something, in their order."""
     if parse is None:
         yield Operation("execute", mentions=_words(sql), unread="sqlglot is not installed")
         return

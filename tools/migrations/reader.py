@@ -1,4 +1,4 @@
-"""Reads what a revision does from its source: nothing of it is run but the constructors of SQLAlchemy and Alembic.
+"""Read what a revision does from its source: nothing of it is run but the constructors of SQLAlchemy and Alembic.
 
 Names, loops over literals, f-strings and the revision's own functions are followed; of a condition both branches are
 read; rows are never there. What cannot be followed, and could touch a table, is reported as unread.
@@ -40,7 +40,7 @@ class Unknown:
 
 
 class Database(Unknown):
-    """What `op.get_bind()` and `op.get_context()` give."""
+    """The value of `op.get_bind()` and `op.get_context()`."""
 
 
 UNKNOWN, DATABASE = Unknown(), Database()
@@ -90,15 +90,16 @@ def filled(value: Any) -> Any:
 
 @dataclass
 class Reading(Recording):
-    """What a revision does in one direction, as Alembic's operations too."""
+    """The operations of a revision in one direction, also as Alembic has them."""
 
     steps: list[MigrateOperation] = field(default_factory=list)
 
 
 def read(revision: Script, down: bool = False) -> Reading:
-    """What the revision's `upgrade` (or `downgrade`) does."""
+    """Read the revision's `upgrade`, or its `downgrade`."""
     reader = _Reader(revision.module)
-    reader.call(reader.functions["downgrade" if down else "upgrade"], (), {})
+    if function := reader.functions.get("downgrade" if down else "upgrade"):
+        reader.call(function, (), {})
     return reader.recording
 
 

@@ -1,4 +1,4 @@
-"""Tries every revision on scratch databases with rows in the tables: up, down and up again."""
+"""Try every revision on scratch databases with rows in the tables: up, down and up again."""
 
 import re
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ _VALUES: dict[type, Any] = {
 
 
 def check_scratch(server: URL | None, timeline: str | None = None) -> list[Fault]:
-    """What is wrong with the revisions, tried on SQLite, and on a database of its own at `server`."""
+    """Check and try the revisions on SQLite, and on a new database at `server`."""
     found: dict[Fault, None] = {}
     for where in (None, server) if server else (None,):
         with scratch_database(where) as migrations:

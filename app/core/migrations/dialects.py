@@ -120,13 +120,13 @@ class Sqlite(_Shared, SQLiteImpl):
 
 
 def _changes(options: dict[str, Any]) -> bool:
-    """Whether a step that renames a column changes more of it."""
+    """True if a step that renames a column changes more of it."""
     set_here = {key: options.get(key) for key in ("nullable", "type_", "autoincrement")}
     return any(value is not None for value in set_here.values()) or options.get("server_default", False) is not False
 
 
 def _lost_with(connection: Connection, table: str) -> tuple[str, ...]:
-    """What SQLite drops with a table and SQLAlchemy does not read: its triggers, and indexes on expressions."""
+    """Statements for what SQLite drops with a table and SQLAlchemy does not read: triggers, indexes on expressions."""
     found = text(
         "SELECT sql FROM sqlite_master AS one WHERE tbl_name = :name AND (type = 'trigger' OR type = 'index'"
         " AND EXISTS (SELECT 1 FROM pragma_index_xinfo(one.name) WHERE cid = -2))"

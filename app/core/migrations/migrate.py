@@ -29,7 +29,7 @@ from app.core.migrations.timelines import (
 
 @dataclass(frozen=True)
 class TimelineStatus:
-    """Where the database is on a timeline, where the code is, and what lies between."""
+    """The state of a timeline: revisions of the database, of the code, and those between."""
 
     name: str
     kind: str
@@ -92,7 +92,7 @@ class Migrations:
             command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
 
     def behind(self, revision: str = "-1", timeline: str | None = None) -> list[tuple[RevisionInfo, list[str]]]:
-        """What `downgrade` would undo, in its order, and what is lost with each."""
+        """List what `downgrade` would undo, in its order, and what is lost with each."""
         with reading(self.url) as connection:
             behind = self.applied(connection, revision, timeline)
         return [
@@ -107,7 +107,7 @@ class Migrations:
             return [info for line in self.timelines.chosen(timeline) for info in self._history(connection, line)]
 
     def status(self, timeline: str | None = None) -> list[TimelineStatus]:
-        """Where the database is on each timeline."""
+        """The state of each timeline."""
         with reading(self.url) as connection:
             return [
                 TimelineStatus(
@@ -158,7 +158,7 @@ class Migrations:
         return current
 
     def ahead(self, connection: Connection, line: Timeline, revision: str = "head") -> list[RevisionInfo]:
-        """What an upgrade to `revision` would run, in its order; MigrationError for `head` where there are several."""
+        """List what an upgrade to `revision` would run, in its order; MigrationError for several heads."""
         scripts = self.scripts(line)
         current = self.current(connection, line)
         heads = scripts.get_heads()
@@ -170,7 +170,7 @@ class Migrations:
         return [RevisionInfo.of(line, script, applied=False) for script in reversed(ahead)]
 
     def revision_faults(self, line: Timeline, only: Sequence[RevisionInfo] | None = None) -> list[Fault]:
-        """What is wrong with what the timeline's revisions do: with all of them, or with those in `only`."""
+        """Check by their source what the timeline's revisions do: all of them, or those in `only`."""
         if only is not None and not only:
             return []
         revisions = list(self.scripts(line).walk_revisions())[::-1]
@@ -184,7 +184,7 @@ class Migrations:
     def applied(
         self, connection: Connection, revision: str, timeline: str | None
     ) -> list[tuple[Timeline, list[Script]]]:
-        """What a downgrade to `revision` would undo, in its order."""
+        """List what a downgrade to `revision` would undo, in its order."""
         return [
             (line, between(line, self.scripts(line), current, revision, select_for_downgrade=True))
             for line in reversed(self._chosen(revision, timeline))
@@ -200,7 +200,7 @@ class Migrations:
 
 
 def merge_fix(line: Timeline) -> str:
-    """What to do about a timeline that two branches have continued."""
+    """The fix for a timeline that two branches have continued."""
     return f"Join them: kit migrate merge --timeline {line.name}"
 
 

@@ -36,7 +36,7 @@ def preview(migrations: Migrations, timeline: str | None = None) -> str:
 
 
 def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -> str:
-    """What Alembic prints instead of running it."""
+    """The SQL that Alembic prints instead of running it."""
     config = migrations.config(line)
     config.output_buffer = io.StringIO()
     scripts = ScriptDirectory.from_config(config)
@@ -54,7 +54,7 @@ def _offline(migrations: Migrations, line: Timeline, current: tuple[str, ...]) -
 
 
 def _on_a_copy(migrations: Migrations, pending: Mapping[Timeline, Sequence[RevisionInfo]]) -> Iterator[str]:
-    """What SQLite really does. To rebuild a table Alembic must see it: the upgrade runs on a copy, then thrown away."""
+    """The SQL that SQLite runs. To rebuild a table Alembic must see it, so the upgrade runs on a copy, then deleted."""
     with TemporaryDirectory() as folder:
         copy = _copy(migrations.url, Path(folder) / "preview.db")
         with connected(copy) as connection:

@@ -71,7 +71,7 @@ class Recording:
 
     @property
     def losses(self) -> list[str]:
-        """What is destroyed, in words."""
+        """Everything that is destroyed, in words."""
         return [operation.loses for operation in self.operations if operation.loses]
 
 
@@ -83,7 +83,7 @@ def read_literals(revision: Script, down: bool) -> Recording:
     """Read the operations of `upgrade` or `downgrade`, and of the revision's functions that it names."""
     tree = ast.parse(Path(revision.path).read_bytes())
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    waiting = ["downgrade" if down else "upgrade"]
+    waiting = [name for name in ("downgrade" if down else "upgrade",) if name in functions]
     recording = Recording()
     for function in waiting:  # grows while it is walked
         nodes = list(ast.walk(functions[function]))
@@ -161,7 +161,7 @@ def revision_faults(
 
 
 def _strangers(timelines: Timelines, line: Timeline, operation: Operation, made: set[str]) -> Iterator[tuple[str, str]]:
-    """What an operation does to others' tables, and what to do instead."""
+    """Name what an operation does to others' tables, and what to do instead."""
     if operation.everything:
         yield f"{operation} reaches the tables of all", "Name tables"
     for table in operation.refers:
