@@ -33,15 +33,12 @@ STATUS_OF: Mapping[type[kinds.AppError], HTTPStatus] = {
 }
 """The status of each kind of AppError; a subclass has its nearest base's."""
 
-_CODE_OF = {
-    HTTPStatus.UNAUTHORIZED: kinds.AuthenticationError.code,
-    HTTPStatus.FORBIDDEN: kinds.PermissionDeniedError.code,
+_CODE_OF: Mapping[int, str] = {
+    **{status: status.name.lower() for status in HTTPStatus},
+    **{status: kind.code for kind, status in STATUS_OF.items() if kind is not kinds.AppError},
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "content_too_large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "uri_too_long",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range_not_satisfiable",
-    HTTPStatus.UNPROCESSABLE_ENTITY: kinds.InvalidInputError.code,
-    HTTPStatus.TOO_MANY_REQUESTS: kinds.RateLimitedError.code,
-    HTTPStatus.SERVICE_UNAVAILABLE: kinds.UnavailableError.code,
 }
 
 EXC_INFO = "kit.exc_info"
@@ -112,11 +109,7 @@ def _http_error(scope: Scope, exc: HTTPException) -> Response:
         # The router names the methods of the first route that fits the path only.
         headers["Allow"] = ", ".join(allowed_methods(scope["app"], scope))
     detail = exc.detail if isinstance(exc.detail, str) else ""
-    try:
-        status = HTTPStatus(exc.status_code)
-        code = _CODE_OF.get(status, status.name.lower())
-    except ValueError:
-        code = "error"
+    code = _CODE_OF.get(exc.status_code, kinds.AppError.code)
     return problem(scope, exc.status_code, code, detail or title_of(exc.status_code), headers=headers)
 
 

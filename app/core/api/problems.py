@@ -56,16 +56,18 @@ class InputProblem(Problem):
     errors: list[Fault]
 
 
-# RFC 9110's; the standard library changed to them in Python 3.13.
-_TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+_TITLES: Mapping[int, str] = {
+    **{status: status.phrase for status in HTTPStatus},
+    # RFC 9110's; the standard library changed to them in Python 3.13.
+    413: "Content Too Large",
+    414: "URI Too Long",
+    422: "Unprocessable Content",
+}
 
 
 def title_of(status: int) -> str:
     """Return the standard phrase of a status."""
-    try:
-        return _TITLES.get(status) or HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
+    return _TITLES.get(status, "Error")
 
 
 def problem(
