@@ -83,7 +83,8 @@ def read_literals(revision: Script, down: bool) -> Recording:
     """Read the operations of `upgrade` or `downgrade`, and of the revision's functions that it names."""
     tree = ast.parse(Path(revision.path).read_bytes())
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    waiting = [name for name in ("downgrade" if down else "upgrade",) if name in functions]
+    first = "downgrade" if down else "upgrade"
+    waiting = [first] if first in functions else []
     recording = Recording()
     for function in waiting:  # grows while it is walked
         nodes = list(ast.walk(functions[function]))
