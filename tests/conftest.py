@@ -90,7 +90,7 @@ async def db(app: FastAPI) -> AsyncIterator[AsyncSession]:
     original = runtime().database
     async with original.engine.connect() as connection:
         transaction = await connection.begin()
-        runtime().database = original.bound_to(connection)
+        runtime().database = Database(original.engine, bind=connection)
         try:
             async with runtime().database.session() as session:
                 with use_session(session):

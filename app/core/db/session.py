@@ -46,9 +46,12 @@ class UnitSession(Session):
 
 
 class Database:
-    """One engine and the sessions it hands out."""
+    """One engine and the sessions it hands out.
 
-    def __init__(self, engine: AsyncEngine, bind: AsyncEngine | AsyncConnection | None = None) -> None:
+    With `bind`, a connection, every commit is a savepoint on it: for tests that roll back.
+    """
+
+    def __init__(self, engine: AsyncEngine, bind: AsyncConnection | None = None) -> None:
         self.engine = engine
         options: dict[str, Any] = {
             "sync_session_class": UnitSession,
@@ -68,10 +71,6 @@ class Database:
     def connect(cls, url: URL, **options: Any) -> Self:
         """Prepare an engine, with the options of `create_engine`; the first statement opens a connection."""
         return cls(create_engine(url, **options))
-
-    def bound_to(self, connection: AsyncConnection) -> "Database":
-        """The same database through one connection, every commit a savepoint (for tests that roll back)."""
-        return Database(self.engine, bind=connection)
 
     def session(self, *, read_only: bool = False) -> AsyncSession:
         """A session that is not the current unit of work; whoever takes it commits and closes it."""

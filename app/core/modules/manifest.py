@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,40 +34,29 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    examples: ClassVar[Mapping[str, str]] = {
-        "depends_on": 'depends_on = ["app.auth"]',
-        "exposes": 'exposes = ["deps", "schemas.user"]',
-        "migrations": 'migrations = "shared", or "own"',
-        "exceptions": '[[exceptions]] with rule = "M1", from = "app.shop.deps", to = "app.auth.deps", reason = "..."',
-    }
-
-    depends_on: tuple[Sentence, ...] = ()
-    exposes: tuple[Sentence, ...] = ()
-    migrations: Literal["shared", "own"] = "shared"
-    exceptions: tuple[BoundaryException, ...] = ()
+    depends_on: tuple[Sentence, ...] = Field((), examples=['depends_on = ["app.auth"]'])
+    exposes: tuple[Sentence, ...] = Field((), examples=['exposes = ["deps", "schemas.user"]'])
+    migrations: Literal["shared", "own"] = Field("shared", examples=['migrations = "shared", or "own"'])
+    exceptions: tuple[BoundaryException, ...] = Field(
+        (),
+        examples=['[[exceptions]] with rule = "M1", from = "app.shop.deps", to = "app.auth.deps", reason = "..."'],
+    )
 
 
 class ExternalManifest(Manifest):
     """The manifest of an external module."""
 
-    examples: ClassVar[Mapping[str, str]] = {
-        **Manifest.examples,
-        "exposes": "nothing: no rule judges what is imported from a package",
-        "migrations": 'migrations = "own"',
-        "name": 'name = "shop_reviews"',
-        "entrypoint": 'entrypoint = "package.module:function"',
-        "migrations_dir": 'migrations_dir = "migrations"',
-        "models_module": 'models_module = "package.models"',
-        "route_prefix": 'route_prefix = "/reviews", or "" for none',
-    }
-
-    exposes: tuple[()] = ()
-    migrations: Literal["own"] = "own"
-    name: Sentence | None = None
-    entrypoint: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-    migrations_dir: Sentence = "migrations"
-    models_module: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")] | None = None
-    route_prefix: Annotated[str, Field(pattern=r"^(/[^/\s?#]+)*$")] | None = None
+    exposes: tuple[()] = Field((), examples=["nothing: no rule judges what is imported from a package"])
+    migrations: Literal["own"] = Field("own", examples=['migrations = "own"'])
+    name: Sentence | None = Field(None, examples=['name = "shop_reviews"'])
+    entrypoint: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", examples=['entrypoint = "package.module:function"']
+    )
+    migrations_dir: Sentence = Field("migrations", examples=['migrations_dir = "migrations"'])
+    models_module: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*$", examples=['models_module = "package.models"'])
+    route_prefix: str | None = Field(
+        None, pattern=r"^(/[^/\s?#]+)*$", examples=['route_prefix = "/reviews", or "" for none']
+    )
 
 
 M = TypeVar("M", bound=Manifest)
@@ -112,13 +101,13 @@ def did_you_mean(name: str, known: list[str]) -> str:
 
 
 def _fault(fault: ErrorDetails, schema: type[Manifest]) -> str:
-    key = str(fault["loc"][0])
     if fault["type"] == "extra_forbidden":
         fields = schema if len(fault["loc"]) == 1 else BoundaryException
         known = [field.alias or name for name, field in fields.model_fields.items()]
         name = str(fault["loc"][-1])
         return f"{_key(fault)}: unknown key" + (did_you_mean(name, known) or f"; the keys are {', '.join(known)}")
-    return f"{_key(fault)}: {fault['msg'][0].lower()}{fault['msg'][1:]}; write {schema.examples[key]}"
+    (example,) = schema.model_fields[str(fault["loc"][0])].examples or ("",)
+    return f"{_key(fault)}: {fault['msg'][0].lower()}{fault['msg'][1:]}; write {example}"
 
 
 def _key(fault: ErrorDetails) -> str:
