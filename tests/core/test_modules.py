@@ -195,7 +195,7 @@ class TestManifest:
             ("exposes = ['/etc', '..']", "exposes: app.shop has no /etc: take it out"),
             ("exposes = ['']", "exposes[0]: "),
             ("migrations = 'mine'", "migrations: input should be 'shared' or 'own'; write migrations = "),
-            ("[[exceptions]]\nrule = 'M7'\nfrom = 'a'\nto = 'b'\nreason = 'c'", "exceptions[0].rule: input should be"),
+            ("[[exceptions]]\nrule = 'M9'\nfrom = 'a'\nto = 'b'\nreason = 'c'", "exceptions[0].rule: input should be"),
             ("[[exceptions]]\nrule = 'M1'\nfrom = 'a'\nto = 'b'", "exceptions[0].reason: field required; write"),
             ("[[exceptions]]\nrule = 'M1'\nfrom = 'a'\nto = 'b'\nreason = ' '", "exceptions[0].reason: "),
             ("[[exceptions]]\nrule = 'M1'\nform = 'a'\nto = 'b'\nreason = 'c'", "exceptions[0].from: field required;"),
