@@ -25,7 +25,7 @@ from tools.boundaries.rules import crossing_imports, hidden_imports, unseen
 from tools.boundaries.tables import table_violations
 from tools.boundaries.violations import Exceptions, Violation
 
-__all__ = ["Violation", "boundary_violations", "import_violations", "isolation_violations"]
+__all__ = ["Violation", "boundary_violations", "isolation_violations"]
 
 
 def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:
