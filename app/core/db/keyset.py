@@ -40,6 +40,7 @@ MAX_KEY_LENGTH = 500
 """Of a text to sort by, in characters: the text is part of the cursor, and that part of a URL and a header."""
 
 MAX_CURSOR_LENGTH = 6000
+"""Enough for such a text with every character escaped; nothing longer is decoded."""
 
 _CHECKSUM_BYTES = 8
 _FLOAT4_BITS = 24
