@@ -59,11 +59,12 @@ class RefusedBody(HTTPException):
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Take the place of the handlers of Starlette and FastAPI; the error boundary answers every other error.
+    """Render the errors of `app` as problems. The error boundary answers those that have no handler.
 
-    The last one is for what fails outside the boundary; that answer carries no ids.
+    The last handler is for what fails outside the boundary; that answer carries no ids.
     """
-    for kind in (HTTPException, RequestValidationError, WebSocketRequestValidationError, Exception):
+    defaults = (HTTPException, RequestValidationError, WebSocketRequestValidationError)
+    for kind in (kinds.AppError, *defaults, Exception):
         app.add_exception_handler(kind, _handle)
 
 
