@@ -120,6 +120,7 @@ class _Hidden(ast.NodeVisitor):
 
     def _bind(self, node: ast.Import | ast.ImportFrom) -> None:
         for alias in node.names:
+            base = alias.name
             if isinstance(node, ast.ImportFrom):
                 base = self._absolute("." * node.level + (node.module or ""))
                 self._bound[alias.asname or alias.name] = f"{base}.{alias.name}"
@@ -127,17 +128,8 @@ class _Hidden(ast.NodeVisitor):
                 self._bound[alias.asname] = alias.name
             else:
                 self._bound[alias.name.partition(".")[0]] = alias.name.partition(".")[0]
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            self._of_tools(node.lineno, alias.name)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self._of_tools(node.lineno, "" if node.level else str(node.module))
-
-    def _of_tools(self, line: int, name: str) -> None:
-        if name.partition(".")[0] == TOOLS:  # grimp has no other packages in its graph
-            self.found.add((line, TOOLS))
+            if base.partition(".")[0] == TOOLS:  # grimp has no other packages in its graph
+                self.found.add((node.lineno, TOOLS))
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         names, inner = [node.attr], node.value
