@@ -189,7 +189,7 @@ class TestRemoval:
         (revision,) = (clone.folder / "migrations" / "versions").glob("*_cards.py")
         assert f"migrations/versions/{revision.name} stays: databases may have run it" in said
         assert "Tables gift_cards_* that exist are left alone" in said
-        assert clone.made("migrate", "check", "--scratch") == "The migrations are sound.\n"
+        assert clone.made("migrate", "check", "--scratch").startswith("The migrations are sound on SQLite")
         assert clone.changes() != []
 
     def test_a_revision_that_was_run_stays(self, clone: Clone, settings: dict[str, str]) -> None:
