@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -22,6 +23,7 @@ BASE_URL = "http://127.0.0.1:8000"
 START_SECONDS = 60.0
 WALK_SECONDS = 120.0
 
+# The blocks marked `bash`; what is only shown is marked otherwise.
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # An answer outside 2xx is a failed command, and a failed command ends the walk.
 _PROLOGUE = r"""
@@ -31,7 +33,7 @@ curl() { command curl --silent --show-error --fail-with-body --write-out '%{stde
 
 
 def demo() -> None:
-    """Start a server of its own, walk every call of the README with its answers, and stop it."""
+    """Run every call of the README against a server of its own, and show the answers."""
     load_settings()
     from app.core.configs import PROJECT_ROOT, BaseConfig
 
@@ -46,33 +48,21 @@ def demo() -> None:
     say("Every call of the README works.", fg=typer.colors.GREEN)
 
 
-def bash_blocks(page: Path) -> list[str]:
-    """The blocks of `page` marked `bash`, in order. What is only shown is marked otherwise."""
-    return _BLOCK.findall(page.read_text(encoding="utf-8"))
-
-
 def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None:
-    """Run the blocks of `page` in `folder` against a server started with `environment`; why it failed, or None.
+    """Run the blocks of `page` in `folder` against a server with `environment`; returns why it failed, or None.
 
     The blocks find captured mail under `var/` and the first admin's password in ADMIN_PASSWORD.
     """
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    script = _PROLOGUE + "\n".join(_shown(block) for block in bash_blocks(page))
+    script = _PROLOGUE + "\n".join(_shown(block) for block in _BLOCK.findall(page.read_text(encoding="utf-8")))
     script = script.replace(BASE_URL, f"http://127.0.0.1:{port}")
-    with _server(folder, {**environment, "HOST": "127.0.0.1", "PORT": str(port)}) as server:
-        if not _started(server, port):
+    with _server(folder, {**environment, "HOST": "127.0.0.1", "PORT": str(port)}, port) as is_answering:
+        if not is_answering:
             return f"The server did not start:\n{(folder / 'server.log').read_text()}"
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "timeout": WALK_SECONDS}
         command = ["bash", "-c", script]
-        done = subprocess.run(  # noqa: S603  the README's commands
-            command,
-            cwd=folder,
-            env=environment,
-            timeout=WALK_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, check=False, **options)  # noqa: S603  the README's
     return f"A call failed with exit code {done.returncode}." if done.returncode else None
 
 
@@ -84,21 +74,16 @@ def _shown(block: str) -> str:
 
 
 @contextmanager
-def _server(folder: Path, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def _server(folder: Path, environment: Mapping[str, str], port: int) -> Iterator[bool]:
+    """Run a server for the block; yields whether it answers in time."""
     with (folder / "server.log").open("wb") as log:
         command = [sys.executable, "-m", "app.cli", "run"]
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
     try:
-        yield server
+        give_up = time.monotonic() + START_SECONDS
+        while not (answering := answers("127.0.0.1", port)) and time.monotonic() < give_up and server.poll() is None:
+            time.sleep(0.05)
+        yield answering
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)
-
-
-def _started(server: "subprocess.Popen[bytes]", port: int) -> bool:
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up and server.poll() is None:
-        if answers("127.0.0.1", port):
-            return True
-        time.sleep(0.05)
-    return False

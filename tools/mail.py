@@ -7,7 +7,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,7 +34,14 @@ def preview(
     settings = load_settings()
     known = _known_templates()
     if template is None:
-        _list(known, as_json)
+        rows = [
+            {"name": name, "template": kind.template_name(), "description": (kind.__doc__ or "").partition("\n")[0]}
+            for name, kind in sorted(known.items())
+        ]
+        if as_json:
+            show_json(rows)
+        else:
+            show_table(("NAME", "TEMPLATE", "DESCRIPTION"), [tuple(row.values()) for row in rows])
         return
     name = _find(template, known)
     parts = _render(name, _fill(name, known[name], data), settings)
@@ -62,17 +69,6 @@ def _known_templates() -> "dict[str, type[BaseTemplate]]":
     return {kind.__qualname__ if often[kind.__qualname__] == 1 else kind.template_name(): kind for kind in found}
 
 
-def _list(known: "Mapping[str, type[BaseTemplate]]", as_json: bool) -> None:
-    rows = [
-        {"name": name, "template": kind.template_name(), "description": (kind.__doc__ or "").partition("\n")[0]}
-        for name, kind in sorted(known.items())
-    ]
-    if as_json:
-        show_json(rows)
-    else:
-        show_table(("NAME", "TEMPLATE", "DESCRIPTION"), [tuple(row.values()) for row in rows])
-
-
 def _find(wanted: str, known: "Mapping[str, type[BaseTemplate]]") -> str:
     names = {key.lower(): name for name, kind in known.items() for key in (name, kind.template_name())}
     found = names.get(wanted.lower())
@@ -90,7 +86,12 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
     from app.core.services.failures import describe_faults
     from tools.mail_samples import parameters_of, sample_of, template_of
 
-    given = _read(data)
+    try:
+        given = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        fail(f"--data is not JSON: {exc}")
+    if not isinstance(given, dict):
+        fail('--data must be a JSON object, for example \'{"username": "bob"}\'.')
     fields = [field.alias or key for key, field in parameters_of(kind).model_fields.items()]
     if unknown := sorted(set(given) - set(fields)):
         fail(f"{name} has no field {', '.join(unknown)}: it has {', '.join(fields) or 'none'}.")
@@ -104,16 +105,6 @@ def _fill(name: str, kind: "type[BaseTemplate]", data: str) -> "BaseTemplate":
         return template_of(kind, {**shown, **sample.model_dump(by_alias=True), **given})
     except ValidationError as exc:
         fail(f"--data does not fit {name}: {describe_faults(exc)}")
-
-
-def _read(data: str) -> dict[str, Any]:
-    try:
-        given = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        fail(f"--data is not JSON: {exc}")
-    if not isinstance(given, dict):
-        fail('--data must be a JSON object, for example \'{"username": "bob"}\'.')
-    return given
 
 
 def _render(name: str, template: "BaseTemplate", settings: "AppConfig") -> dict[str, bytes]:

@@ -2,16 +2,13 @@
 
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.console import load_settings, say, settings_errors, show_json
 from tools.api import write_or_compare
 from tools.generators.commands import new, remove
-
-if TYPE_CHECKING:
-    from tools.boundaries import Violation
 
 app = typer.Typer(help="List, generate and remove modules, check and map their boundaries.", no_args_is_help=True)
 app.command()(new)
@@ -44,8 +41,8 @@ def list_modules(as_json: Json = False) -> None:
         return
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
-        uses = f", uses {', '.join(row['depends_on'])}" if row["depends_on"] else ""
-        uses += f", exposes {', '.join(row['exposes'])}" if row["exposes"] else ""
+        lists = (("uses", row["depends_on"]), ("exposes", row["exposes"]))
+        uses = "".join(f", {verb} {', '.join(names)}" for verb, names in lists if names)
         name = typer.style(row["name"].ljust(width), bold=True)
         typer.echo(f"{name}  {row['state']}, {row['migrations']} migrations{uses}")
         typer.echo(f"{' ' * width}  {row['summary']}")
@@ -53,8 +50,22 @@ def list_modules(as_json: Json = False) -> None:
 
 @app.command()
 def validate(as_json: Json = False) -> None:
-    """Check manifests and boundaries: M1 to M8 for every module that is there, E1 for installed packages."""
-    found, faults = _checked()
+    """Check manifests and boundaries: M1 to M8 for every module in app/, E1 for installed packages."""
+    with settings_errors():
+        from app.core.configs import app_config
+        from app.core.exceptions import ConfigError
+    from app.core.modules import discover
+    from app.core.modules.module import ExternalModule
+    from tools.boundaries import Violation, boundary_violations, isolation_violations
+
+    found: list[Violation] = []
+    faults: list[str] = []  # reasons why the modules cannot be loaded
+    try:
+        found += boundary_violations()
+        for module in discover(app_config.MODULES):
+            found += isolation_violations(module) if isinstance(module, ExternalModule) else []
+    except ConfigError as exc:
+        faults = str(exc).splitlines()
     if as_json:
         show_json({"violations": [asdict(violation) for violation in found], "faults": faults})
     else:
@@ -67,25 +78,6 @@ def validate(as_json: Json = False) -> None:
         raise typer.Exit(1)
     if not as_json:
         say("Every boundary holds.")
-
-
-def _checked() -> "tuple[list[Violation], list[str]]":
-    """What crosses a boundary, and the lines that say why the modules cannot be loaded."""
-    with settings_errors():
-        from app.core.configs import app_config
-        from app.core.exceptions import ConfigError
-    from app.core.modules import discover
-    from app.core.modules.module import ExternalModule
-    from tools.boundaries import boundary_violations, isolation_violations
-
-    found: list[Violation] = []
-    try:
-        found += boundary_violations()
-        for module in discover(app_config.MODULES):
-            found += isolation_violations(module) if isinstance(module, ExternalModule) else []
-    except ConfigError as exc:
-        return found, str(exc).splitlines()
-    return found, []
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import DeclarativeBase
@@ -30,26 +30,13 @@ T = TypeVar("T")
 
 def module_map() -> str:
     """The whole page. It changes only when the modules do."""
-    app = create_app(run_jobs=False)
     modules = installed_modules()
-    routes = list(listed_routes(app.routes))
-    pages = [HEAD, _diagram(modules)]
-    for module in modules:
-        kinds: dict[tuple[str, str], Iterable[Entry]] = {
-            ("routes", "what they do"): _routes(module, routes),
-            ("gateway", "what it answers"): _gateway(module),
-            ("events out", "what happened"): _events_out(module),
-            ("events in", "what is done about it"): _events_in(module),
-            ("tasks", "what they do"): _tasks(module),
-            ("schedules", "what runs"): _schedules(module),
-            ("tables", "what a row is"): _tables(module, modules),
-            ("settings", "default"): _settings(module),
-        }
-        pages.append(_section(module, kinds))
-    return "\n".join(pages).rstrip() + "\n"
+    routes = list(listed_routes(create_app(run_jobs=False).routes))
+    sections = [_section(module, modules, routes) for module in modules]
+    return "\n".join([HEAD, _diagram(modules), *sections]).rstrip() + "\n"
 
 
-def _diagram(modules: Iterable[Module]) -> str:
+def _diagram(modules: Sequence[Module]) -> str:
     lines = ["```mermaid", "flowchart LR"]
     for module in modules:
         lines.append(f"    {module.short_name}")
@@ -62,15 +49,30 @@ def _diagram(modules: Iterable[Module]) -> str:
     return "\n".join([*lines, "```", ""])
 
 
-def _section(module: Module, kinds: Mapping[tuple[str, str], Iterable[Entry]]) -> str:
+def _section(module: Module, modules: Sequence[Module], routes: Iterable[ListedRoute]) -> str:
+    own_tasks = sorted(_of(module, tasks, lambda task: task.cls), key=lambda task: task.name)
+    events = sorted(_of(module, _leaves(BaseEvent), lambda event: event), key=lambda event: event.__name__)
+    tables: dict[str, Iterable[Entry]] = {
+        "routes | what they do": _routes(module, routes),
+        "gateway | what it answers": _gateway(module),
+        "events out | what happened": [(event.__name__, _summary(event)) for event in events],
+        "events in | what is done about it": [
+            (found.event.__name__, f"{_summary(found.handler)} (`{found.name}`)")
+            for found in sorted(_heard(module), key=lambda found: (found.event.__name__, found.name))
+        ],
+        "tasks | what they do": [(task.name, _summary(task.cls)) for task in own_tasks],
+        "schedules | what runs": [
+            (str(task.schedule), f"`{task.name}`") for task in own_tasks if task.schedule is not None
+        ],
+        "tables | what a row is": _tables(module, modules),
+        "settings | default": _settings(module),
+    }
     uses = ", ".join(f"[{_short(other)}](#{_short(other)})" for other in module.depends_on) or "no other module"
     offers = f" Exposes {', '.join(f'`{name}`' for name in module.public[1:])}." if module.public[1:] else ""
     lines = [f"## {module.short_name}", "", f"{module.summary} Uses {uses}.{offers}", ""]
-    for kind, found in kinds.items():
-        if entries := list(found):
-            lines += [f"| {' | '.join(kind)} |", "|---|---|"]
-            lines += [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in entries]
-            lines.append("")
+    for heading, found in tables.items():
+        if entries := [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in found]:
+            lines += [f"| {heading} |", "|---|---|", *entries, ""]
     return "\n".join(lines)
 
 
@@ -88,27 +90,6 @@ def _gateway(module: Module) -> Iterator[Entry]:
             for name in sorted(cls.__abstractmethods__):
                 method = getattr(cls, name)
                 yield f"{name}{_signature(method)}", _summary(method)
-
-
-def _events_out(module: Module) -> Iterator[Entry]:
-    for event in sorted(_of(module, _leaves(BaseEvent), lambda event: event), key=lambda event: event.__name__):
-        yield event.__name__, _summary(event)
-
-
-def _events_in(module: Module) -> Iterator[Entry]:
-    for found in sorted(_heard(module), key=lambda found: (found.event.__name__, found.name)):
-        yield found.event.__name__, f"{_summary(found.handler)} (`{found.name}`)"
-
-
-def _tasks(module: Module) -> Iterator[Entry]:
-    for task in sorted(_of(module, tasks, lambda task: task.cls), key=lambda task: task.name):
-        yield task.name, _summary(task.cls)
-
-
-def _schedules(module: Module) -> Iterator[Entry]:
-    for task in sorted(_of(module, tasks, lambda task: task.cls), key=lambda task: task.name):
-        if task.schedule is not None:
-            yield str(task.schedule), f"`{task.name}`"
 
 
 def _tables(module: Module, modules: Sequence[Module]) -> Iterator[Entry]:
@@ -131,7 +112,7 @@ def _settings(module: Module) -> Iterator[Entry]:
             yield name, "required" if field.is_required() else "none" if default is None else f"`{default}`"
 
 
-def _heard(module: Module) -> Iterable[Any]:
+def _heard(module: Module) -> list[Any]:
     return _of(module, listeners, lambda found: found.handler)
 
 

@@ -61,62 +61,23 @@ KINDS = {
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One field of a new model; the properties are what the templates write."""
+    """One field of a new model, as the templates write it."""
 
     name: str
     kind: Kind
-    sizes: Sequence[int]
     flags: frozenset[str]
+    read: str  # the type of the stored value
+    schema: str  # the type in a request's body
+    schema_imports: set[str]  # of both types
+    column: str  # the line in the model
+    factory: str
+    samples: Sequence[str]  # two values as JSON has them, as Python
+    invalid: str  # a value that is refused
 
     @property
     def nullable(self) -> bool:
+        """Whether the field may be without a value."""
         return "nullable" in self.flags
-
-    @property
-    def unique(self) -> bool:
-        return "unique" in self.flags
-
-    @property
-    def column(self) -> str:
-        """The line in the model."""
-        arguments = [self.kind.column.format(*self.sizes)] if self.kind.column else []
-        arguments += [f"{flag}=True" for flag in ("unique", "index") if flag in self.flags][:1]
-        value = f" = mapped_column({', '.join(arguments)})" if arguments else ""
-        return f"{self.name}: Mapped[{self.read}]{value}"
-
-    @property
-    def read(self) -> str:
-        """The type of the stored value."""
-        return f"{self.kind.python} | None" if self.nullable else self.kind.python
-
-    @property
-    def schema(self) -> str:
-        """The type in a request's body."""
-        return self.kind.schema.format(*self.sizes)
-
-    @property
-    def schema_imports(self) -> set[str]:
-        """The imports of both types."""
-        stored = {line for line in self.kind.imports if not line.startswith(("from sqlalchemy", "from app."))}
-        return stored | set(self.kind.schema_imports)
-
-    @property
-    def factory(self) -> str:
-        """The value in the factory; counting stays within the size."""
-        return self.kind.factory.format(*self.sizes, digits=min(self.sizes[0], 9) if self.sizes else 9)
-
-    @property
-    def samples(self) -> list[str]:
-        """Two values as JSON has them, as Python."""
-        if not self.sizes or self.kind.python != "Decimal":
-            return [_quoted(sample) for sample in self.kind.samples]
-        step = -(10 ** -self.sizes[1])  # the smallest that the size allows
-        return [_quoted(sample.format(*self.sizes, step=step, twice=2 * step)) for sample in self.kind.samples]
-
-    @property
-    def invalid(self) -> str:
-        """A value that is refused."""
-        return _quoted(self.kind.invalid)
 
 
 def read_fields(texts: Sequence[str]) -> list[FieldSpec]:
@@ -134,15 +95,40 @@ def _read(text: str) -> FieldSpec:
     found = _FIELD.fullmatch(text)
     if found is None:
         raise GeneratorError(f"{text!r} is no field: write name:type, with :unique, :index or :nullable behind it")
-    _check_name(found["name"])
+    name = found["name"]
+    _check_name(name)
     if found["kind"] not in KINDS:
-        raise GeneratorError(f"{found['name']}: there is no type {found['kind']}; there are {', '.join(KINDS)}")
-    kind = KINDS[found["kind"]]
-    flags = found["flags"].split(":")[1:]
-    sizes = tuple(map(int, found["sizes"].split(","))) if found["sizes"] else kind.sizes
-    _check_sizes(found["name"], found["kind"], sizes)
-    _check_flags(found["name"], found["kind"], sizes, flags)
-    return FieldSpec(found["name"], kind, sizes, frozenset(flags))
+        raise GeneratorError(f"{name}: there is no type {found['kind']}; there are {', '.join(KINDS)}")
+    kind, flags = KINDS[found["kind"]], found["flags"].split(":")[1:]
+    sizes = [int(size) for size in found["sizes"].split(",")] if found["sizes"] else kind.sizes
+    if fault := _size_fault(found["kind"], sizes) or _flag_fault(found["kind"], sizes, flags):
+        raise GeneratorError(f"{name}: {fault}")
+    read = f"{kind.python} | None" if "nullable" in flags else kind.python
+    arguments = [kind.column.format(*sizes)] if kind.column else []
+    arguments += [f"{flag}=True" for flag in ("unique", "index") if flag in flags][:1]
+    return FieldSpec(
+        name=name,
+        kind=kind,
+        flags=frozenset(flags),
+        read=read,
+        schema=kind.schema.format(*sizes),
+        schema_imports={
+            *(line for line in kind.imports if not line.startswith(("from sqlalchemy", "from app."))),
+            *kind.schema_imports,
+        },
+        column=f"{name}: Mapped[{read}]" + (f" = mapped_column({', '.join(arguments)})" if arguments else ""),
+        # Counting stays within the size.
+        factory=kind.factory.format(*sizes, digits=min(sizes[0], 9) if sizes else 9),
+        samples=[_quoted(sample) for sample in _samples(kind, sizes)],
+        invalid=_quoted(kind.invalid),
+    )
+
+
+def _samples(kind: Kind, sizes: Sequence[int]) -> Sequence[Any]:
+    if kind.python != "Decimal":
+        return kind.samples
+    step = -(10 ** -sizes[1])  # the smallest that the size allows
+    return [sample.format(*sizes, step=step, twice=2 * step) for sample in kind.samples]
 
 
 def _check_name(name: str) -> None:
@@ -156,29 +142,29 @@ def _check_name(name: str) -> None:
         raise GeneratorError(f"{name} means something else in a model: choose another name for the field")
 
 
-def _check_sizes(name: str, kind: str, sizes: Sequence[int]) -> None:
+def _size_fault(kind: str, sizes: Sequence[int]) -> str | None:
     if len(sizes) != len(KINDS[kind].sizes):
         usual = ",".join(map(str, KINDS[kind].sizes))
-        raise GeneratorError(
-            f"{name}: write {kind}({usual}), or {kind} alone" if usual else f"{name}: {kind} has no size"
-        )
+        return f"write {kind}({usual}), or {kind} alone" if usual else f"{kind} has no size"
     if kind == "str" and not 1 <= sizes[0] <= MAX_LENGTH:
-        raise GeneratorError(f"{name}: a str has 1 to {MAX_LENGTH} characters; text is for more")
+        return f"a str has 1 to {MAX_LENGTH} characters; text is for more"
     if kind == "decimal" and not 1 <= sizes[0] <= MAX_DIGITS:
-        raise GeneratorError(f"{name}: a decimal has 1 to {MAX_DIGITS} digits, as SQLite keeps no more")
+        return f"a decimal has 1 to {MAX_DIGITS} digits, as SQLite keeps no more"
     if kind == "decimal" and sizes[1] > sizes[0]:
-        raise GeneratorError(f"{name}: {sizes[1]} of {sizes[0]} digits cannot be behind the point")
+        return f"{sizes[1]} of {sizes[0]} digits cannot be behind the point"
+    return None
 
 
-def _check_flags(name: str, kind: str, sizes: Sequence[int], flags: Sequence[str]) -> None:
+def _flag_fault(kind: str, sizes: Sequence[int], flags: Sequence[str]) -> str | None:
     if unknown := next((flag for flag in flags if flag not in FLAGS), None):
-        raise GeneratorError(f"{name}: {unknown!r} is none of {', '.join(FLAGS)}")
+        return f"{unknown!r} is none of {', '.join(FLAGS)}"
     if "unique" in flags and not KINDS[kind].uniquable:
-        raise GeneratorError(f"{name}: a {kind} cannot be unique")
+        return f"a {kind} cannot be unique"
     if "index" in flags and not KINDS[kind].indexable:
-        raise GeneratorError(f"{name}: a {kind} cannot have an index")
+        return f"a {kind} cannot have an index"
     if kind == "str" and {"unique", "index"} & set(flags) and sizes[0] > MAX_INDEXED:
-        raise GeneratorError(f"{name}: in an index a str has at most {MAX_INDEXED} characters")
+        return f"in an index a str has at most {MAX_INDEXED} characters"
+    return None
 
 
 def _quoted(value: Any) -> str:

@@ -1,22 +1,22 @@
 """The part of generating that needs the application as it is after the change; runs in a process of its own."""
 
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from app.cli.migrate import quiet_alembic
+from tools.api import openapi_document
 from tools.generators.changes import GeneratorError
 from tools.generators.project import DOCUMENTS
+from tools.migrations.developer import scratch_database
+from tools.migrations.reader import read
+from tools.module_map import module_map
 
 
 def write_revision(message: str, timeline: str, table: str) -> list[Path]:
     """Write a revision that makes `table`; GeneratorError where it would hold more."""
-    from app.cli.migrate import quiet_alembic
-    from tools.migrations.developer import scratch_database
-    from tools.migrations.reader import read
-
     quiet_alembic()
-    with redirect_stdout(sys.stderr), scratch_database() as migrations:  # Alembic announces its hooks
+    with scratch_database() as migrations:
         migrations.upgrade()
         written = migrations.revision(message, timeline)
         scripts = migrations.scripts(migrations.timelines.one(timeline))
@@ -31,20 +31,15 @@ def write_revision(message: str, timeline: str, table: str) -> list[Path]:
 
 def main(*revision: str) -> None:
     """Write the revision that is asked for, print its path, and write the documents."""
-    # With the settings of the test suite: a developer's .env must not end up in a document.
-    os.environ["ENVIRONMENT"] = "testing"
-    try:
-        for path in write_revision(*revision) if revision else ():
-            print(path)
-    except GeneratorError as exc:
-        sys.exit(str(exc))
-    with redirect_stdout(sys.stderr):
-        from tools.api import openapi_document
-        from tools.module_map import module_map
-
+    with redirect_stdout(sys.stderr):  # Alembic announces its hooks
+        try:
+            written = write_revision(*revision) if revision else []
+        except GeneratorError as exc:
+            sys.exit(str(exc))
         for path, text in zip(DOCUMENTS, (openapi_document, module_map), strict=True):
             if path.is_file():
                 path.write_text(text(), encoding="utf-8")
+    print(*written, sep="\n")
 
 
 if __name__ == "__main__":

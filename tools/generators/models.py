@@ -90,7 +90,11 @@ def plan_model(module_name: str, name: str, texts: list[str], *, plural: str | N
         plan.changes.made[tests / "__init__.py"] = ""
     plan.add(tests / f"test_{names.many}.py", source.rendered("model/test_routes.py", **values), extends=False)
     plan.add(plan.factory, source.rendered("model/factory.py", **values), extends=False)
-    _add_dependency(plan)
+    if module.name != "app.auth":  # the routes ask it who is calling
+        manifest = module.path / "module.toml"
+        before = plan.changes.text_of(manifest)
+        if (after := with_dependency(before, module_named("auth").name)) != before:
+            plan.changes.changed[manifest] = after
     if not force:
         plan.changes.refuse_overwriting()
     return plan
@@ -121,7 +125,7 @@ def _values(plan: ModelPlan, fields: list[FieldSpec]) -> dict[str, Any]:
         "fields": fields,
         "required": [field.name for field in fields if not field.nullable],
         "nullable": [field.name for field in fields if field.nullable],
-        "uniques": [field.name for field in fields if field.unique],
+        "uniques": [field.name for field in fields if "unique" in field.flags],
         "sorts": ["id", *(field.name for field in listable if field.kind.indexable), *times],
         "filters": ["id", *(field.name for field in listable), *times],
         "imports": {
@@ -168,17 +172,6 @@ def _add_router(plan: ModelPlan, values: dict[str, Any]) -> None:
     text = source.merged(before, source.rendered("model/routers.py", **values)).rstrip()
     target = plan.changes.changed if path.exists() else plan.changes.made
     target[path] = f"{text}\nrouter_v1.include_router({plan.names.many}_router)\n"
-
-
-def _add_dependency(plan: ModelPlan) -> None:
-    """Let the module use app.auth: the routes ask it who is calling."""
-    if plan.module.name == "app.auth":
-        return
-    module_named("auth")
-    path = plan.module.path / "module.toml"
-    before = plan.changes.text_of(path)
-    if (after := with_dependency(before, "app.auth")) != before:
-        plan.changes.changed[path] = after
 
 
 def _check_identifiers(table: str, fields: Sequence[FieldSpec]) -> None:

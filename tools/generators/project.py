@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -51,14 +52,16 @@ def carry_out(changes: Changes, finish: Callable[[], Iterable[Path]], *watched: 
 def write_documents(*revision: str) -> list[Path]:
     """Write the documents again, and before them a revision where its message, timeline and table are given.
 
-    In a process of its own: this one may have loaded the code of before.
+    In a process of its own, as this one may have loaded the code of before; and with the settings of the test suite,
+    as a developer's .env must not end up in a document.
     """
     command = [sys.executable, "-m", "tools.generators.finish", *revision]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    env = os.environ | {"ENVIRONMENT": "testing"}
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
         raise GeneratorError(said[-1])
-    return [Path(line) for line in done.stdout.splitlines()]
+    return [Path(line) for line in done.stdout.splitlines() if line]
 
 
 def is_in_git(path: Path) -> bool:
