@@ -144,6 +144,8 @@ class KitGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):  # how commands end; explaining them would import, and log, for nothing
+            raise
         except Exception as exc:
             if (message := _explained(exc)) is None:
                 raise
