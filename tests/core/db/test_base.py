@@ -65,7 +65,7 @@ class TestUtcDateTime:
 
     async def test_a_naive_moment_is_refused(self, shop: AsyncSession) -> None:
         shop.add(Sample(**Sample.VALUES, seen_at=datetime(2026, 1, 31)))  # noqa: DTZ001
-        with pytest.raises(StatementError, match="a naive datetime is no moment"):
+        with pytest.raises(StatementError, match="a naive datetime is refused"):
             await shop.flush()
 
 

@@ -11,7 +11,7 @@ from app.core.configs.app import current_settings
 from app.core.db.base import utcnow
 from app.core.db.integrity import insert_unless_taken
 from app.core.db.jobs import Schedule
-from app.core.db.session import current_database, store_with
+from app.core.db.session import session_scope, store_with
 from app.core.services.failures import Outage
 from app.core.services.log import logger
 from app.core.services.queue.broker import current_waker
@@ -51,7 +51,7 @@ class Clock:
         """Store a job if `task` is due and no other scheduler has; return when to look again."""
         schedule = task.schedule
         assert schedule is not None  # noqa: S101  only such tasks are looked at
-        async with current_database().session_scope() as session:
+        async with session_scope() as session:
             now = utcnow()
             reached = await _reached(session, task, now)
             if (due := schedule.next_after(reached)) > now:
@@ -103,6 +103,6 @@ class PurgeJobs(BaseTask):
     async def run(self) -> None:
         """Purge once."""
         kept = timedelta(days=current_settings().JOBS_KEEP_DAYS)
-        async with current_database().session_scope() as db:
+        async with session_scope() as db:
             removed = await purge_jobs(db=db, before=utcnow() - kept)
         logger.info("completed jobs purged", count=sum(removed.values()))
