@@ -36,7 +36,7 @@ REDIS_PAUSE = 1.0
 
 @dataclass(frozen=True)
 class Verdict(Decision):
-    """Whether a call fits, how many more do, and in how many milliseconds there is room for one more."""
+    """Result of counting one call: calls left, and milliseconds until there is one more."""
 
     remaining: int = 0
     reset_ms: int = 0
@@ -129,7 +129,7 @@ class SlidingWindows(BucketFactory):
     def _window(self, item: RateItem) -> InMemoryStateStore:
         _, window = self._windows.pop(item.name, (0, None))
         self._windows[item.name] = (item.timestamp, window := window or InMemoryStateStore())
-        # Drop what is idle or too much, the least recently used first. The key just asked for is neither.
+        # Drop idle windows and those beyond the bound, least recently used first; never the one just asked for.
         idle_since = item.timestamp - self.rate.interval
         while len(self) > self._max_keys or next(iter(self._windows.values()))[0] <= idle_since:
             self._windows.popitem(last=False)
