@@ -4,9 +4,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,14 +23,7 @@ def openapi(
     check: Annotated[bool, typer.Option("--check", help="Compare instead of writing.")] = False,
 ) -> None:
     """Write the OpenAPI document to docs/openapi.json."""
-    # With the settings of the test suite: a developer's .env must not end up in the committed document.
-    os.environ["ENVIRONMENT"] = "testing"
-    load_settings()
-    from app.core.configs import PROJECT_ROOT
-
-    with settings_errors():
-        text = openapi_document()
-    write_or_compare(PROJECT_ROOT / "docs" / "openapi.json", text, "kit openapi", check=check)
+    write_document("openapi.json", openapi_document, "kit openapi", check=check)
 
 
 def openapi_document() -> str:
@@ -117,13 +109,20 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["method"], row["path"], access, ", ".join(row["limits"]), row["module"] or "-", function, never)
 
 
-def write_or_compare(path: Path, text: str, command: str, *, check: bool) -> None:
-    """Write a document that is made from the code, or end the program where it is not what the code says."""
+def write_document(name: str, render: Callable[[], str], command: str, *, check: bool) -> None:
+    """Write a document of docs/ from the code, or compare it and end the program where it differs."""
+    # With the settings of the test suite: a developer's .env must not end up in a committed document.
+    os.environ["ENVIRONMENT"] = "testing"
+    load_settings()
+    from app.core.configs import PROJECT_ROOT
+
+    with settings_errors():
+        text = render()
+    path = PROJECT_ROOT / "docs" / name
     if not check:
         path.write_text(text, encoding="utf-8")
         say(f"{path} is written.")
-        return
-    name = f"{path.parent.name}/{path.name}"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        fail(f"{name} is not what the code says. If the change is meant: .venv/bin/{command}")
-    say(f"{name} is what the code says.")
+    elif path.exists() and path.read_text(encoding="utf-8") == text:
+        say(f"docs/{name} is what the code says.")
+    else:
+        fail(f"docs/{name} is not what the code says. If the change is meant: .venv/bin/{command}")

@@ -1,13 +1,12 @@
 """`kit module`."""
 
-import os
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.console import load_settings, say, settings_errors, show_json
-from tools.api import write_or_compare
+from app.cli.console import say, settings_errors, show_json
+from tools.api import write_document
 from tools.generators.commands import new, remove
 
 app = typer.Typer(help="List, generate and remove modules, check and map their boundaries.", no_args_is_help=True)
@@ -83,10 +82,10 @@ def validate(as_json: Json = False) -> None:
 @app.command()
 def docs(check: Annotated[bool, typer.Option("--check", help="Compare instead of writing.")] = False) -> None:
     """Write the map of the modules to docs/module-map.md."""
-    # With the settings of the test suite: a developer's .env must not end up in the committed map.
-    os.environ["ENVIRONMENT"] = "testing"
-    load_settings()
-    from app.core.configs import PROJECT_ROOT
-    from tools.module_map import module_map
 
-    write_or_compare(PROJECT_ROOT / "docs" / "module-map.md", module_map(), "kit module docs", check=check)
+    def render() -> str:
+        from tools.module_map import module_map
+
+        return module_map()
+
+    write_document("module-map.md", render, "kit module docs", check=check)

@@ -17,11 +17,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 model = typer.Typer(help="Generate models, with every layer above them.", no_args_is_help=True)
 
 
-@model.callback()
-def _group() -> None:
-    """Generate models, with every layer above them."""
-
-
 def new(
     name: Annotated[str, typer.Argument(help="As in purchase_orders.")],
     migrations: Annotated[
