@@ -51,20 +51,15 @@ class ModelPlan:
 
     def add(self, path: Path, text: str, *, extends: bool = True) -> None:
         """Make the file or, where it may, add to the one that is there."""
-        if not (extends and path.exists()):
-            self.check_clash(path, "", text)
-            self.changes.made[path] = text
-            return
-        before = self.changes.text_of(path)
-        source.check_parses(before, self.changes.shown(path))
-        self.check_clash(path, before, text)
-        self.changes.changed[path] = source.merged(before, text)
-
-    def check_clash(self, path: Path, before: str, text: str) -> None:
-        """GeneratorError where a name of `text` stands for something else in the file."""
+        is_extended = extends and path.exists()
+        before, shown = self.changes.text_of(path) if is_extended else "", self.changes.shown(path)
+        source.check_parses(before, shown)
         if taken := source.clash(before, text):
-            name = self.changes.shown(path)
-            raise GeneratorError(f"{name} uses the name {taken} already: choose another for the model")
+            raise GeneratorError(f"{shown} uses the name {taken} already: choose another for the model")
+        if is_extended:
+            self.changes.changed[path] = source.merged(before, text)
+        else:
+            self.changes.made[path] = text
 
 
 def plan_model(module_name: str, name: str, texts: list[str], *, plural: str | None, force: bool) -> ModelPlan:
