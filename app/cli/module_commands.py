@@ -1,7 +1,7 @@
 """Commands that modules bring: `cli/users.py` of a module is the group `kit users`.
 
-What a group is called and for is read from the file's name and docstring, so that `kit --help` imports no module.
-Its commands may be coroutines: they run with everything open, and what they raise is told in one line.
+The name and help of a group are read from the file's name and docstring, so that `kit --help` imports no module.
+Its commands may be coroutines: they run with everything open, and an error they raise is printed as one line.
 """
 
 import ast

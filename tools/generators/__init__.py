@@ -1,1 +1,1 @@
-"""What writes modules and models, finished: `kit module new` and `remove`, `kit model new`."""
+"""Generate and remove modules, and generate models: `kit module new`, `kit module remove`, `kit model new`."""

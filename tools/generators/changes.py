@@ -73,7 +73,7 @@ class Changes:
 
 
 def is_kept(path: Path) -> bool:
-    """Whether this is a file that no tool left there."""
+    """Return True for a file, except one that a tool left there."""
     return path.is_file() and not any(part in CACHES or part.endswith(".egg-info") for part in path.parts)
 
 

@@ -76,7 +76,7 @@ class FieldSpec:
 
     @property
     def nullable(self) -> bool:
-        """Whether the field may be without a value."""
+        """True where the field may be without a value."""
         return "nullable" in self.flags
 
 

@@ -1,4 +1,4 @@
-"""What `kit model new` writes: a model and every layer above it, or its share of layers that are there."""
+"""Plan and write a model and every layer above it: new files, or additions to the layers of a module."""
 
 import json
 from collections.abc import Iterable, Sequence

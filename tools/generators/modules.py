@@ -1,4 +1,4 @@
-"""What `kit module new` makes: a module in app/, or a package beside the application that imports nothing of it."""
+"""Plan a new module in app/, or a package beside the application that imports nothing of it."""
 
 import re
 import tomllib

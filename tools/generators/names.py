@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tools.generators.changes import GeneratorError
 
 MAX_LENGTH = 30
-"""Of a module's and a model's name; PostgreSQL takes 63 characters for both with a column behind them."""
+"""Characters of a module's or a model's name; PostgreSQL takes 63 for both with a column behind them."""
 
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _PASCAL = re.compile(r"[A-Z][A-Za-z0-9]*")

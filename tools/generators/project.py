@@ -27,7 +27,7 @@ class Record:
             self._hashes = {}
 
     def is_untouched(self, path: Path) -> bool:
-        """Whether the file is as it was generated."""
+        """Return True if the file is as it was generated."""
         return self._hashes.get(str(path.relative_to(PROJECT_ROOT))) == _hash(path)
 
     def update(self, written: Iterable[Path], deleted: Iterable[Path]) -> None:
@@ -65,12 +65,12 @@ def write_documents(*revision: str) -> list[Path]:
 
 
 def is_in_git(path: Path) -> bool:
-    """Whether git knows the file: others may have it too."""
+    """Return True if git tracks the file: others may have it too."""
     return bool(_git("ls-files", "--", str(path)))
 
 
 def is_kept_by_git(path: Path) -> bool:
-    """Whether git has the file as it is, so that deleting it loses nothing."""
+    """Return True if git has the file as it is, so that deleting it loses nothing."""
     return is_in_git(path) and not _git("status", "--porcelain", "--", str(path))
 
 

@@ -1,4 +1,4 @@
-"""What `kit module remove` takes away."""
+"""Plan and carry out the removal of a module or a package."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _SETTING = re.compile(r"^    ([A-Z][A-Z0-9_]+):", re.MULTILINE)
 
 @dataclass
 class Removal:
-    """What goes with a module, and what does not."""
+    """The files to delete with a module, reasons against it, and what stays behind."""
 
     changes: Changes
     folders: list[Path]
@@ -73,9 +73,9 @@ def _factories_of(name: str) -> list[Path]:
 
 
 def _revisions_of(name: str) -> tuple[list[Path], list[Path]]:
-    """Of the shared timeline, what only made the module's tables: those that can go, and those that stay.
+    """Find revisions of the shared timeline that only made the module's tables: those to delete, and those that stay.
 
-    One can go while it is the last, was not run on the configured database and is not in git.
+    One is deleted while it is the last, was not run on the configured database and is not in git.
     """
     from alembic.util import CommandError
     from sqlalchemy.exc import SQLAlchemyError
@@ -105,7 +105,7 @@ def _revisions_of(name: str) -> tuple[list[Path], list[Path]]:
 
 
 def _mentions(module: Module, going: list[Path]) -> list[str]:
-    """Where else the module or one of its settings is named: `file:line`."""
+    """Find other places that name the module or one of its settings, as `file:line`."""
     settings = _SETTING.findall("".join(path.read_text(encoding="utf-8") for path in module.path.glob("config.py")))
     words = [re.escape(module.name), rf"tests\.{module.short_name}", *settings]
     named = re.compile(rf"\b({'|'.join(words)})\b")
