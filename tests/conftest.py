@@ -1,5 +1,6 @@
 """Fixtures of the whole suite. The settings are made before anything of `app` is imported."""
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         once = [item for item in items if item.get_closest_marker("once")]
         config.hook.pytest_deselected(items=once)
         items[:] = [item for item in items if item not in once]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded by now out of garbage collections: each would stop the clients and servers of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -212,11 +212,11 @@ def test_unsafe_in_production(project: PlantedProject) -> None:
     assert "hidden" not in found.output
     faults, warnings = found.said("settings", "fault"), found.said("settings", "warning")
     assert [line.split()[0] for line in faults] == [
-        *("SECRET_KEY", "FRONTEND_URL", "BACKEND_CORS_ORIGINS", "REDIS_URL", "DATABASE_URL", "JWT_SECRET_KEY"),
+        *("SECRET_KEY", "FRONTEND_URL", "REDIS_URL", "DATABASE_URL", "JWT_SECRET_KEY"),
         "SMTP_TLS",
     ]
     assert faults[0] == "SECRET_KEY is a placeholder: set a random value. kit secrets prints fresh values"
-    assert [line.split()[0] for line in warnings] == ["TRUSTED_PROXIES", "SQL_ECHO"]
+    assert [line.split()[0] for line in warnings] == ["BACKEND_CORS_ORIGINS", "TRUSTED_PROXIES", "SQL_ECHO"]
     (readable,) = found.said("environment", "warning")
     assert readable.endswith(f"chmod 600 {env_file}")
     assert found.said("application", "skipped")

@@ -14,7 +14,7 @@ from tests.faults.service import Service, often, strike, tally
 from tests.processes import until
 
 GRACE = 3
-MARGIN = 5
+MARGIN = 20
 """What the rest of stopping may take beside the grace time."""
 
 

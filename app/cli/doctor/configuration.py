@@ -46,6 +46,8 @@ def _unwise() -> Iterator[Finding]:
     elif config.SMTP_HOST and not (config.smtp_starttls or config.SMTP_SSL or config.SMTP_HOST in _LOOPBACK):
         what = "SMTP_TLS and SMTP_SSL are off: mails and the password cross the network in the clear"
         yield fault(what, "set SMTP_TLS=true, or SMTP_SSL=true for port 465")
+    if "*" in config.BACKEND_CORS_ORIGINS:
+        yield warning("BACKEND_CORS_ORIGINS is '*': pages of any origin may call", "name the origins")
     if not config.TRUSTED_PROXIES:
         what = "TRUSTED_PROXIES is not set: nothing cuts slow clients, or all of them have the proxy's address"
         yield warning(what, "put deploy/nginx.conf in front, and set it to the proxy's address")

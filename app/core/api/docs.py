@@ -34,8 +34,8 @@ def add_index(app: FastAPI, links: Mapping[str, str]) -> None:
 
     async def index(request: Request) -> dict[str, str]:
         """What this is, and where to go."""
-        root = _root(request)
-        return {"name": app.title, "version": app.version} | {name: root + path for name, path in links.items()}
+        about, root = request.app, _root(request)
+        return {"name": about.title, "version": about.version} | {name: root + path for name, path in links.items()}
 
     app.add_api_route("/", index, include_in_schema=False)
 

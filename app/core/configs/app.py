@@ -210,8 +210,8 @@ class AppConfig(BaseConfig):
             found.append(f"TRUSTED_PROXIES {reason}")
         if reason := unreachable_link(self.FRONTEND_URL):
             found.append(f"FRONTEND_URL {reason}")
-        if "*" in self.BACKEND_CORS_ORIGINS:
-            found.append("BACKEND_CORS_ORIGINS must not be '*', which lets pages of any origin call: name the origins")
+        if "*" in self.BACKEND_CORS_ORIGINS and self.CORS_ALLOW_CREDENTIALS:
+            found.append("BACKEND_CORS_ORIGINS must not be '*' while CORS_ALLOW_CREDENTIALS is on: name the origins")
         if self.WEB_CONCURRENCY > 1 and self.redis_url is None:
             found.append("REDIS_URL is missing: WEB_CONCURRENCY > 1 cannot share the in-process cache and queue")
         if self.WEB_CONCURRENCY > 1 and self.database_url.get_backend_name() == "sqlite":

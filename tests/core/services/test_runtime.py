@@ -12,11 +12,11 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sqlalchemy import make_url, select
+from sqlalchemy import delete, make_url, select
 
 from app.core.configs import PROJECT_ROOT, AppConfig
 from app.core.db.base import utcnow
-from app.core.db.installation import KeyPrefix, identity_of, other_owner
+from app.core.db.installation import Installation, KeyPrefix, identity_of, other_owner
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime, open_runtime, runtime
@@ -125,9 +125,12 @@ def url_of(database: Database) -> SecretStr:
 
 @pytest.fixture
 async def other(committed: Database) -> AsyncIterator[Database]:
-    """The database of another service."""
+    """The database of another service; both are without the identity that other tests may have left in the template."""
     url = backend.copy()
     database = Database.connect(url)
+    for each in (database, committed):
+        async with each.session_scope() as session:
+            await session.execute(delete(Installation))
     yield database
     await database.close()
     backend.drop(url)
