@@ -5,7 +5,7 @@ can do it; `kit migrate check`, in a checkout, also follows names and loops and 
 """
 
 import ast
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -90,35 +90,46 @@ def read_literals(revision: Script, down: bool) -> Recording:
         nodes = list(ast.walk(functions[function]))
         names = [node.id for node in nodes if isinstance(node, ast.Name) and node.id in functions]
         waiting += [name for name in dict.fromkeys(names) if name not in waiting]
-        batches = {name: table for node in nodes if isinstance(node, ast.With) for name, table in _batches(node)}
+        batches = _batches(nodes)
         for node in nodes:
             if isinstance(node, ast.Call) and (operation := _operation(node, batches)):
                 recording.operations.append(operation)
     return recording
 
 
-def _batches(block: ast.With) -> Iterator[tuple[str, str]]:
-    """The names of `with op.batch_alter_table("shop_products") as batch`, and their tables."""
-    for item in block.items:
-        call, name = item.context_expr, item.optional_vars
-        if isinstance(call, ast.Call) and call.args and isinstance(name, ast.Name):
-            yield name.id, _literal(call.args[0])
+def _batches(nodes: Iterable[ast.AST]) -> dict[tuple[ast.AST, str], str]:
+    """Map each call in a `with op.batch_alter_table("shop_products") as batch`, with that name, to the table.
+
+    The name alone does not tell: autogenerate calls every batch `batch_op`.
+    """
+    found: dict[tuple[ast.AST, str], str] = {}
+    for block in nodes:  # outer blocks first
+        if not isinstance(block, ast.With):
+            continue
+        for item in block.items:
+            begun, name = item.context_expr, item.optional_vars
+            if isinstance(begun, ast.Call) and isinstance(name, ast.Name):
+                named = [one.value for one in begun.keywords if one.arg == "table_name"]
+                table = next(map(_literal, [*begun.args, *named]), HOLE)
+                found |= {(node, name.id): table for node in ast.walk(block)}
+    return found
 
 
-def _operation(call: ast.Call, batches: Mapping[str, str]) -> Operation | None:
+def _operation(call: ast.Call, batches: Mapping[tuple[ast.AST, str], str]) -> Operation | None:
     match call.func:
         case ast.Attribute(value=ast.Name(id=base), attr=name) if name in _ON_TABLE + _NAMED:
             given = [_literal(one) for one in call.args]
         case _:
             return None
-    if base != "op" and base not in batches:
+    batch = batches.get((call, base))
+    if base != "op" and batch is None:
         return None
     own = given.pop(0) if name in _NAMED and given else HOLE
     named = [_literal(one.value) for one in call.keywords if one.arg == "table_name"]
-    if name == "drop_index" and base == "op" and not (given or named):
+    if name == "drop_index" and batch is None and not (given or named):
         return Operation(name, indexes=(own,))
     given = [*named, *given, HOLE, HOLE]
-    table = batches[base] if base in batches else given.pop(0)
+    table = given.pop(0) if batch is None else batch
     refers = tuple(_referred(call)) + ((given[0],) if name == "create_foreign_key" else ())
     if name == "rename_table":
         return Operation(name, (table, given[0]), (given[0],))

@@ -42,6 +42,15 @@ def refused(planted: Migrations) -> list[str]:
         ("drop_index on", "op.drop_index('ix_auth_sessions_user_id')"),
         ("alter_column on", "with op.batch_alter_table('auth_users') as b:\n    b.alter_column('id', nullable=True)"),
         ("drop_constraint on", "with op.batch_alter_table('auth_users') as b:\n    b.drop_constraint('pk')"),
+        (
+            "drop_constraint on",
+            "with op.batch_alter_table('auth_users') as b:\n    b.drop_constraint('pk')\n"
+            "with op.batch_alter_table('widgets_a') as b:\n    b.drop_constraint('pk')",
+        ),
+        (
+            "drop_constraint on",
+            "with op.batch_alter_table(table_name='auth_users') as b:\n    b.drop_constraint('pk')",
+        ),
         ("drop_table on", "if True:\n    op.drop_table('auth_users')"),
         ("drop_table on", "def gone():\n    op.drop_table('auth_users')\ngone()"),
         ("create_table has a foreign key to", f"op.create_table('widgets_b', {COLUMN})"),
