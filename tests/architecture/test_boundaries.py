@@ -262,6 +262,10 @@ class TestInsideFunctions:
     def test_entry_points_may(self, plant: Plant, file: str) -> None:
         assert plant({file: "def f():\n    import json"}) == []
 
+    def test_of_a_file_and_a_package_of_its_name_the_package_is_read(self, plant: Plant) -> None:
+        (found,) = plant({"shop/services.py": "", "shop/services/__init__.py": "def f():\n    import json"})
+        assert found.startswith("app/shop/services/__init__.py:2: M7 ")
+
 
 class TestSiblings:
     """Files and folders beside each other, in core and in every module."""

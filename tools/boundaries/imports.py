@@ -67,9 +67,8 @@ def _inside_functions(tree: ast.Module) -> set[tuple[int, str]]:
 def file_of(module: str, root: Path) -> str:
     """Return the file of a Python module, relative to `root`."""
     path = root.joinpath(*module.split("."))
-    # A folder may be left of a package that became a file, with nothing in it but what Python had compiled.
-    is_package = path.is_dir() and not path.with_suffix(".py").is_file()
-    return str((path / "__init__.py" if is_package else path.with_suffix(".py")).relative_to(root))
+    root_file = path / "__init__.py"  # a folder without one may be left of a package that became a file
+    return str((root_file if root_file.is_file() else path.with_suffix(".py")).relative_to(root))
 
 
 def unseen_files(folder: Path) -> Iterator[Path]:
