@@ -12,11 +12,12 @@ import pytest
 
 from app.core.configs import PROJECT_ROOT
 from app.core.db import BaseModel
+from app.core.modules import Module
 from tools.generators import source
 from tools.generators.changes import Changes, GeneratorError
 from tools.generators.fields import MODEL_ATTRIBUTES, read_fields
-from tools.generators.models import plan_model
-from tools.generators.modules import plan_module, plan_package, with_dependency
+from tools.generators.models import ModelPlan, plan_model
+from tools.generators.modules import is_package, plan_module, plan_package, with_dependency
 from tools.generators.names import model_names
 
 
@@ -77,6 +78,11 @@ class TestModuleName:
         with pytest.raises(GeneratorError) as refused:
             plan_package(name, force=False)
         assert str(refused.value) == said
+
+    def test_a_path_is_no_name_of_a_package(self, tmp_path: Path) -> None:
+        assert not is_package(str(tmp_path))
+        with pytest.raises(GeneratorError, match="is no name of a module"):
+            plan_package(str(tmp_path), force=True)
 
 
 class TestModelName:
@@ -188,6 +194,11 @@ class TestModel:
         names = {getattr(node, "id", getattr(node, "arg", None)) for tree in trees for node in ast.walk(tree)}
         assert "zebra_id" in names
         assert "zebra" not in names  # it could be called `client` or `property`
+
+    def test_a_folder_that_is_left_of_a_package_is_no_layer(self, tmp_path: Path) -> None:
+        (tmp_path / "models" / "__pycache__").mkdir(parents=True)
+        plan = ModelPlan(Module("app.shop", tmp_path), model_names("Order"), "shop_orders", Changes(tmp_path))
+        assert plan.place("models") == ("app.shop.models", tmp_path / "models.py")
 
     def test_an_unknown_module(self) -> None:
         with pytest.raises(GeneratorError, match=r"there is no module nowhere; there are .*auth"):

@@ -41,7 +41,7 @@ class ModelPlan:
     def place(self, layer: str) -> tuple[str, Path]:
         """Import name and file of a layer's new part: a file of its own where the layer is a folder."""
         folder = self.module.path / layer
-        if not folder.is_dir():
+        if not (folder / "__init__.py").is_file():  # a folder may be left of a package that became a file
             return f"{self.module.name}.{layer}", folder.with_suffix(".py")
         if layer == "models":
             return f"{self.module.name}.models", folder / f"{self.names.one}.py"
@@ -75,8 +75,8 @@ def plan_model(module_name: str, name: str, texts: list[str], *, plural: str | N
     for layer in LAYERS:
         path = plan.place(layer)[1]
         plan.add(path, source.rendered(f"model/{layer}.py", **values), extends=path.parent == module.path)
-    if (module.path / "models").is_dir():
-        root = module.path / "models" / "__init__.py"
+    if (models := plan.place("models")[1].parent) != module.path:
+        root = models / "__init__.py"
         line = f"from {module.name}.models.{names.one} import {names.cls}\n"
         plan.changes.changed[root] = source.export(source.merged(plan.changes.text_of(root), line), names.cls)
     _add_router(plan, values)

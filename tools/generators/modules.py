@@ -11,7 +11,7 @@ from app.core.modules import Module, discover, installed_modules, present_module
 from app.core.modules.discovery import EVERY, RESERVED, TAKEN
 from tools.generators import source
 from tools.generators.changes import Changes, GeneratorError, is_kept
-from tools.generators.names import check_module_name
+from tools.generators.names import SNAKE, check_module_name
 
 SHARED = "shared"
 MODULE_MAP = PROJECT_ROOT / "docs" / "module-map.md"
@@ -46,6 +46,11 @@ def package_folder(name: str) -> Path:
     return PROJECT_ROOT / "packages" / name
 
 
+def is_package(name: str) -> bool:
+    """Return True if a package was generated under this name; a path is no name."""
+    return SNAKE.fullmatch(name) is not None and package_folder(name).is_dir()
+
+
 def module_named(name: str) -> Module:
     """The module in the folder `name`; GeneratorError where there is none."""
     modules = {module.short_name: module for module in present_modules()}
@@ -72,7 +77,7 @@ def plan_module(name: str, migrations: str, *, force: bool) -> Changes:
 
 def plan_package(name: str, *, force: bool) -> Changes:
     """The files of a new package with one table and its routes; GeneratorError where the name is taken."""
-    if not (force and package_folder(name).is_dir()):
+    if not (force and is_package(name)):
         others = ["core", *(module.short_name for module in present_modules())]
         if name in TAKEN:
             raise GeneratorError(f"{name} is taken by the service itself: choose another name")

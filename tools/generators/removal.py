@@ -7,7 +7,7 @@ from pathlib import Path
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import Module, present_modules
 from tools.generators.changes import Changes, is_kept, remove_empty
-from tools.generators.modules import SHARED, module_named, package_folder
+from tools.generators.modules import SHARED, is_package, module_named, package_folder
 from tools.generators.project import DOCUMENTS, Record, carry_out, is_in_git, is_kept_by_git, write_documents
 
 _SETTING = re.compile(r"^    ([A-Z][A-Z0-9_]+):", re.MULTILINE)
@@ -29,7 +29,7 @@ class Removal:
 
 def plan_removal(name: str) -> Removal:
     """The files of a module or a package, those that nobody could bring back, and who needs it."""
-    external = not (PROJECT_ROOT / "app" / name).is_dir() and package_folder(name).is_dir()
+    external = not (PROJECT_ROOT / "app" / name).is_dir() and is_package(name)
     module = None if external else module_named(name)
     folders = [package_folder(name)] if external else [PROJECT_ROOT / "app" / name, PROJECT_ROOT / "tests" / name]
     import_name = module.name if module else name
