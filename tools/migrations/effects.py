@@ -241,9 +241,7 @@ def _body(name: str, body: str, head: str = "") -> Iterator[Operation]:
     for part in filter(None, map(str.strip, _PLPGSQL.split(_BODY.sub(r"\2", body)))):
         if re.match(r"EXECUTE\s", part, re.IGNORECASE):
             yield from _command(part)
-        elif re.match(
-            r"(?:INSERT|UPDATE|DELETE|MERGE|TRUNCATE|DROP|ALTER|CREATE|COPY|SELECT|WITH)\s", part, re.IGNORECASE
-        ):
+        elif re.match(rf"(?:{_STATEMENTS})\s", part, re.IGNORECASE):
             yield from read_sql(part)
 
 
