@@ -6,15 +6,17 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.deps import CacheService as CacheServiceDependency
 from app.core.deps import cached
@@ -122,6 +124,40 @@ class TestCircuitBreaker:
         breaker = CircuitBreaker(redis, lambda: asyncio.sleep(0), 0.01)
         assert await breaker.call(answer) == "here"
         await redis.aclose()
+
+
+class SweptRedis:
+    """A Redis that refuses the first command, and has something happen while it is looked through."""
+
+    def __init__(self) -> None:
+        self.refuses = True
+        self.deleted: list[bytes] = []
+        self.meanwhile: Callable[[], Coroutine[Any, Any, object]] = lambda: asyncio.sleep(0)
+
+    async def ping(self) -> bool:
+        return True
+
+    async def unlink(self, *names: bytes) -> int:
+        if self.refuses:
+            self.refuses = False
+            raise RedisConnectionError
+        self.deleted += names
+        return len(names)
+
+    async def scan(self, cursor: int, **options: object) -> tuple[int, list[bytes]]:
+        await asyncio.create_task(self.meanwhile())
+        return 0, []
+
+
+async def test_what_is_deleted_again_while_postponed_deletions_run_is_deleted_again() -> None:
+    redis: Any = SweptRedis()
+    store = RedisStore(redis, key_prefix("test:"))
+    redis.meanwhile = lambda: store.remove(["a"])
+    assert not await store.remove(["a"])
+    assert not await store.remove_matching("tests", "b*")
+    await until(lambda: store._breaker.recovery is None, 10 + RETRY_SECONDS)
+    assert redis.deleted == [b"test:cache:k:a"] * 2
+    await store.close()
 
 
 @pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="needs Redis")

@@ -208,23 +208,29 @@ class RedisStore(CacheStore):
         try:
             await self._delete_now(names, patterns)
         except (RedisUnavailable, ResponseError) as exc:
-            self._postponed.update(names)
-            self._postponed_patterns.update(patterns)
-            if self._prefix.known is None or len(self._postponed) + len(self._postponed_patterns) > MAX_POSTPONED:
-                self._postponed, self._postponed_patterns = set(), {_ALL}
+            self._postpone(names, patterns)
             if isinstance(exc, ResponseError):
                 self._breaker.open(exc)
             return False
         return True
 
+    def _postpone(self, names: Collection[bytes], patterns: Collection[Pattern]) -> None:
+        self._postponed.update(names)
+        self._postponed_patterns.update(patterns)
+        if self._prefix.known is None or len(self._postponed) + len(self._postponed_patterns) > MAX_POSTPONED:
+            self._postponed, self._postponed_patterns = set(), {_ALL}
+
     async def _delete_postponed(self) -> None:
         """Delete what is postponed, and what comes to be postponed meanwhile."""
         await self._prefix.get()
         while self._postponed or self._postponed_patterns:
-            names, patterns = set(self._postponed), set(self._postponed_patterns)
-            await self._delete_now(names, patterns)
-            self._postponed -= names
-            self._postponed_patterns -= patterns
+            names, patterns = self._postponed, self._postponed_patterns
+            self._postponed, self._postponed_patterns = set(), set()  # the same name may be postponed again meanwhile
+            try:
+                await self._delete_now(names, patterns)
+            except Exception:
+                self._postpone(names, patterns)
+                raise
 
     async def _delete_now(self, names: Collection[bytes], patterns: Collection[Pattern]) -> None:
         await self._unlink(list(names))
