@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from app.core.runtime import Runtime
 from app.core.services.cache import CacheService, CacheServiceInterface, CacheStore, MemoryStore, NotKept
 from app.core.services.cache.interface import namespace_of
+from app.core.services.cache.service import MAX_WARNED
 
 
 class Seat(BaseModel):
@@ -152,6 +153,14 @@ class TestEveryCache:
         said = capfd.readouterr().out
         assert said.count("too large for the cache") == 2
         assert len(said) < 2000
+
+    async def test_whoever_chooses_the_keys_does_not_fill_the_log(
+        self, key: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        small = CacheService(MemoryStore(), max_value_bytes=10)
+        for number in [*range(MAX_WARNED + 10), *range(10)]:
+            await small.namespace("tests").set(f"{key}{number}", "x" * 10)
+        assert capfd.readouterr().out.count("too large for the cache") == MAX_WARNED
 
 
 class TestTags:

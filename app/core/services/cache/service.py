@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from copy import copy
-from functools import lru_cache, update_wrapper
+from functools import update_wrapper
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -28,6 +28,9 @@ from app.core.services.log import logger
 
 MAX_SHOWN = 200
 """Characters of a key in the log: the client may have chosen it."""
+
+MAX_WARNED = 1000
+"""Keys that are warned about, each once: after so many no other is."""
 
 MAX_TAG = 200
 """A longer tag, or one beyond ASCII, is stored as its SHA-256: the names of tags do not count as memory in use."""
@@ -137,12 +140,13 @@ class CacheService(CacheServiceInterface):
         self._max_bytes = max_value_bytes
         self._max_seconds = max_seconds
         self._flights = SingleFlight()
+        self._warned: set[str] = set()
         self._namespace: str | None = None
 
     def namespace(self, name: str) -> "CacheService":
         if not name or ":" in name:
             raise ValueError(f"a namespace is the name of a module, not {name!r}")
-        view = copy(self)  # shares the store and the running computations
+        view = copy(self)  # shares the store, the running computations and the warned keys
         view._namespace = name
         return view
 
@@ -231,7 +235,7 @@ class CacheService(CacheServiceInterface):
         try:
             stored_under, found = self._unpack(stored)
         except ValueError:
-            _warn_once("a cached value cannot be read and counts as absent", key[:MAX_SHOWN])
+            self._warn_once("a cached value cannot be read and counts as absent", key)
             await self._store.remove((key,))
             return None, tokens
         if unknown := stored_under.keys() - set(tags):
@@ -244,7 +248,7 @@ class CacheService(CacheServiceInterface):
         seconds = self._max_seconds if ttl is None else min(ttl, self._max_seconds)
         packed = to_json({tag: tokens.get(tag) for tag in tags}) + b"\n" + data
         if len(key) + len(packed) > self._max_bytes:
-            _warn_once("a value is too large for the cache", key[:MAX_SHOWN])
+            self._warn_once("a value is too large for the cache", key)
             return False
         if not seconds > 0 or not all(tag in tokens for tag in tags):
             return False
@@ -258,6 +262,12 @@ class CacheService(CacheServiceInterface):
             raise ValueError("not written by the cache")
         return tokens, _Stored(data, from_json(data))
 
+    def _warn_once(self, message: str, key: str) -> None:
+        shown = key[:MAX_SHOWN]
+        if shown not in self._warned and len(self._warned) < MAX_WARNED:
+            self._warned.add(shown)
+            logger.warning(message, key=shown)
+
     def _key(self, key: str) -> str:
         return f"{self._namespace}:{key}"
 
@@ -266,11 +276,6 @@ class CacheService(CacheServiceInterface):
             raise ValueError(f"tags must be a list, not the text {tags!r}")
         names = [self._key(tag) for tag in dict.fromkeys(tags)]
         return [name if len(name) <= MAX_TAG and name.isascii() else self._key(_digest(name)) for name in names]
-
-
-@lru_cache(maxsize=1000)
-def _warn_once(message: str, key: str) -> None:
-    logger.warning(message, key=key)
 
 
 def _digest(text: str) -> str:
