@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.security import APIKeyHeader
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from starlette.middleware.gzip import GZipMiddleware
 
 from app.core.api.openapi import DocumentedAPI
@@ -19,7 +20,8 @@ from app.core.db import Database
 from app.core.deps import CacheService, DBSession, cached
 from app.core.identity import remember_principal
 from app.core.runtime import Runtime
-from app.core.services.cache import CacheServiceInterface
+from app.core.services.cache import CacheServiceInterface, Found, MemoryStore
+from app.core.services.cache.service import CacheService as Cache
 from tests.utils import freeze
 
 ANSWER = {"value": {"number": 9}, "headers": [["Link", "</a>"]], "etag": f'W/"{"0" * 32}"', "until": None}
@@ -405,6 +407,25 @@ class TestNotKept:
         await self.check(http, house, "/a", 200)
 
 
+class Stubborn(MemoryStore):
+    """A store in which another version of the code keeps its results."""
+
+    async def read(self, key: str, tags: Collection[str]) -> Found:
+        return Found(b'{}\n{"number": 9}', {})
+
+
+@dataclass
+class Bank:
+    """A service of which one field is a value that looks like every other of its kind, and one is no value."""
+
+    password: SecretStr
+    client: object
+
+
+async def bank() -> Bank:
+    return Bank(SecretStr("hidden"), object())
+
+
 class Prices:
     """A service of a module, which is no value."""
 
@@ -439,6 +460,16 @@ class TestServices:
             return number
 
         assert [(await http.get(f"/price/{number}")).json() for number in (1, 2, 1)] == [1, 2, 1]
+        assert house.calls == [1, 2]
+
+    async def test_nor_is_one_that_is_made_of_a_secret(self, http: httpx.AsyncClient, house: House) -> None:
+        @house.web.get("/rate/{number}")
+        @cached(ttl=60, prefix=house.prefix)
+        async def rate(number: int, service: Annotated[Bank, Depends(bank)]) -> int:
+            house.calls.append(number)
+            return number
+
+        assert [(await http.get(f"/rate/{number}")).json() for number in (1, 2, 1)] == [1, 2, 1]
         assert house.calls == [1, 2]
 
     async def test_a_value_counts_whoever_makes_it(self, http: httpx.AsyncClient, house: House) -> None:
@@ -523,3 +554,18 @@ class TestPoison:
             assert answer.json() == {"number": 1, "label": ""}
             assert "set-cookie" not in answer.headers
         assert house.calls == [1]
+
+    async def test_an_answer_that_another_version_goes_on_replacing_is_complete(
+        self, http: httpx.AsyncClient, house: House, kit: Runtime
+    ) -> None:
+        before, kit.cache = kit.cache, Cache(Stubborn())
+        try:
+            answer = await http.get("/seats/1", headers={"Authorization": "ann"})
+            unchanged = await http.get("/seats/1", headers={"If-None-Match": answer.headers["etag"]})
+        finally:
+            kit.cache = before
+        assert answer.json() == {"number": 1, "label": ""}
+        assert answer.headers["cache-control"].startswith("private, max-age=")
+        assert answer.headers["vary"] == "Authorization, Cookie"
+        assert unchanged.status_code == 304
+        assert house.calls == [1, 1]

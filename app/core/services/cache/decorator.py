@@ -18,6 +18,7 @@ from app.core.identity import principal_of
 from app.core.services.cache.interface import (
     OF_CALLER,
     CacheServiceInterface,
+    NotKept,
     caller_tag,
     calling_module,
     current_cache,
@@ -125,18 +126,20 @@ def cached(
                 computed = True
                 return await operation.compute(call, codec, ttl) if operation else codec.dump(await call())
 
+            def load(stored: Any) -> R:
+                return cast(R, operation.load(stored, codec, replay=not computed) if operation else codec.load(stored))
+
             cache = current_cache().namespace(namespace)
             for _ in range(2):
                 stored = await cache.get_or_set(key, compute, ttl=ttl, tags=entry_tags)
                 try:
-                    result = operation.load(stored, codec, replay=not computed) if operation else codec.load(stored)
-                    return cast(R, result)
+                    return load(stored)
                 except ValidationError:  # stored by another version of the code, or by something else
                     if computed:
                         raise
                     await cache.delete(key)
-            fresh = await call()  # another process goes on storing such values
-            return fresh if operation else cast(R, codec.load(codec.dump(fresh)))
+            fresh = await compute()  # another process goes on storing such values
+            return load(fresh.value if isinstance(fresh, NotKept) else fresh)
 
         remember.__signature__ = with_request(signature)  # type: ignore[attr-defined]  # what FastAPI looks at
         return remember
@@ -176,18 +179,15 @@ def invalidates(
 
 
 def _digest(function: Callable[..., Any], arguments: dict[str, Any], constants: Collection[str]) -> str:
-    values: dict[str, Any] = {}
-    fixed: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if not isinstance(value, _TOOLS):
-            (fixed if name in constants else values)[name] = _whole(value)
+    values = {name: _whole(value) for name, value in arguments.items() if not isinstance(value, _TOOLS)}
+    values = {name: value for name, value in values.items() if name not in constants or _is_json(value)}
     try:
-        content = to_json(values) + to_json(fixed, fallback=lambda _: None)
+        content = to_json(values)
     except PydanticSerializationError as exc:
         raise TypeError(
             f"@cached needs a key_builder for {_name(function)}: not every argument can be part of a key ({exc})"
         ) from exc
-    if MASKED in content and is_secret([values, fixed]):
+    if MASKED in content and is_secret(values):
         raise TypeError(f"@cached needs a key_builder for {_name(function)}: secrets look all the same in a key")
     return hashlib.sha256(content).hexdigest()
 
@@ -206,6 +206,14 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_whole(item) for item in value]
     return value
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        to_json(value)
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 def _name(function: Callable[..., Any]) -> str:
