@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -310,6 +310,35 @@ class TestBackground:
         async with running(JobRunner(database, concurrency=1, poll=60, lease=0.3)):
             await until(lambda: scene.values("play") == [1])
         assert (await jobs())[0].status == JobStatus.COMPLETED
+
+    async def test_the_heart_goes_on_after_a_run_that_ended_itself_when_its_lease_was_lost(
+        self, kit: Runtime, committed: Database, scene: Stage
+    ) -> None:
+        runner = make_runner(kit, lease=0.3)
+        beats = 0
+
+        class LostLeases(JobStore):
+            """Finds every lease lost, once the runs have ended."""
+
+            async def extend(self, jobs: Iterable[Job]) -> set[Job]:
+                nonlocal beats
+                beats += 1
+                await until(lambda: not runner._active)
+                return set()
+
+        async def end_itself() -> None:
+            await until(lambda: beats == 1)
+            scene.scenes["play"] = lambda: until(lambda: beats == 2)
+            task = asyncio.current_task()
+            assert task
+            task.cancel()
+            await asyncio.sleep(0)
+
+        runner.store = LostLeases(lambda: kit.database, timedelta(seconds=0.3))
+        scene.scenes["play"] = end_itself
+        await kit.queue.push(Play, {"number": 1})
+        async with running(runner):
+            await until(lambda: beats == 2)
 
     async def test_a_task_that_ignores_its_cancellation_does_not_keep_the_process(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]

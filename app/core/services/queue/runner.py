@@ -215,7 +215,8 @@ class JobRunner:
             for job in self._running.intersection(jobs) - held:
                 logger.error("the lease of a job was lost: its run here is ended", job_id=job.id, attempt=job.attempts)
                 self._running.discard(job)  # not ours to hand back
-                self._active[job].cancel()
+                if task := self._active.get(job):  # none where it ended meanwhile without an outcome
+                    task.cancel()
 
     async def _finish(self) -> None:
         await asyncio.wait(self._loops[:1])
