@@ -44,8 +44,9 @@ def run(
     import app.main  # noqa: F401  the server's own import would tell its errors in a traceback
     from app.core.services.log import configure_logging
 
+    migrations = opened_migrations()  # before: loading the settings can send the log to the standard error
     configure_logging(settings)
-    opened_migrations().upgrade()
+    migrations.upgrade()
     load_registries()
     news = asyncio.run(_bootstrap(settings))
     threading.Thread(target=_announce, args=(settings, listener, news, is_quiet()), daemon=True).start()

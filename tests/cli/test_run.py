@@ -171,20 +171,21 @@ class TestStart:
             wait_for(lambda: f"http://[::1]:{port}/docs" in log.read_text())
 
 
-def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--verbose",)])
+def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path, options: tuple[str, ...]) -> None:
     secrets = {"SECRET_KEY": os.urandom(24).hex(), "JWT_SECRET_KEY": os.urandom(24).hex()}
     secrets["FRONTEND_URL"] = "https://shop.example"
     env = environment(tmp_path, ENVIRONMENT="production", PORT=str(free_port()), **secrets)
     output, errors = tmp_path / "out", tmp_path / "err"
     with output.open("wb") as out, errors.open("wb") as err:
-        process = subprocess.Popen([*KIT, "run"], env=env, stdout=out, stderr=err)
+        process = subprocess.Popen([*KIT, *options, "run"], env=env, stdout=out, stderr=err)
         try:
             wait_for(lambda: "Stop with Ctrl-C" in errors.read_text())
         finally:
             process.terminate()
             process.wait(timeout=120)
     events = [json.loads(line)["event"] for line in output.read_text().splitlines()]
-    assert events
+    assert any(event.startswith("Running upgrade") for event in events)
     assert not any("not served by `kit run`" in event for event in events)
     said = errors.read_text()
     assert "There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD." in said
