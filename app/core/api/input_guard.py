@@ -35,6 +35,8 @@ MAX_PATH_SIZE = 4096
 MAX_QUERY_SIZE = 64 * 1024
 MAX_QUERY_FIELDS = 1000
 MAX_CONTENT_TYPE_SIZE = 1000
+MAX_COOKIE_COST = 4 * 1024 * 1024
+"""Bytes of the cookies times their backslashes: before 3.11.10 and 3.12.6, Python reads the rest anew for each one."""
 MAX_FORM_SIZE = 256 * 1024
 """Bytes of an urlencoded form whose route declares no `max_body_size`: decoding one is slow."""
 MAX_FORM_FIELDS = 100
@@ -111,6 +113,9 @@ def _check_credentials(scope: Scope, headers: Headers) -> None:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "A request must name its host in exactly one Host field.")
     if len(headers.getlist("authorization")) > 1:
         raise HTTPException(HTTPStatus.BAD_REQUEST, "A request may have one Authorization field at most.")
+    cookies = "".join(headers.getlist("cookie"))
+    if len(cookies) * cookies.count("\\") > MAX_COOKIE_COST:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The cookies have too many backslashes for their size.")
 
 
 def _check_address(scope: Scope) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,8 @@ CLIENT_GONE = 499
 """Status in the access log when the client left before it had its answer (nginx's number)."""
 
 _COOKIE = "conversation_id"
+# Not Starlette's cookies: they cost more than their bytes, and the input guard stands behind this.
+_COOKIE_GIVEN = re.compile(rf"(?:^|;) *{_COOKIE}=([A-Za-z0-9._-]{{1,64}}) *(?:;|$)")
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNSHARED = re.compile(r"no-store|private", re.IGNORECASE)  # RFC 9111 section 3
 
@@ -61,7 +63,7 @@ class CorrelationIds:
         request = _well_formed(connection.headers.get(REQUEST_ID)) or new_id()
         given = _well_formed(connection.headers.get(CONVERSATION_ID))
         if self.cookie and not given:
-            given = _well_formed(connection.cookies.get(_COOKIE))
+            given = _conversation_in(connection.headers.getlist("cookie"))
         conversation = given or new_id()
         cookie = f"{_COOKIE}={conversation}{self.attributes}" if self.cookie and not given else None
 
@@ -81,6 +83,11 @@ class CorrelationIds:
 
 def _well_formed(given: str | None) -> str | None:
     return given if given and _WELL_FORMED.fullmatch(given) else None
+
+
+def _conversation_in(cookies: Sequence[str]) -> str | None:
+    found = next(filter(None, map(_COOKIE_GIVEN.search, cookies)), None)
+    return found[1] if found else None
 
 
 def _headers_of(start: Message) -> MutableHeaders:

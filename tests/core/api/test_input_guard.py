@@ -1,5 +1,6 @@
 """Input that is too large, or that no text column can hold."""
 
+import time
 from typing import Annotated, Any
 
 import httpx
@@ -70,6 +71,15 @@ class TestCost:
         headers = {"content-type": "multipart/form-data;" + ";" * 60_000}
         body = check(await http.post(path, content=b"{}", headers=headers), 422, "invalid_input")
         assert body["errors"][0]["loc"] == ["header", "content-type"]
+
+    @pytest.mark.parametrize("path", ["/t/text/a", "/nowhere"])
+    async def test_cookies_with_too_many_backslashes(self, http: httpx.AsyncClient, path: str) -> None:
+        for size, is_refused in ((1000, False), (30_000, True)):
+            headers = {"cookie": 'conversation_id="' + "\\" * 2 * size + '"'}
+            began = time.process_time()
+            answer = await http.get(path, headers=headers)
+            assert time.process_time() - began < 0.25
+            assert (answer.status_code == 400) is is_refused
 
 
 class TestSize:
