@@ -10,7 +10,7 @@ from hashlib import sha256
 from operator import ge, gt, le, lt
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from sqlalchemy import (
     REAL,
     Boolean,
@@ -42,14 +42,25 @@ MAX_KEY_LENGTH = 500
 MAX_CURSOR_LENGTH = 6000
 """Enough for such a text with every character escaped; nothing longer is decoded."""
 
+MAX_EXPONENT = 1000
+"""Of a decimal: PostgreSQL raises on 1e999999 and on 0e-999999."""
+
 _CHECKSUM_BYTES = 8
 _FLOAT4_BITS = 24
 # SQLite keeps decimals as floats, and may keep more digits than the column shows.
 _STORED_DECIMAL = Numeric().with_variant(Float(), "sqlite")
+
+
+def _within_bounds(value: Decimal) -> Decimal:
+    if abs(value.adjusted()) > MAX_EXPONENT:
+        raise ValueError("beyond what a column holds")
+    return value
+
+
 _DecimalKey = (
     Annotated[int, Field(ge=-(2**63), lt=2**63)]
     | Annotated[float, Field(allow_inf_nan=False)]
-    | Annotated[Decimal, Field(max_digits=1000)]  # not 1e999999, which PostgreSQL raises on
+    | Annotated[Decimal, AfterValidator(_within_bounds)]
 )
 
 
@@ -94,7 +105,8 @@ class Keyset:
     """The order of a walk, at most one column and then `id` in the same direction, and the pages of it.
 
     A cursor is base64url over a checksum and a place as JSON. The checksum binds it to the table, the sort and the
-    filters. It is no signature: a cursor that somebody makes up shows nothing that a filter could not ask for.
+    filters. It is no signature: a cursor that somebody makes up shows no more than those of the list, which hold the
+    sort value of any of its rows.
     """
 
     def __init__(self, model: type[BaseModel], params: ListParams) -> None:

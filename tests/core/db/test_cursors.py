@@ -280,6 +280,15 @@ class TestMadeUp:
                 assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["query", "cursor"])
         assert len(taken) < len(places) / 3
 
+    @pytest.mark.parametrize(
+        ("key", "status"),
+        [("0E+999999", 422), ("0E-999999", 422), ("1E+999999", 422), ("1E+999", 200), ("1E-999", 200), ("-0", 200)],
+    )
+    async def test_decimals_have_bounds(self, http: httpx.AsyncClient, key: str, status: int) -> None:
+        keyset = Keyset(Sample, ListParams(sort=(SortParam(field="price"),)))
+        cursor = keyset.write(Place(key, 1, backwards=False))
+        assert (await http.get("/samples", params={"sort": "price", "cursor": cursor})).status_code == status
+
     async def test_nothing_long_is_read(self, shop: AsyncSession) -> None:
         keyset = Keyset(Customer, ListParams(sort=(SortParam(field="email"),)))
         for length in (500, 10_000):
