@@ -152,7 +152,10 @@ class ErrorBoundary:
                 except Exception as exc:
                     if answer.begun:
                         raise  # half an answer is out: only closing the connection tells the client
-                    await answer.replace(await _late_answer_to(scope, answer.error or exc), scope, receive)
+                    if left := answer.error:
+                        await answer.replace(_unexpected_error(scope, left), scope, receive)
+                    else:
+                        await answer.replace(await _late_answer_to(scope, exc), scope, receive)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         handshake = _Handshake(scope, send)
@@ -209,7 +212,7 @@ class _HeldAnswer:
         await self._send(message)
 
     async def release(self) -> None:
-        """Do the pending work, then let the start out. What fails here is the request's error."""
+        """Do the pending work, then let the start out. What fails here is our error, never the client's."""
         if self._start is None or self.begun:
             return
         try:
@@ -226,7 +229,7 @@ class _HeldAnswer:
             try:
                 await self._pending.finish()
             except Exception as exc:
-                answer = answer_to(scope, exc)
+                answer = _unexpected_error(scope, exc)
         self.begun = True
         await answer(scope, receive, self._send)
 

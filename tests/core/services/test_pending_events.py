@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 from app.core.db import Database
 from app.core.db.jobs import Job
 from app.core.deps import DBSession, EventsService
+from app.core.exceptions import ConflictError
 from app.core.runtime import Runtime
 from app.core.services.background import Background, current_pending, pending_work
 from app.core.services.events import EventsService as Events
@@ -68,6 +69,19 @@ async def read_afterwards(events: EventsService, db: DBSession) -> int:
     return int((await db.execute(text("SELECT 1"))).scalar_one())
 
 
+@router.post("/left/{how}")
+async def left(how: str) -> int:
+    async def conflict() -> None:
+        raise ConflictError
+
+    pending = current_pending()
+    assert pending
+    pending.add(conflict)
+    if how == "refused":
+        raise HTTPException(403)
+    return 1
+
+
 @pytest.fixture
 async def http(kit: Runtime) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(make_app(router), raise_app_exceptions=False)
@@ -114,6 +128,12 @@ class TestRequests:
         assert check(answer, 503, "unavailable")["request_id"] == "mine"
         assert "unable to open database file" in lines.one("request")["exception"]
         assert await jobs() == []
+
+    @pytest.mark.parametrize("how", ["well", "refused"])
+    async def test_no_error_of_what_was_left_is_the_clients(self, http: httpx.AsyncClient, how: str) -> None:
+        with captured_log() as lines:
+            check(await http.post(f"/t/left/{how}"), 500, "internal_error")
+        assert "ConflictError" in lines.one("request")["exception"]
 
 
 class TestJobs:
