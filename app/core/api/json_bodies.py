@@ -64,10 +64,11 @@ def _check_structure(body: bytes, max_nodes: int) -> None:
     if bare.count(b'"') > 4 * max_nodes:  # each value has at most a name and a text
         raise _too_many(max_nodes)
     structure = b"0".join(bare.split(b'"')[::2]).translate(None, b" \t\r\n")
-    if _separators(structure) - structure.count(b"[]") - structure.count(b"{}") >= max_nodes:
+    steps = structure.translate(_STEPS, _NO_BRACKETS)
+    values = _separators(structure) - structure.count(b"[]") - structure.count(b"{}") + 1
+    if values > max_nodes or len(steps) > 2 * max_nodes:  # an array or object is a value with two brackets
         raise _too_many(max_nodes)
-    steps = memoryview(structure.translate(_STEPS, _NO_BRACKETS)).cast("b")
-    if max(accumulate(steps), default=0) > MAX_DEPTH:
+    if max(accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH:
         raise _fault("json_depth", f"Arrays and objects may be nested {MAX_DEPTH} levels deep at most")
 
 

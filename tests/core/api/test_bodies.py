@@ -209,6 +209,8 @@ class TestAmount:
         for path, content, headers in [
             ("/t/thing", names(80_000), JSON),
             ("/t/any", b"[%s]" % b",".join([b"[]"] * 300_000), JSON),
+            ("/t/any", b"[]" * (mebibyte // 2), JSON),
+            ("/t/any", b"[" * 65 + b"]" * (mebibyte - 65), JSON),
             ("/api/v1/auth/refresh-token", names(80_000), JSON),
             ("/api/v1/auth/login", b"&" * mebibyte, URLENCODED),
             ("/t/form", b"&" * mebibyte, URLENCODED),
