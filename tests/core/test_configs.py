@@ -73,6 +73,17 @@ class TestSources:
         said = "CACHE_MAX_SECONDS is no setting: change the constant in app/core/services/cache/store.py"
         assert unknown_env_keys() == [said]
 
+    def test_a_setting_of_a_module_may_have_the_name_of_a_constant(
+        self, clean_env: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BaseConfig, "known", [*BaseConfig.known])
+
+        class ShopConfig(BaseConfig):
+            CACHE_MAX_SECONDS: int = 60
+
+        clean_env.write_text("CACHE_MAX_SECONDS=60\n")
+        assert unknown_env_keys() == []
+
     def test_every_constant_is_where_it_is_said_to_be(self) -> None:
         for name, place in _CONSTANTS.items():
             assert re.search(rf"^{name} = ", (PROJECT_ROOT / place).read_text(), re.MULTILINE), name

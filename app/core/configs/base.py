@@ -145,7 +145,7 @@ def unknown_env_keys() -> list[str]:
     messages = [
         f"{name} is no setting: change the constant in {place}"
         for name, place in _CONSTANTS.items()
-        if name in keys or name in os.environ
+        if name not in names and (name in keys or name in os.environ)
     ]
     for key in keys:
         if key not in names and key not in _CONSTANTS:
