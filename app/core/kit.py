@@ -62,6 +62,7 @@ class Kit:
 
     logger = logger
     db_session = staticmethod(db_session)
+    """The request's unit of work: read-only for GET and HEAD, committed before the answer leaves."""
     session_scope = staticmethod(session_scope)
 
     def __init__(self, settings: AppConfig) -> None:

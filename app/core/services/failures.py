@@ -53,7 +53,7 @@ class Outage:
             self._pause = self._first
         else:
             self._pause = min(self._pause * 2, self._longest)
-        return jittered(self._pause)
+        return min(jittered(self._pause), self._longest)
 
     def over(self, **fields: Any) -> None:
         """Note a success."""
