@@ -50,6 +50,7 @@ def refused(done: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
+@pytest.mark.once
 class TestRefusal:
     def test_a_port_in_use(self, tmp_path: Path) -> None:
         with listen("127.0.0.1", 0) as taken:

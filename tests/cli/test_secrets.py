@@ -3,6 +3,7 @@
 import io
 import json
 
+import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 from typer.testing import CliRunner
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.core.configs.safety import weak_secret
 from tests.processes import kit
+
+pytestmark = pytest.mark.once
 
 
 def test_lines_for_a_file_of_settings() -> None:

@@ -15,6 +15,8 @@ from tests.core.services import templates
 from tests.processes import kit
 from tools.mail_samples import sample_of
 
+pytestmark = pytest.mark.once
+
 
 def preview(*arguments: str) -> Result:
     """The command in this process, where the templates of the tests are known too."""

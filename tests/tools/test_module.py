@@ -13,6 +13,8 @@ from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
 from tests.processes import environment, kit
 
+pytestmark = pytest.mark.once
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SHOP = {

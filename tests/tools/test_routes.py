@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from app.cli import app
 from tests.planted import PlantedProject
+
+pytestmark = pytest.mark.once
 
 ROUTERS = """
 from fastapi import APIRouter, Depends
