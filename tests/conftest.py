@@ -30,6 +30,10 @@ from app.main import create_app  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402
 from tests.utils import CapturedMail, PublishedEvents  # noqa: E402
 
+PATIENCE_SECONDS = 60
+"""How long a request of a test waits for a connection: a hundred at once take turns, on a slow machine for longer than
+the service would let them."""
+
 
 def pytest_report_header() -> str:
     """Which half of the suite this is."""
@@ -85,7 +89,7 @@ async def app(main_database: URL) -> AsyncIterator[FastAPI]:
     application = create_app(run_jobs=False)
     async with application.router.lifespan_context(application):
         started = runtime().database
-        runtime().database = Database.connect(main_database)
+        runtime().database = Database.connect(main_database, pool_timeout=PATIENCE_SECONDS)
         yield application
         await runtime().database.close()
         runtime().database = started
@@ -113,7 +117,7 @@ async def committed(app: FastAPI) -> AsyncIterator[Database]:
     """A database of the test's own, a fresh copy of the template, for what must really commit."""
     original = runtime().database
     url = backend.copy()
-    database = runtime().database = Database.connect(url)
+    database = runtime().database = Database.connect(url, pool_timeout=PATIENCE_SECONDS)
     try:
         async with database.session() as session:
             with use_session(session):
