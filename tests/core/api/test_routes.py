@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app.core.api.routes import route_of
-from tests.core.api.conftest import Serve
+from tests.core.api.conftest import Serve, make_app
 from tests.core.log.capture import captured_log
 
 
@@ -43,6 +43,14 @@ class TestRouteOf:
         apps = [FastAPI()]
         seen = weakref.ref(apps[0])
         assert route_of({"type": "http", "app": apps[0], "method": "GET", "path": "/nowhere"}) is None
+        apps.clear()
+        gc.collect()
+        assert seen() is None
+
+    def test_so_is_the_whole_service(self) -> None:
+        """FastAPI remembers functions of routes: one that knows its application would keep it for ever."""
+        apps = [make_app()]
+        seen = weakref.ref(apps[0])
         apps.clear()
         gc.collect()
         assert seen() is None
