@@ -28,7 +28,7 @@ from app.core.migrations.migrate import Migrations  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
 from app.main import create_app  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402
-from tests.utils import CapturedMail, PublishedEvents  # noqa: E402
+from tests.utils import CapturedMail, PublishedEvents, program  # noqa: E402
 
 PATIENCE_SECONDS = 60
 """How long a request of a test waits for a connection: a hundred at once take turns, on a slow machine for longer than
@@ -50,6 +50,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         once = [item for item in items if item.get_closest_marker("once")]
         config.hook.pytest_deselected(items=once)
         items[:] = [item for item in items if item not in once]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that needs a program that is not here; fail it if `REQUIRED_TOOLS` names the program."""
+    for name in (name for mark in item.iter_markers("needs") for name in mark.args if program(name) is None):
+        required = name in os.environ.get("REQUIRED_TOOLS", "").split()
+        (pytest.fail if required else pytest.skip)(f"needs {name}")
 
 
 def pytest_collection_finish() -> None:

@@ -44,7 +44,7 @@ async def everything() -> str:
 """
 HEAD = 'revision, down_revision = "{}", "{}"\ndef upgrade(): pass\ndef downgrade(): pass\n'
 
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server, to stop one")
+needs_redis = pytest.mark.needs("redis-server")
 
 
 class Checkup:

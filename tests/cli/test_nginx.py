@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +18,8 @@ from app.core.configs import PROJECT_ROOT, AppConfig
 from app.core.db import PaginatedResult
 from tests.core.api.server import serving
 from tests.processes import free_port
+from tests.utils import program
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 TEXT = (PROJECT_ROOT / "deploy" / "nginx.conf").read_text()
 MAIN = """
 daemon off;
@@ -40,7 +39,7 @@ http {{
 }}
 """
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 router = APIRouter(prefix="/t")
 heard: list[str] = []
@@ -63,11 +62,12 @@ def replaced(changes: dict[str, str]) -> str:
 
 @contextmanager
 def nginx(folder: Path, text: str) -> Iterator[None]:
-    assert NGINX is not None
+    path = program("nginx")
+    assert path is not None
     user = "user root;" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user))
     (folder / "kit.conf").write_text(text)
-    process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")])
+    process = subprocess.Popen([path, "-p", str(folder), "-c", str(folder / "nginx.conf")])
     try:
         yield
     finally:

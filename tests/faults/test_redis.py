@@ -1,7 +1,6 @@
 """Redis is the transport: without it work is found later, and none is lost."""
 
 import asyncio
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tests.processes import free_port, redis_server, until
 
 pytestmark = [
     pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="needs Redis"),
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server, to stop one"),
+    pytest.mark.needs("redis-server"),
 ]
 
 

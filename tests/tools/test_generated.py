@@ -1,14 +1,13 @@
 """The generators in a clone: what they write is sound. That it passes every check is proven by tests/e2e."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.clone import Clone
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git, to see what is left behind")
+pytestmark = pytest.mark.needs("git")
 
 
 def test_a_module_with_a_model_is_sound(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The way to a worker: wake-ups with row ids, and a Redis that goes away."""
 
 import asyncio
-import shutil
 import signal
 import threading
 import time
@@ -198,7 +197,7 @@ class TestBackground:
         assert threads == [threading.get_ident()]
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server, to stop one")
+@pytest.mark.needs("redis-server")
 class TestRedis:
     @pytest.fixture
     def port(self) -> int:

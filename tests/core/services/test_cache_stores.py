@@ -2,7 +2,6 @@
 
 import asyncio
 import pickle
-import shutil
 import signal
 import subprocess
 import time
@@ -161,7 +160,7 @@ async def test_what_is_deleted_again_while_postponed_deletions_run_is_deleted_ag
 
 
 @pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="needs Redis")
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server, to stop one")
+@pytest.mark.needs("redis-server")
 class TestRedis:
     @pytest.fixture
     def port(self) -> int:
