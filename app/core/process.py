@@ -25,8 +25,8 @@ class Slot(Generic[T]):
     Call it at each use, and keep nothing: a test may exchange the resource.
     """
 
-    def __init__(self) -> None:
-        self._held: object = _EMPTY
+    def __init__(self, held: object = _EMPTY) -> None:
+        self._held = held
 
     def __call__(self) -> T:
         """Return the resource; RuntimeNotOpen before the application has started."""

@@ -24,6 +24,7 @@ from app.core.services.cache import CacheService, CacheServiceInterface, MemoryS
 from app.core.services.cache.interface import current_cache
 from app.core.services.events import EventsService
 from app.core.services.events.interface import current_events
+from app.core.services.log.reporting import LogOnly, current_reporter
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
 from app.core.services.mail.interface import current_mail
 from app.core.services.providers import provided
@@ -51,6 +52,7 @@ class Runtime:
     waker = current_waker
     broker = current_broker
     background = current_background
+    reporter = current_reporter
     revisions = expected_revisions
 
 
@@ -82,6 +84,8 @@ async def open_runtime(
 async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run_jobs: bool) -> None:
     opened.settings = settings
     opened.revisions = known_revisions
+    opened.reporter = provided(settings, "ERROR_REPORTER", {"settings": settings}) or LogOnly()
+    stack.push_async_callback(opened.reporter.close)
     if settings.database_url.get_backend_name() == "sqlite":
         make_private(Path(str(settings.database_url.database)).parent)
     opened.database = Database.connect(

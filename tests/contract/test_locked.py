@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,15 @@ def locked(*groups: str) -> dict[str, tuple[str, set[str]]]:
     return {
         package["name"].lower(): (package["version"], {file["hash"] for file in package["files"]})
         for package in LOCK["package"]
-        if set(package["groups"]) & set(groups)
+        if set(package["groups"]) & set(groups) - _only_by_extra(package)
     }
+
+
+def _only_by_extra(package: dict[str, Any]) -> set[str]:
+    """The groups to which the package belongs by an extra alone, which the exports leave out."""
+    markers = package.get("markers", {})
+    markers = dict.fromkeys(package["groups"], markers) if isinstance(markers, str) else markers
+    return {group for group, marker in markers.items() if "extra ==" in marker}
 
 
 class TestLock:

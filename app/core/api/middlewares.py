@@ -15,6 +15,7 @@ from app.core.api.limiter import limit_fields
 from app.core.api.problems import PROBLEM_CODE
 from app.core.api.routes import RouteTable
 from app.core.db.base import utcnow
+from app.core.identity import principal_of
 from app.core.services.log import correlation, logger
 from app.core.services.log.context import new_id
 from app.core.services.log.service import mark_logged
@@ -138,6 +139,8 @@ class AccessLog:
             "duration_ms": exchange.milliseconds(),
             "client": scope["client"][0] if scope.get("client") else None,
         }
+        if user := principal_of(HTTPConnection(scope)):
+            values["user"] = user
         if code := scope.get(PROBLEM_CODE):
             values["code"] = code
         if exc_info:

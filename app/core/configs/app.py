@@ -107,6 +107,9 @@ class AppConfig(BaseConfig):
     LOG_LEVEL: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
     LOG_FORMAT: Annotated[LogFormat | None, BeforeValidator(_lower)] = None
 
+    SENTRY_DSN: SecretStr | None = None
+    ERROR_REPORTER: str | None = None
+
     @model_validator(mode="after")
     def _urls_must_parse(self) -> Self:
         try:
@@ -198,6 +201,11 @@ class AppConfig(BaseConfig):
     def smtp_starttls(self) -> bool:
         """True if mail is sent by STARTTLS: `SMTP_TLS`, or, where that is unset, without `SMTP_SSL`."""
         return not self.SMTP_SSL if self.SMTP_TLS is None else self.SMTP_TLS
+
+    @property
+    def error_reporter(self) -> str | None:
+        """The class that errors are reported to: `ERROR_REPORTER`, or Sentry's where `SENTRY_DSN` is set."""
+        return self.ERROR_REPORTER or ("app.core.services.sentry.SentryReporter" if self.SENTRY_DSN else None)
 
     @property
     def docs_enabled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Replace the built-in cache, events, queue or mail service by a class that a setting names."""
+"""Replace the built-in cache, events, queue or mail service, or report errors, by a class that a setting names."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from app.core.configs import AppConfig
 from app.core.exceptions import ConfigError
 from app.core.services.cache.interface import CacheServiceInterface
 from app.core.services.events.interface import EventsServiceInterface
+from app.core.services.log.reporting import ErrorReporterInterface
 from app.core.services.mail.interface import MailServiceInterface
 from app.core.services.queue.interface import QueueServiceInterface
 
@@ -17,6 +18,7 @@ INTERFACES: dict[str, type[Any]] = {
     "EVENTS_PROVIDER": EventsServiceInterface,
     "QUEUE_PROVIDER": QueueServiceInterface,
     "MAIL_PROVIDER": MailServiceInterface,
+    "ERROR_REPORTER": ErrorReporterInterface,
 }
 """The interface that the class of each setting must implement."""
 
@@ -43,7 +45,7 @@ def provided(settings: AppConfig, setting: str, offered: Mapping[str, Any]) -> A
 
 
 def _kind(settings: AppConfig, setting: str) -> type[Any] | None:
-    path: str | None = getattr(settings, setting)
+    path: str | None = settings.error_reporter if setting == "ERROR_REPORTER" else getattr(settings, setting)
     if path is None:
         return None
     place, _, name = path.rpartition(".")
@@ -58,6 +60,8 @@ def _kind(settings: AppConfig, setting: str) -> type[Any] | None:
         raise ConfigError(f"{setting}={path} does not implement {', '.join(missing)} of {interface.__name__}")
     needed = [name for name, each in _parameters(found).items() if each.default is each.empty]
     offered = [name for name in OFFERED if (name, setting) != ("queue", "QUEUE_PROVIDER")]
+    if setting == "ERROR_REPORTER":  # opened first
+        offered = ["settings"]
     if unknown := [name for name in needed if name not in offered]:
         raise ConfigError(f"{setting}={path} asks for {', '.join(unknown)}: its __init__ may take {', '.join(offered)}")
     return found

@@ -16,6 +16,7 @@ from app.core.configs.app import LogFormat
 from app.core.configs.structlog import Output, configure_structlog
 from app.core.services.log.context import conversation_id, request_id
 from app.core.services.log.redaction import clean, clean_text, clean_traceback, text_of
+from app.core.services.log.reporting import report_error
 
 _TRACEBACK = "Traceback (most recent call last):\n"
 _LOGGED = "kit_logged"
@@ -104,6 +105,7 @@ def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dic
     args, values = given.pop(_CALL, ((), {}))
     event, given = given.pop("event", ""), {**given, **values}
     exc_info = given.pop("exc_info", None)
+    error = _exception(exc_info)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line: dict[str, Any] = {"timestamp": now, "level": method, "event": clean_text(_interpolated(event, args))}
     if request := request_id():
@@ -111,8 +113,11 @@ def _complete(_logger: Any, method: str, given: MutableMapping[str, Any]) -> dic
     if conversation := conversation_id():
         line["conversation_id"] = conversation
     line |= clean({f"{name}_" if name in line else name: value for name, value in given.items()})
-    if text := _traceback(exc_info):
-        line["exception"] = clean_traceback(text)
+    text = "".join(traceback.format_exception(error)) if error else exc_info
+    if isinstance(text, str):
+        line["exception"] = clean_traceback(text.rstrip("\n"))
+    if error and method in ("error", "critical"):
+        report_error(error, line)
     return line
 
 
@@ -126,17 +131,13 @@ def _interpolated(event: Any, args: tuple[Any, ...]) -> str:
         return " ".join(map(text_of, (event, *args)))
 
 
-def _traceback(exc_info: Any) -> str | None:
-    """Format what `exc_info` may be: an exception, its triple, True for the one being handled, or the text."""
-    if isinstance(exc_info, str):
-        return exc_info.rstrip("\n")
+def _exception(exc_info: Any) -> BaseException | None:
+    """Return the exception of what `exc_info` may be: it, its triple, True for the one being handled, or a text."""
     if isinstance(exc_info, tuple) and len(exc_info) == 3:
         exc_info = exc_info[1]
-    elif exc_info and not isinstance(exc_info, BaseException):
+    elif exc_info and not isinstance(exc_info, BaseException | str):
         exc_info = sys.exception()
-    if not isinstance(exc_info, BaseException):
-        return None
-    return "".join(traceback.format_exception(exc_info)).rstrip("\n")
+    return exc_info if isinstance(exc_info, BaseException) else None
 
 
 logger = LogService(configure_structlog("INFO", "console", Output(), _complete))

@@ -48,6 +48,8 @@ async def execute(job: Job, write: Write) -> None:
     enter_job(RunningJob(job.id, job.attempts, job.created_at))
     # `event` is the text of a line.
     heard = {name.replace("event", "event_name"): value for name, value in job.heard.items() if value}
+    if job.principal and job.principal.startswith("user:"):  # others are mail addresses
+        heard["user"] = job.principal
     with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task, **heard):
         outcome, error = await _attempt(job)
         if await write(outcome):
