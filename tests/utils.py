@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import freezegun
 import httpx
+from freezegun.api import FakeDatetime
+from sqlalchemy import Connection, Engine, event
 
 from app.core.db.installation import KeyPrefix
 from app.core.db.session import current_session, on_commit
@@ -143,7 +145,16 @@ async def login_user(client: httpx.AsyncClient, user: Any, password: str = PASSW
 
 
 def freeze(moment: datetime | timedelta | str) -> AbstractContextManager[Any]:
-    """Stop the clock at `moment` (a timedelta counts from now); the event loop keeps real time."""
+    """Stop the clock at `moment` (a timedelta counts from now), PostgreSQL's too; the event loop keeps real time."""
     if isinstance(moment, timedelta):
         moment = datetime.now(UTC) + moment
     return freezegun.freeze_time(moment, real_asyncio=True)
+
+
+@event.listens_for(Engine, "before_cursor_execute", retval=True)
+def _stop_postgresql(connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+    """Have the clock of PostgreSQL stand where Python's does, as that of SQLite does by itself."""
+    now = datetime.now(UTC)
+    if isinstance(now, FakeDatetime) and connection.dialect.name == "postgresql":
+        statement = statement.replace("statement_timestamp()", f"'{now.isoformat()}'::timestamptz")
+    return statement, parameters

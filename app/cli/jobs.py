@@ -135,11 +135,10 @@ def purge(
     age = timedelta(**{_UNITS[found[2]]: int(found[1])})
 
     async def work(opened: "Runtime") -> "dict[JobStatus, int]":
-        from app.core.db.base import utcnow
         from app.core.services.queue.store import purge_jobs
 
         async with opened.database.session_scope() as db:
-            return await purge_jobs(db=db, before=utcnow() - age, dead=dead)
+            return await purge_jobs(db=db, older_than=age, dead=dead)
 
     removed = with_runtime(work)
     say(f"Removed: {', '.join(f'{count} {status}' for status, count in removed.items())}.")

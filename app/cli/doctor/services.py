@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.doctor.findings import Finding, fault, ok, reason, skipped, warning
 from app.core.configs import app_config
-from app.core.db.base import utcnow
+from app.core.db.base import db_now, utcnow
 from app.core.db.installation import IDENTITY, owner_key
 from app.core.db.jobs import Job, JobStatus
 from app.core.exceptions import ConfigError
@@ -45,7 +45,7 @@ def clock() -> list[Finding]:
         return []
     with reading(app_config.database_url) as connection:
         before = utcnow()
-        theirs: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        theirs: datetime = connection.execute(select(db_now())).scalar_one()
         return [clock_finding(theirs - before - (utcnow() - before) / 2)]
 
 
@@ -54,7 +54,7 @@ def clock_finding(skew: timedelta) -> Finding:
     if abs(skew) <= MAX_SKEW:
         return ok(f"{abs(skew).total_seconds():.1f} s from the database's")
     ahead = f"{abs(skew).total_seconds():.0f} s {'ahead of' if skew > timedelta(0) else 'behind'}"
-    what = f"the database's clock is {ahead} ours: tokens and leases of other processes end early or late"
+    what = f"the database's clock is {ahead} ours: access tokens end early or late"
     return fault(what, "synchronize both machines with NTP")
 
 
@@ -91,7 +91,7 @@ def jobs() -> Iterator[Finding]:
         if dead := connection.scalar(select(func.count()).where(Job.status == JobStatus.DEAD)):
             what = f"{dead} given up: what they were for has not happened"
             yield warning(what, "kit jobs list --status dead; after the repair kit jobs retry --all-dead")
-        due = select(func.count()).where(Job.finished_at.is_(None), Job.available_at < utcnow() - OVERDUE)
+        due = select(func.count()).where(Job.finished_at.is_(None), Job.available_at < db_now(-OVERDUE.total_seconds()))
         if overdue := connection.scalar(due):
             what = f"{overdue} due for more than {OVERDUE.seconds // 60} minutes: nobody runs them"
             yield warning(what, "start kit worker, or set WORKER_IN_APP=true")

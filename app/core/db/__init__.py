@@ -1,6 +1,6 @@
 """Tables, units of work, repositories and list queries."""
 
-from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, live_unique, utcnow
+from app.core.db.base import BIGINT, BaseModel, SoftDeleteMixin, UtcDateTime, db_now, live_unique, utcnow
 from app.core.db.engines import statements_may_take
 from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.list_params import FilterParam, ListParams, Lookup, PaginatedResult, SortOrder, SortParam
@@ -29,6 +29,7 @@ __all__ = [
     "UtcDateTime",
     "current_database",
     "current_session",
+    "db_now",
     "insert_unless_taken",
     "live_unique",
     "named_violations",

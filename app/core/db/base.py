@@ -1,11 +1,14 @@
 """Base of all tables: identity, time stamps in UTC, names of constraints, soft delete."""
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from sqlalchemy import BigInteger, ColumnElement, DateTime, Dialect, Index, Integer, MetaData, Table, text
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 NAMING_CONVENTION = {
@@ -21,7 +24,7 @@ BIGINT = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def utcnow() -> datetime:
-    """Return the current time, zone-aware, by the application's clock, which tests can stop."""
+    """Return the current time, zone-aware, by the clock of this host, which tests can stop."""
     return datetime.now(UTC)
 
 
@@ -43,6 +46,33 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         # SQLite stores no zone; what was bound is UTC.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):  # noqa: N801  reads like a function of SQL
+    """The time by the database's clock when the statement began, or so many seconds later: an expression of SQL.
+
+    For every moment that other hosts compare: their clocks differ, and there is one database. Tests stop it too.
+    """
+
+    inherit_cache = True
+    type = UtcDateTime()
+
+
+@compiles(db_now)
+def _by_postgresql(element: db_now, compiler: SQLCompiler, **options: Any) -> str:
+    # Not clock_timestamp(): no index helps to compare with a volatile function.
+    after = compiler.process(element.clauses, **options)
+    return f"(statement_timestamp() + make_interval(secs => {after}))" if after else "statement_timestamp()"
+
+
+@compiles(db_now, "sqlite")
+def _by_sqlite(element: db_now, compiler: SQLCompiler, **options: Any) -> str:
+    return f"statement_timestamp({compiler.process(element.clauses, **options)})"  # `prepare_sqlite` defines it
+
+
+def sqlite_statement_timestamp(after: float = 0) -> str:
+    """Return the time as UtcDateTime stores it: SQLite lives on this host."""
+    return (utcnow() + timedelta(seconds=after)).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 class BaseModel(DeclarativeBase):

@@ -18,6 +18,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.core.db.base import sqlite_statement_timestamp
+
 READ_ONLY = "kit_read_only"
 
 SQLITE_BUSY_SECONDS = 15
@@ -173,6 +175,8 @@ def make_private_file(_dialect: Any, _record: Any, arguments: Sequence[Any], _op
 def prepare_sqlite(connection: Any, _record: Any) -> None:
     """Set up a new connection to SQLite; a listener of the engine's `connect`."""
     connection.isolation_level = None  # the begin event below owns the transactions
+    # Deterministic to SQLite means: the same all through a statement.
+    connection.create_function("statement_timestamp", -1, sqlite_statement_timestamp, deterministic=True)
     cursor = connection.cursor()
     # The timeout first: two processes that start together both want the file to switch to WAL.
     for pragma in (

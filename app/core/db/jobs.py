@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import JSON, Enum, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.db.base import BaseModel
+from app.core.db.base import BaseModel, db_now
 
 LISTEN_TASK = "events.listen"
 DEDUP_KEY_TAKEN = text("dedup_key IS NOT NULL AND finished_at IS NULL")
@@ -69,7 +69,7 @@ class Job(BaseModel):
     )
     attempts: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
-    available_at: Mapped[datetime]
+    available_at: Mapped[datetime] = mapped_column(default=db_now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     last_error: Mapped[str | None] = mapped_column(Text)

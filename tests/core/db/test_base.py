@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db import db_now, utcnow
 from tests.core.db.models import Customer, Sample
 from tests.utils import freeze
 
@@ -79,3 +80,17 @@ class TestIds:
         shop.add(second)
         await shop.flush()
         assert second.id > first.id
+
+
+class TestDatabaseClock:
+    async def test_stands_where_the_test_stops_it_and_adds_seconds(self, db: AsyncSession) -> None:
+        nine = datetime(2026, 1, 2, 9, tzinfo=UTC)
+        with freeze(nine):
+            (row,) = await db.execute(select(db_now(), db_now(90.5), db_now(bindparam("after"))), {"after": -60})
+        assert tuple(row) == (nine, nine + timedelta(seconds=90.5), nine - timedelta(minutes=1))
+
+    async def test_goes_on_from_statement_to_statement_of_a_transaction(self, db: AsyncSession) -> None:
+        before = utcnow()
+        first, second = [(await db.execute(select(db_now()))).scalar_one() for _ in range(2)]
+        assert first < second
+        assert abs(first - before) < timedelta(minutes=1)

@@ -144,9 +144,9 @@ class TestPurge:
     async def test_what_is_finished_and_old_goes_and_dead_ones_only_if_told(self, db: AsyncSession, jobs: Jobs) -> None:
         for status in JobStatus:
             await store(db, status)
-        assert sum((await purge_jobs(db=db, before=utcnow() - timedelta(hours=1), dead=True)).values()) == 0
-        assert await purge_jobs(db=db, before=utcnow()) == {JobStatus.COMPLETED: 1, JobStatus.CANCELLED: 1}
-        assert await purge_jobs(db=db, before=utcnow(), dead=True) == {
+        assert sum((await purge_jobs(db=db, older_than=timedelta(hours=1), dead=True)).values()) == 0
+        assert await purge_jobs(db=db, older_than=timedelta()) == {JobStatus.COMPLETED: 1, JobStatus.CANCELLED: 1}
+        assert await purge_jobs(db=db, older_than=timedelta(), dead=True) == {
             JobStatus.COMPLETED: 0,
             JobStatus.CANCELLED: 0,
             JobStatus.DEAD: 1,

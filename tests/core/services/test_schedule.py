@@ -36,7 +36,7 @@ def scheduled(schedule: Schedule | str | timedelta) -> RegisteredTask:
 async def look_at(moment: datetime, task: RegisteredTask, schedulers: int = 1) -> set[datetime]:
     """Have that many schedulers look at once; when they want to look again."""
     with freeze(moment):
-        return set(await asyncio.gather(*(Clock().check(task) for _ in range(schedulers))))
+        return {moment + left for left in await asyncio.gather(*(Clock().check(task) for _ in range(schedulers)))}
 
 
 class TestTick:

@@ -7,9 +7,8 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
-from app.core.db.base import utcnow
 from app.core.db.engines import statements_may_take
-from app.core.db.jobs import Job, JobStatus
+from app.core.db.jobs import Job
 from app.core.services.background import pending_work
 from app.core.services.failures import describe, jittered
 from app.core.services.log import logger
@@ -94,8 +93,8 @@ def _log(outcome: Outcome, error: BaseException | None) -> None:
     attempt = outcome.job.attempts
     if error is None:
         logger.info("job completed", attempt=attempt)
-    elif outcome.values["status"] == JobStatus.DEAD:
+    elif outcome.after is None:
         logger.error("job is dead", attempt=attempt, error=describe(error), exc_info=error)
     else:
-        pause = (outcome.values["available_at"] - utcnow()).total_seconds()
-        logger.warning("job failed", attempt=attempt, error=describe(error), retry_in=round(pause, 1))
+        pause = round(outcome.after.total_seconds(), 1)
+        logger.warning("job failed", attempt=attempt, error=describe(error), retry_in=pause)

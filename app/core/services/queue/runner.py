@@ -18,7 +18,8 @@ from app.core.services.log import logger
 from app.core.services.queue.execution import execute
 from app.core.services.queue.store import JobStore, Outcome, handed_back
 
-MAX_PAUSE_SECONDS = 30.0
+MAX_PAUSE_SECONDS = 2.0
+"""Between two tries while the database is away: what became due meanwhile waits no longer than this."""
 ENDING_SECONDS = 1.0
 """Seconds for a cancelled run to end, and then for its outcome to be stored."""
 
@@ -40,7 +41,7 @@ class OutcomeWriter:
             "outcomes of jobs cannot be stored: trying again",
             "outcomes of jobs can be stored again",
             first=0.05,
-            longest=2.0,
+            longest=MAX_PAUSE_SECONDS,
         )
 
     def write(self, outcome: Outcome) -> asyncio.Future[bool]:
@@ -110,8 +111,8 @@ class JobRunner:
         self._outage = Outage(
             "the jobs table cannot be read: trying again",
             "the jobs table can be read again",
-            first=poll * 2,
-            longest=max(MAX_PAUSE_SECONDS, poll * 2),
+            first=0.05,
+            longest=MAX_PAUSE_SECONDS,
         )
         self._heartbeat = lease / 3
         self._wake = asyncio.Event()

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.configs.app import current_settings
-from app.core.db.base import utcnow
+from app.core.db.base import db_now
 from app.core.db.integrity import insert_unless_taken
 from app.core.db.jobs import Schedule
 from app.core.db.session import session_scope, store_with
@@ -21,10 +21,10 @@ from app.core.services.queue.store import new_job, purge_jobs
 
 IN_TIME = timedelta(minutes=1)
 """A tick handled later than this counts as missed."""
-AHEAD = timedelta(hours=1)
-"""A schedule further ahead than this was advanced by a host with a wrong clock: it restarts from now."""
+AHEAD = timedelta(minutes=1)
+"""A schedule further ahead than this was advanced by a clock that was wrong and is set back: it restarts from now."""
 
-_LONGEST_SLEEP_SECONDS = 10.0  # notices a corrected clock
+_LONGEST_SLEEP_SECONDS = 60.0  # then the database's clock is read again: it may have been set
 
 
 class Clock:
@@ -41,21 +41,20 @@ class Clock:
         outage = Outage("a schedule cannot be kept: trying again", "a schedule is kept again", first=1.0, longest=1.0)
         while True:
             try:
-                wake_at = await self.check(task)
+                pause = (await self.check(task)).total_seconds()
                 outage.over(task=task.name)
             except Exception as exc:
-                wake_at = utcnow() + timedelta(seconds=outage.failed(exc, task=task.name))
-            await _sleep_until(wake_at)
+                pause = outage.failed(exc, task=task.name)
+            await asyncio.sleep(min(pause, _LONGEST_SLEEP_SECONDS))
 
-    async def check(self, task: RegisteredTask) -> datetime:
-        """Store a job if `task` is due and no other scheduler has; return when to look again."""
+    async def check(self, task: RegisteredTask) -> timedelta:
+        """Store a job if `task` is due and no other scheduler has; return the time until its next tick."""
         schedule = task.schedule
         assert schedule is not None  # noqa: S101  only such tasks are looked at
         async with session_scope() as session:
-            now = utcnow()
-            reached = await _reached(session, task, now)
+            now, reached = await _progress(session, task)
             if (due := schedule.next_after(reached)) > now:
-                return due
+                return due - now
             if await _move_on(session, task, reached, now):
                 recent = schedule.next_after(max(reached, now - IN_TIME))
                 if schedule.catch_up or recent <= now:
@@ -64,27 +63,20 @@ class Clock:
                     store_with(session, job, partial(current_waker(), job))
                 else:
                     logger.warning("a scheduled run was missed and is skipped", task=task.name, due=due)
-            return schedule.next_after(now)
+            return schedule.next_after(now) - now
 
 
-async def _sleep_until(wake_at: datetime) -> None:
-    """Sleep until `wake_at`; wake up early if the clock is set back meanwhile, which makes `wake_at` wrong."""
-    begun = utcnow()
-    while begun <= (now := utcnow()) < wake_at:  # noqa: ASYNC110  the clock has no event
-        await asyncio.sleep(min((wake_at - now).total_seconds(), _LONGEST_SLEEP_SECONDS))
-
-
-async def _reached(session: AsyncSession, task: RegisteredTask, now: datetime) -> datetime:
-    """Return the last tick handled for `task`; one seen for the first time, or far ahead, begins now."""
-    statement = select(Schedule.reached_at).where(Schedule.task == task.name)
-    if (reached := await session.scalar(statement)) is None:
+async def _progress(session: AsyncSession, task: RegisteredTask) -> tuple[datetime, datetime]:
+    """Return the time and the last tick handled for `task`; one seen for the first time, or far ahead, begins now."""
+    reached_at = select(Schedule.reached_at).where(Schedule.task == task.name).scalar_subquery()
+    now, reached = (await session.execute(select(db_now(), reached_at))).one()
+    if reached is None:
         await insert_unless_taken(session, Schedule, {"task": task.name, "reached_at": now}, unique=("task",))
-        return now
-    if reached - now <= AHEAD:
-        return reached
-    if await _move_on(session, task, reached, now):
+    elif reached - now <= AHEAD:
+        return now, reached
+    elif await _move_on(session, task, reached, now):
         logger.warning("a schedule was ahead of the clock: it goes on from now", task=task.name, reached=reached)
-    return now
+    return now, now
 
 
 async def _move_on(session: AsyncSession, task: RegisteredTask, reached: datetime, now: datetime) -> bool:
@@ -104,5 +96,5 @@ class PurgeJobs(BaseTask):
         """Purge once."""
         kept = timedelta(days=current_settings().JOBS_KEEP_DAYS)
         async with session_scope() as db:
-            removed = await purge_jobs(db=db, before=utcnow() - kept)
+            removed = await purge_jobs(db=db, older_than=kept)
         logger.info("completed jobs purged", count=sum(removed.values()))

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from taskiq import AsyncBroker, InMemoryBroker
 from taskiq.kicker import AsyncKicker
 
-from app.core.db.base import utcnow
+from app.core.db.base import db_now, utcnow
 from app.core.db.integrity import insert_unless_taken, named_violations
 from app.core.db.jobs import DEDUP_KEY_TAKEN, Job, JobStatus
 from app.core.db.session import Database, current_session, is_read_only, on_commit, write_late
@@ -62,15 +62,17 @@ class QueueService(QueueServiceInterface):
             self._hand_over(registered, registered.dump(data or {}))
             return None
         job = new_job(registered, data or {}, dedup_key=_checked_key(dedup_key))
-        job.available_at = _due(job.available_at, delay, eta)
+        if (due := _due(delay, eta)) is not None:
+            job.available_at = due
+        at_once = due is None or (eta is not None and eta <= utcnow())
         session = current_session()
         if session is None:
             async with self._database().session_scope() as own:
-                return await self._store(own, job)
+                return await self._store(own, job, at_once)
         if is_read_only(session):
-            write_late(session, lambda late: self._store(late, job))
+            write_late(session, lambda late: self._store(late, job, at_once))
             return None
-        return await self._store(session, job)
+        return await self._store(session, job, at_once)
 
     async def is_ready(self, job_id: int) -> bool:
         return (await self._read(job_id)).finished_at is not None
@@ -104,7 +106,7 @@ class QueueService(QueueServiceInterface):
         statement = (
             update(Job)
             .where(Job.id == _known(job_id), Job.status.in_((JobStatus.PENDING, JobStatus.FAILED)))
-            .values(status=JobStatus.CANCELLED, finished_at=utcnow())
+            .values(status=JobStatus.CANCELLED, finished_at=db_now())
             .returning(Job.id)
         )
         session = current_session()
@@ -113,14 +115,14 @@ class QueueService(QueueServiceInterface):
         async with self._database().session_scope() as own:
             return await own.scalar(statement) is not None
 
-    async def _store(self, session: AsyncSession, job: Job) -> int:
+    async def _store(self, session: AsyncSession, job: Job, at_once: bool) -> int:
         if job.dedup_key is None:
             session.add(job)
             with named_violations():  # the unit's other rows are written too
                 await session.flush()
         elif (taken := await _store_unless_taken(session, job)) is not None:
             return taken
-        if job.available_at <= utcnow():
+        if at_once:
             on_commit(session, lambda: self._waker(job))
         return job.id
 
@@ -176,20 +178,22 @@ async def _store_unless_taken(session: AsyncSession, job: Job) -> int | None:
             return taken
 
 
-def _due(now: datetime, delay: timedelta | float | None, eta: datetime | None) -> datetime:
+def _due(delay: timedelta | float | None, eta: datetime | None) -> datetime | db_now | None:
+    """Return when a job is due, None if at once. A delay counts by the database's clock."""
     if delay is not None and eta is not None:
         raise TypeError("delay and eta exclude each other")
     if eta is not None:
         if eta.tzinfo is None:
             raise ValueError("eta is naive: give it a time zone")
         return eta
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay or 0
+    if seconds < 0:
+        raise ValueError("delay is negative")
     try:
-        due = now + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
+        utcnow() + timedelta(days=1, seconds=seconds)  # a day: the database's clock may be ahead
     except OverflowError as exc:
         raise ValueError("delay is longer than the calendar") from exc
-    if due < now:
-        raise ValueError("delay is negative")
-    return due
+    return db_now(seconds) if seconds else None
 
 
 def _checked_key(key: str | None) -> str | None:

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, bindparam, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Float, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app.core.db.base import utcnow
+from app.core.db.base import db_now
 from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.services.log.context import conversation_id, request_id
@@ -22,7 +22,7 @@ RETRIABLE = (JobStatus.FAILED, JobStatus.DEAD, JobStatus.CANCELLED)
 _table = Job.metadata.tables[Job.__tablename__]
 _due = select(Job.id).where(
     Job.finished_at.is_(None),
-    Job.available_at <= bindparam("now"),
+    Job.available_at <= db_now(),
     Job.id.not_in(bindparam("besides", expanding=True)),
 )
 _any_due = _due.limit(1)
@@ -38,8 +38,8 @@ _claim = (
     .values(
         status=JobStatus.PROCESSING,
         attempts=Job.attempts + 1,
-        available_at=bindparam("lease_ends"),
-        started_at=bindparam("now"),
+        available_at=db_now(bindparam("lease", type_=Float())),
+        started_at=db_now(),
     )
     .returning(Job)
     .execution_options(synchronize_session=False)
@@ -53,55 +53,56 @@ _running = (
     .with_for_update()
 )
 _write = update(_table).where(_table.c.id == bindparam("job_id"))
+_end = _write.values(finished_at=db_now())
+_free = _write.values(available_at=db_now(bindparam("after", type_=Float())))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Columns to write into a job's row, as long as the row still belongs to the run that `job` was claimed for."""
+    """Columns to write into a job's row, as long as the row still belongs to the run that `job` was claimed for.
+
+    The job may be claimed again `after` that time; None: it has ended.
+    """
 
     job: Job
     values: Mapping[str, Any]
+    after: timedelta | None = None
 
 
 def completed(job: Job, result: Any = None) -> Outcome:
     """Record success and the result."""
-    return Outcome(job, _ended(JobStatus.COMPLETED, None) | {"result": result})
+    return Outcome(job, {"status": JobStatus.COMPLETED, "last_error": None, "result": result})
 
 
 def dead(job: Job, error: str) -> Outcome:
     """Give the job up: it becomes a dead letter."""
-    return Outcome(job, _ended(JobStatus.DEAD, error))
+    return Outcome(job, {"status": JobStatus.DEAD, "last_error": error})
 
 
 def failed(job: Job, error: str, delay: timedelta) -> Outcome:
     """Record a failed attempt; the next may start after `delay`."""
-    return Outcome(job, {"status": JobStatus.FAILED, "available_at": utcnow() + delay, "last_error": error})
+    return Outcome(job, {"status": JobStatus.FAILED, "last_error": error}, delay)
 
 
 def postponed(job: Job, error: str, delay: timedelta) -> Outcome:
     """Give the attempt back, as this process cannot run the job; the pauses grow with `attempts`."""
-    return Outcome(job, {**failed(job, error, delay).values, "max_attempts": job.max_attempts + 1})
+    return Outcome(job, {**failed(job, error, delay).values, "max_attempts": job.max_attempts + 1}, delay)
 
 
 def handed_back(job: Job) -> Outcome:
     """Release the job because this process stops; the interrupted attempt does not count."""
-    return Outcome(job, {"status": JobStatus.PENDING, "available_at": utcnow(), "attempts": job.attempts - 1})
-
-
-def _ended(status: JobStatus, error: str | None) -> dict[str, Any]:
-    return {"status": status, "finished_at": utcnow(), "last_error": error}
+    return Outcome(job, {"status": JobStatus.PENDING, "attempts": job.attempts - 1}, timedelta())
 
 
 def new_job(
     task: RegisteredTask, data: Mapping[str, Any], *, dedup_key: str | None = None, principal: str | None = None
 ) -> Job:
-    """Make a row for one run of `task`, due now, with the correlation ids of the calling code."""
+    """Make a row for one run of `task`, due when it is stored, with the correlation ids of the calling code."""
     payload = task.dump(data)
     return Job(
         task=task.name,
         payload=payload,
         max_attempts=task.cls.max_attempts,
-        available_at=utcnow(),
         request_id=request_id(),
         conversation_id=conversation_id(),
         dedup_key=dedup_key,
@@ -119,7 +120,7 @@ class JobStore:
     async def any_due(self, besides: Iterable[int] = ()) -> bool:
         """Return whether a claim would find something. A read costs little, a claim takes SQLite's only write lock."""
         async with self._database().session_scope(read_only=True) as session:
-            return await session.scalar(_any_due, {"now": utcnow(), "besides": list(besides)}) is not None
+            return await session.scalar(_any_due, {"besides": list(besides)}) is not None
 
     async def claim(self, limit: int, besides: Iterable[int] = ()) -> Sequence[Job]:
         """Lease up to `limit` due jobs, but none of the ids in `besides`.
@@ -127,16 +128,13 @@ class JobStore:
         A job whose last allowed attempt ended with its lease (it may have killed its process) is dead instead.
         """
         async with self._database().session_scope() as session:
-            await session.connection()  # now, or waiting for SQLite's lock would shorten the lease
-            now = utcnow()
-            values = {"limit": limit, "besides": list(besides), "now": now, "lease_ends": now + self._lease}
+            values = {"limit": limit, "besides": list(besides), "lease": self._lease.total_seconds()}
             claimed = await session.scalars(_claim, values)
             return [job for job in sorted(claimed, key=lambda job: job.id) if not _dead_letter_if_exhausted(job)]
 
     async def extend(self, jobs: Iterable[Job]) -> set[Job]:
         """Extend leases; return the jobs that are still held."""
-        until = utcnow() + self._lease
-        return await self.record([Outcome(job, {"available_at": until}) for job in jobs])
+        return await self.record([Outcome(job, {}, self._lease) for job in jobs])
 
     async def record(self, outcomes: Sequence[Outcome]) -> set[Job]:
         """Write outcomes in one transaction; return the jobs that were still held."""
@@ -145,14 +143,19 @@ class JobStore:
             connection = await session.connection()
             found = await connection.execute(_running, {"ids": [outcome.job.id for outcome in outcomes]})
             held = [by_run[run] for row in found if (run := tuple(row)) in by_run]
-            rows = sorted(({"job_id": outcome.job.id, **outcome.values} for outcome in held), key=list)
-            for _, alike in groupby(rows, key=list):  # those that set the same columns go in one call
-                await connection.execute(_write, list(alike))
+            rows = sorted(map(_row, held), key=list)
+            for columns, alike in groupby(rows, key=list):  # those that set the same columns go in one call
+                await connection.execute(_free if "after" in columns else _end, list(alike))
             return {outcome.job for outcome in held}
 
     async def write(self, outcome: Outcome) -> bool:
         """Write one outcome; False if the run no longer held its job."""
         return bool(await self.record([outcome]))
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    after = {} if outcome.after is None else {"after": outcome.after.total_seconds()}
+    return {"job_id": outcome.job.id, **after, **outcome.values}
 
 
 def _run_of(job: Job) -> tuple[int, int, datetime | None]:
@@ -201,11 +204,13 @@ async def retry_dead_jobs(*, db: AsyncSession, task: str | None = None) -> list[
     return await _retry(db, Job.status == JobStatus.DEAD, *([] if task is None else [Job.task == task]))
 
 
-async def purge_jobs(*, db: AsyncSession, before: datetime, dead: bool = False) -> dict[JobStatus, int]:
-    """Delete jobs completed or cancelled before a moment, dead ones only if told; return how many of each."""
+async def purge_jobs(*, db: AsyncSession, older_than: timedelta, dead: bool = False) -> dict[JobStatus, int]:
+    """Delete jobs completed or cancelled longer ago, dead ones only if told; return how many of each."""
     removed = {}
     for status in (JobStatus.COMPLETED, JobStatus.CANCELLED, *([JobStatus.DEAD] if dead else [])):
-        result = await db.execute(delete(Job).where(Job.status == status, Job.finished_at < before))
+        result = await db.execute(
+            delete(Job).where(Job.status == status, Job.finished_at < db_now(-older_than.total_seconds()))
+        )
         assert isinstance(result, CursorResult)  # noqa: S101  what a DELETE gives
         removed[status] = result.rowcount
     return removed
@@ -229,7 +234,7 @@ async def _retry(db: AsyncSession, *conditions: ColumnElement[bool]) -> list[int
     again = (
         update(Job)
         .where(*conditions, ~replaced)
-        .values(status=JobStatus.PENDING, attempts=0, available_at=utcnow(), finished_at=None)
+        .values(status=JobStatus.PENDING, attempts=0, available_at=db_now(), finished_at=None)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     )
