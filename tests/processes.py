@@ -2,21 +2,26 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
+import psycopg
 from dotenv import dotenv_values
 from redis import Redis
 from redis.exceptions import RedisError
 
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
+from tests.utils import program
 
 BIN = Path(sys.executable).parent
 
@@ -93,6 +98,108 @@ def redis_server(folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]
         with Redis(port=port, socket_timeout=5) as redis:
             wait_for(lambda: _pongs(redis))
         yield process
+
+
+class Postgres:
+    """A PostgreSQL of the test's own, to be started and broken at will; it does not outlive the block."""
+
+    def __init__(self) -> None:
+        path = program("postgres")
+        assert path is not None
+        self._folder = Path(tempfile.mkdtemp(prefix="kit-postgres-"))  # not below tmp_path: `_user` may not go there
+        self._bin = Path(path).resolve().parent
+        self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def __enter__(self) -> Self:
+        if self._user:
+            shutil.chown(self._folder, self._user)
+        options = ("--no-sync", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        command = [str(self._bin / "initdb"), *options, f"--pgdata={self._folder}/data"]
+        subprocess.run(command, cwd="/", user=self._user, check=True, capture_output=True, timeout=240)
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        """Start it; gives back when it lets clients in."""
+        options = (f"--port={self.port}", "--listen_addresses=127.0.0.1", "--unix_socket_directories=", "--fsync=off")
+        command = [str(self._bin / "postgres"), f"-D{self._folder}/data", *options]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd="/", stdout=log, stderr=subprocess.STDOUT, start_new_session=True, user=self._user
+            )
+        wait_for(self.answers)
+
+    def stop(self, how: signal.Signals) -> None:
+        """SIGINT is a fast, SIGQUIT an immediate shutdown; SIGKILL ends the server and all its backends."""
+        assert self._process is not None
+        if how is signal.SIGKILL:
+            self.signal(how)
+        else:
+            self._process.send_signal(how)
+        self._process.wait(timeout=120)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to the server, then to its backends, each of which leads a group of its own."""
+        assert self._process is not None
+        children = subprocess.run(
+            ["pgrep", "--parent", str(self._process.pid)], capture_output=True, text=True, check=False, timeout=60
+        )
+        for pid in (self._process.pid, *map(int, children.stdout.split())):
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, number)
+
+    def answers(self) -> bool:
+        """True if it lets a client in."""
+        try:
+            psycopg.connect(self.url, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+_NGINX_MAIN = """
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/kit.conf;
+}}
+"""
+
+
+@contextmanager
+def nginx(folder: Path, changes: Mapping[str, str]) -> Iterator[None]:
+    """nginx with deploy/nginx.conf, where each of `changes` stands for what the file has."""
+    path = program("nginx")
+    assert path is not None
+    text = (PROJECT_ROOT / "deploy" / "nginx.conf").read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    user = "user root;" if os.geteuid() == 0 else ""
+    (folder / "nginx.conf").write_text(_NGINX_MAIN.format(folder=folder, user=user))
+    (folder / "kit.conf").write_text(text)
+    command = (path, "-p", str(folder), "-c", str(folder / "nginx.conf"))
+    with started(*command, env=os.environ, log=folder / "nginx.log"):
+        yield
 
 
 def _pongs(redis: "Redis") -> bool:

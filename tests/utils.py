@@ -58,6 +58,10 @@ class CapturedMail:
         parser = BytesParser(EmailMessage, policy=email.policy.default)
         return [parser.parsebytes(path.read_bytes()) for path in paths]
 
+    def recipients(self) -> list[str]:
+        """Who got each of them."""
+        return [str(message["Delivered-To"]) for message in self.messages()]
+
     def to(self, address: str) -> list[EmailMessage]:
         """Every captured mail that `address` got, oldest first, be it by To, Cc or Bcc."""
         return [message for message in self.messages() if message["Delivered-To"] == address]

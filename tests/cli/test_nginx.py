@@ -1,10 +1,8 @@
 """`deploy/nginx.conf` in a real nginx: slow clients are cut, cost the service nothing, and others are served."""
 
 import asyncio
-import os
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,27 +15,9 @@ from app.core.api import PaginatedResponse
 from app.core.configs import PROJECT_ROOT, AppConfig
 from app.core.db import PaginatedResult
 from tests.core.api.server import serving
-from tests.processes import free_port
-from tests.utils import program
+from tests.processes import free_port, nginx
 
 TEXT = (PROJECT_ROOT / "deploy" / "nginx.conf").read_text()
-MAIN = """
-daemon off;
-{user}
-worker_processes 1;
-pid {folder}/pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {folder}/kit.conf;
-}}
-"""
 
 pytestmark = pytest.mark.needs("nginx")
 
@@ -51,30 +31,6 @@ async def read(request: Request) -> str:
     return f"{request.client and request.client.host} {request.url.scheme}"
 
 
-def replaced(changes: dict[str, str]) -> str:
-    """The file with other values, each of which it has."""
-    text = TEXT
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
-    return text
-
-
-@contextmanager
-def nginx(folder: Path, text: str) -> Iterator[None]:
-    path = program("nginx")
-    assert path is not None
-    user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user))
-    (folder / "kit.conf").write_text(text)
-    process = subprocess.Popen([path, "-p", str(folder), "-c", str(folder / "nginx.conf")])
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-
-
 @pytest.fixture
 async def port(app: FastAPI, tmp_path: Path) -> AsyncIterator[int]:
     """nginx before the service, with less patience."""
@@ -82,8 +38,7 @@ async def port(app: FastAPI, tmp_path: Path) -> AsyncIterator[int]:
     port = free_port()
     async with serving(Connection, router, TRUSTED_PROXIES=["127.0.0.1"]) as behind:
         changes = {"127.0.0.1:8000": f"127.0.0.1:{behind}", "listen 80": f"listen 127.0.0.1:{port}"}
-        text = replaced(changes | {"_timeout 10s": "_timeout 1s"})
-        with nginx(tmp_path, text):
+        with nginx(tmp_path, changes | {"_timeout 10s": "_timeout 1s"}):
             async with asyncio.timeout(60):
                 while not await _answers(port):  # noqa: ASYNC110  nginx tells nobody
                     await asyncio.sleep(0.05)

@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
+from tests.faults.load import table
 from tests.faults.service import Service, tally
 from tests.processes import served_settings
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was done to the processes and what came of it."""
+    """Say what was done to the processes, what clients saw of it and what was lost."""
     if tally:
         counted = ", ".join(f"{number} {what}" for what, number in tally.items())
         terminalreporter.write_line(f"faults: {counted}")
+    for line in table():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -1,18 +1,24 @@
 """Routes that leave work behind, or take their time."""
 
 import asyncio
+import os
+from uuid import uuid4
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from app.auth import UserCreated
-from app.core.deps import DBSession, EventsService, MailService, QueueService
+from app.core.api import ConfigurableRateLimiter
+from app.core.deps import CacheService, DBSession, EventsService, MailService, QueueService, cached
 from app.core.exceptions import ConflictError
 from app.core.services.mail import EmailData
 from tests.faults.emails import Ticket
-from tests.faults.tasks import Work
+from tests.faults.tasks import Mark, Work
 
 router_v1 = APIRouter(prefix="/faults", tags=["faults"])
+
+LIMIT = 20
+"""Calls of /limited in a minute."""
 
 NOBODY = -1
 """The user of an event whose transaction is rolled back."""
@@ -25,11 +31,23 @@ class Order(BaseModel):
     seconds: float = 0.0
 
 
+class Marked(BaseModel):
+    """What a mark says."""
+
+    name: str
+
+
 @router_v1.post("/work")
 async def work(order: Order, db: DBSession, queue: QueueService) -> None:
     """Push tasks."""
     for _ in range(order.count):
         await queue.push(Work, {"seconds": order.seconds})
+
+
+@router_v1.post("/marks")
+async def marks(mark: Marked, db: DBSession, queue: QueueService) -> None:
+    """Push one task that can be told from all others."""
+    await queue.push(Mark, {"name": mark.name})
 
 
 @router_v1.post("/mails")
@@ -46,6 +64,25 @@ async def refused(db: DBSession, queue: QueueService, events: EventsService) -> 
     await queue.push(Work)
     events.dispatch(UserCreated(user_id=NOBODY))
     raise ConflictError
+
+
+@router_v1.get("/limited", dependencies=[Depends(ConfigurableRateLimiter(times=LIMIT, seconds=60))])
+async def limited() -> int:
+    """Tell which process served it."""
+    return os.getpid()
+
+
+@router_v1.get("/cached")
+@cached(ttl=60, tags=["faults"], private=False)
+async def kept() -> str:
+    """Whatever was computed last; another value each time it is."""
+    return uuid4().hex
+
+
+@router_v1.post("/forget")
+async def forget(cache: CacheService) -> bool:
+    """Invalidate that."""
+    return await cache.invalidate("faults")
 
 
 @router_v1.get("/slow")

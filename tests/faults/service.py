@@ -3,18 +3,19 @@
 import asyncio
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
 import httpx
-from sqlalchemy import create_engine, make_url, select
+from sqlalchemy import Engine, NullPool, create_engine, make_url, select
 from sqlalchemy.orm import Session
 
 from app.auth.models import User
@@ -57,20 +58,30 @@ class Service:
             **_QUICK,
             **({} if ROUNDS else _SHORT_LEASE),
             **stores,
-            "PORT": str(self.port),
             "WORKER_IN_APP": "false" if self.served else "",
         }
         self.journal = Journal(folder / "var")
         self.mail = CapturedMail(folder / "var" / "mail")
-        url = make_url(stores["DATABASE_URL"])
-        self.engine = create_engine(url if self.served else url.set(drivername="sqlite"))
+        self.engine = self._engine()
         self._numbers = itertools.count(1)
 
+    def _engine(self) -> Engine:
+        url = make_url(self.settings["DATABASE_URL"])
+        url = url.set(drivername="postgresql+psycopg" if self.served else "sqlite")
+        return create_engine(url, poolclass=NullPool)  # a pool would keep connections that tests end
+
+    def move_database(self, path: Path) -> None:
+        """Put the file of SQLite elsewhere; nothing runs yet."""
+        shutil.move(str(self.engine.url.database), path)
+        self.settings["DATABASE_URL"] = f"sqlite+aiosqlite:///{path}"
+        self.engine = self._engine()
+
     @contextmanager
-    def app(self) -> "Iterator[Popen[bytes]]":
-        """A server process that answers."""
-        with self._process("run") as process:
-            wait_for(lambda: answers("127.0.0.1", self.port) or process.poll() is not None)
+    def app(self, port: int | None = None) -> "Iterator[Popen[bytes]]":
+        """A server process that answers, at a port of its own if told."""
+        port = port or self.port
+        with self._process("run", PORT=str(port)) as process:
+            wait_for(lambda: answers("127.0.0.1", port) or process.poll() is not None)
             assert process.poll() is None, "the server did not start"
             yield process
 
@@ -82,6 +93,10 @@ class Service:
         """A scheduler process."""
         return self._process("scheduler")
 
+    def runner_beside(self) -> "AbstractContextManager[Popen[bytes] | None]":
+        """What runs jobs beside the app; embedded it does so itself."""
+        return self.worker() if self.served else nullcontext()
+
     def front(self) -> "AbstractContextManager[Popen[bytes] | None]":
         """What takes requests and runs no jobs; embedded there is no such process."""
         return self.app() if self.served else nullcontext()
@@ -90,21 +105,21 @@ class Service:
         """What runs the jobs."""
         return self.worker() if self.served else self.app()
 
-    def _process(self, command: str) -> "AbstractContextManager[Popen[bytes]]":
+    def _process(self, command: str, **settings: str) -> "AbstractContextManager[Popen[bytes]]":
         log = self.folder / f"{next(self._numbers)}-{command}.log"
-        return started(sys.executable, "-m", "app.cli", command, env=self._environment(), log=log)
+        return started(sys.executable, "-m", "app.cli", command, env=self._environment(**settings), log=log)
 
     def kit(self, *arguments: str) -> None:
         """A `kit` command that must succeed."""
         command = [sys.executable, "-m", "app.cli", *arguments]
         subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment(), check=True, capture_output=True, timeout=240)
 
-    def _environment(self) -> dict[str, str]:
-        return environment(self.folder, **self.settings)
+    def _environment(self, **settings: str) -> dict[str, str]:
+        return environment(self.folder, **self.settings | settings)
 
-    def client(self, **options: Any) -> httpx.AsyncClient:
-        """Requests to the server process."""
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}/api/v1", timeout=120, **options)
+    def client(self, port: int | None = None, **options: Any) -> httpx.AsyncClient:
+        """Requests to the server process, or to what listens at `port`."""
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port or self.port}/api/v1", timeout=120, **options)
 
     async def post(self, path: str, **body: object) -> int:
         """One request; its status."""
@@ -144,7 +159,13 @@ class Service:
     async def idle(self, seconds: float) -> None:
         """Until every job has come to its end, within `seconds`; says how long it took."""
         began = time.monotonic()
-        await until(lambda: all(job.status in _FINAL for job in self.jobs()), seconds)
+        unfinished = select(Job.id).where(Job.request_id.is_not(None), Job.status.not_in(_FINAL)).limit(1)
+
+        def done() -> bool:
+            with Session(self.engine) as session:
+                return session.scalar(unfinished) is None
+
+        await until(done, seconds)
         took = time.monotonic() - began
         tally["slowest recovery in ms"] = max(tally["slowest recovery in ms"], round(took * 1000))
 
@@ -165,3 +186,10 @@ def strike(*processes: "Popen[bytes]") -> None:
     for process in processes:
         kill(process)
     tally["kills"] += len(processes)
+
+
+def running(stack: ExitStack, process: "AbstractContextManager[Popen[bytes]]") -> "Popen[bytes]":
+    """A process that lives as long as the stack, and is killed then: many would take long to stop."""
+    started = stack.enter_context(process)
+    stack.callback(kill, started)
+    return started

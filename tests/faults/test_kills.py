@@ -7,9 +7,13 @@ from contextlib import ExitStack
 from subprocess import Popen
 
 from app.core.db.jobs import JobStatus
+from tests.faults.load import AFTER, Load, settle
 from tests.faults.routers import NOBODY
 from tests.faults.service import AT_ONCE, Service, often, strike, tally
 from tests.processes import until
+
+NO_ANSWER = {"ConnectError", "ReadError", "WriteError", "RemoteProtocolError"}
+"""What a client raises whose server died."""
 
 
 class TestRegistrations:
@@ -82,3 +86,25 @@ class TestTasks:
             await asyncio.sleep(delay)  # any moment will do
             print(f"killed {delay * 1000:.0f} ms after a task began")
             strike(runner)
+
+
+class TestLoad:
+    async def test_servers_and_workers_are_killed_in_turn_and_nothing_is_lost(self, service: Service) -> None:
+        service.settings["ACCESS_TOKEN_EXPIRE_MINUTES"] = "600"
+        with ExitStack() as stack:
+            app, worker = stack.enter_context(service.app()), stack.enter_context(service.runner_beside())
+            async with Load.on(service) as load:
+                load.breaks()
+                for _ in range(often(1)):
+                    await asyncio.sleep(random.uniform(0.2, 1))
+                    strike(app)
+                    app = await asyncio.to_thread(stack.enter_context, service.app())
+                    if worker:
+                        await asyncio.sleep(random.uniform(0.2, 1))
+                        strike(worker)
+                        worker = stack.enter_context(service.runner_beside())
+                load.mends()
+                await asyncio.sleep(AFTER)
+            await settle(f"server{' and worker' * bool(worker)} killed x {often(1)}", load, again=True)
+        assert set(load.outcomes()) <= {"200", "201", *NO_ANSWER}
+        assert load.failed_after() == []

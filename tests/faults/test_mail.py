@@ -1,5 +1,6 @@
 """A mail server that is down, grey-lists or refuses for good, and a sender killed while it sends."""
 
+import asyncio
 import email
 import threading
 from collections import Counter
@@ -16,15 +17,17 @@ from tests.processes import free_port, until
 
 
 class Post:
-    """What arrived, and how the server answers a message: with 250 unless `judge` says otherwise."""
+    """What arrived, and how the server answers a message: with 250 unless `judge` says otherwise, after `seconds`."""
 
     def __init__(self) -> None:
         self.delivered: list[tuple[str, str]] = []
         self.judge: Callable[[str, str], str] = lambda recipient, message_id: "250 OK"
+        self.seconds = 0.0
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  aiosmtpd's
         assert isinstance(envelope.content, bytes)
         (recipient,), message_id = envelope.rcpt_tos, email.message_from_bytes(envelope.content)["Message-ID"]
+        await asyncio.sleep(self.seconds)
         answer = self.judge(recipient, message_id)
         if answer.startswith("250"):
             self.delivered.append((recipient, message_id))
