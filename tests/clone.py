@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from app.core.configs import PROJECT_ROOT
+from tests import processes
 from tests.planted import PlantedProject
 
 
@@ -64,16 +65,7 @@ class Clone(PlantedProject):
 
     def run(self, *command: str, timeout: float = 240, **settings: str) -> str:
         """What a command in there says; it must end well."""
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(**settings),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        done = processes.run(*command, cwd=self.folder, env=self.environment(**settings), timeout=timeout)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 

@@ -1,12 +1,12 @@
 """A copy of the application in a folder of its own, for tests that plant modules in it."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from app.core.configs import PROJECT_ROOT
-from tests.processes import environment
+from tests.processes import environment, run
 
 MODELS = '''"""Tables."""
 
@@ -57,15 +57,6 @@ class PlantedProject:
         found.pop("PYTHONDONTWRITEBYTECODE", None)  # the copy is compiled once, not for every command
         return found
 
-    def kit(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    def kit(self, *arguments: str, **settings: str) -> CompletedProcess[str]:
         """Run a `kit` command in the copy to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment(**settings),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        return run(*self.command(*arguments), cwd=self.folder, env=self.environment(**settings))

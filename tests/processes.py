@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import CompletedProcess, Popen
 from typing import Self
 
 import psycopg
@@ -21,9 +22,11 @@ from redis.exceptions import RedisError
 
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
+from tests.fork_server import Forked, ForkServer, can_start
 from tests.utils import program
 
 BIN = Path(sys.executable).parent
+Process = Popen[bytes] | Forked
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -48,25 +51,47 @@ def served_settings() -> Iterator[dict[str, str]]:
         backend.drop(url)
 
 
-def kit(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    *command: str, cwd: Path = PROJECT_ROOT, env: Mapping[str, str], given: str = "", timeout: float = 240
+) -> CompletedProcess[str]:
+    """Run a program to its end, forked where that can be; `given` is its standard input."""
+    with tempfile.TemporaryFile("w+") as read, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        read.write(given)
+        read.seek(0)
+        process: Process
+        if can_start(command, env):
+            process = ForkServer.shared().start(command, cwd=cwd, env=env, streams=(read, out, err))
+        else:
+            process = Popen(command, cwd=cwd, env=dict(env), stdin=read, stdout=out, stderr=err)
+        try:
+            code = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        for stream in (out, err):
+            stream.seek(0)
+        return CompletedProcess(command, code, out.read(), err.read())
+
+
+def kit(*arguments: str, **settings: str) -> CompletedProcess[str]:
     """Run a `kit` command to its end with these settings alone."""
-    command = [sys.executable, "-m", "app.cli", *arguments]
     kept = {key: value for key, value in os.environ.items() if key == "PATH" or key.startswith("COVERAGE_")}
-    variables = {**kept, "ENV_FILE": os.devnull, **settings}
-    return subprocess.run(
-        command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, timeout=240, check=False
-    )
+    return run(sys.executable, "-m", "app.cli", *arguments, env={**kept, "ENV_FILE": os.devnull, **settings})
 
 
 @contextmanager
-def started(
-    *command: str, env: Mapping[str, str], log: Path, cwd: Path = PROJECT_ROOT
-) -> Iterator["subprocess.Popen[bytes]"]:
+def started(*command: str, env: Mapping[str, str], log: Path, cwd: Path = PROJECT_ROOT) -> Iterator[Process]:
     """A process that runs while the block does, its output in `log`. Its group does not outlive the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    process: Process
+    with log.open("wb") as output, open(os.devnull) as nothing:
+        if can_start(command, env):
+            streams = (nothing, output, output)
+            process = ForkServer.shared().start(command, cwd=cwd, env=env, streams=streams, start_new_session=True)
+        else:
+            process = Popen(
+                command, cwd=cwd, env=dict(env), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
     try:
         yield process
         if process.poll() is None:
@@ -76,7 +101,7 @@ def started(
         kill(process)
 
 
-def kill(process: "subprocess.Popen[bytes]") -> None:
+def kill(process: Process) -> None:
     """`kill -9` for a process of `started` and all it started."""
     with suppress(ProcessLookupError):  # it has ended by itself
         os.killpg(process.pid, signal.SIGKILL)
@@ -91,7 +116,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def redis_server(folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def redis_server(folder: Path, port: int) -> Iterator[Process]:
     """A Redis of the test's own, which keeps nothing when it ends."""
     command = ("redis-server", "--port", str(port), "--save", "", "--dir", str(folder))
     with started(*command, env=os.environ, log=folder / "redis.log") as process:

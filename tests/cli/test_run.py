@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from app.cli.run import _stores, answers, listen
 from app.core.configs import AppConfig
-from tests.processes import environment, kit, started, wait_for
+from tests.processes import Process, environment, kit, started, wait_for
 
 KIT = (sys.executable, "-m", "app.cli")
 
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def service(folder: Path, *arguments: str, **settings: str) -> Iterator[tuple["subprocess.Popen[bytes]", int, Path]]:
+def service(folder: Path, *arguments: str, **settings: str) -> Iterator[tuple[Process, int, Path]]:
     """A service that answers: its process, its port and the file of its output."""
     port, log = free_port(), folder / "out.log"
     env = environment(folder, PORT=str(port), **settings)

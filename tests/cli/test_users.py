@@ -22,6 +22,7 @@ from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job
 from app.core.migrations.env import sync_url
 from app.core.services.mail.service import SendMail
+from tests import processes
 from tests.conftest import backend
 from tests.planted import PlantedProject
 from tests.processes import environment
@@ -70,16 +71,7 @@ class House:
 
     def run(self, *arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
         """Run a program to its end."""
-        done = subprocess.run(
-            arguments,
-            cwd=PROJECT_ROOT,
-            env=self.env,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        done = processes.run(*arguments, env=self.env, given=given)
         assert "Traceback" not in done.stderr
         return done
 

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.services.queue import make_broker
 from app.core.services.queue.broker import RUN_ONCE_TASK
 from tests.faults.journal import Journal
-from tests.processes import environment, kit, served_settings, started, wait_for
+from tests.processes import Process, environment, kit, served_settings, started, wait_for
 from tests.utils import key_prefix
 
 
@@ -36,7 +35,7 @@ class Stage:
         self.engine = create_engine(url.set(drivername=url.drivername.removesuffix("+aiosqlite")))
 
     @contextmanager
-    def process(self, name: str, *arguments: str, **settings: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def process(self, name: str, *arguments: str, **settings: str) -> Iterator[Process]:
         """`kit worker` or `kit scheduler`, ready."""
         log = self.folder / "out.log"
         env = environment(self.folder, **(self.settings | settings))

@@ -3,15 +3,16 @@
 import importlib
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT
+from tests import processes
 from tests.conftest import backend
 from tests.contract.docs_page import snippets
 
@@ -38,29 +39,22 @@ PAGES = [page for page in sorted(PROJECT_ROOT.glob("docs/*.md")) if any(wanted f
 
 
 @pytest.fixture
-def run(template: URL, tmp_path: Path) -> Callable[[Path], "subprocess.CompletedProcess[str]"]:
+def run(template: URL, tmp_path: Path) -> Callable[[Path], CompletedProcess[str]]:
     """Run a page in a process of its own, on a database of its own."""
 
-    def run(page: Path) -> "subprocess.CompletedProcess[str]":
+    def run(page: Path) -> CompletedProcess[str]:
         url = backend.copy()
         settings = {"DATABASE_URL": url.render_as_string(hide_password=False), "VAR_DIR": str(tmp_path)}
         try:
-            return subprocess.run(
-                [sys.executable, "-W", "error", "-m", "tests.contract.docs_page", str(page)],
-                cwd=PROJECT_ROOT,
-                env={**os.environ, **settings},
-                capture_output=True,
-                text=True,
-                timeout=600,
-                check=False,
-            )
+            command = (sys.executable, "-W", "error", "-m", "tests.contract.docs_page", str(page))
+            return processes.run(*command, env={**os.environ, **settings}, timeout=600)
         finally:
             backend.drop(url)
 
     return run
 
 
-Run = Callable[[Path], "subprocess.CompletedProcess[str]"]
+Run = Callable[[Path], CompletedProcess[str]]
 
 
 @pytest.mark.parametrize(

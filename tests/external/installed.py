@@ -1,8 +1,8 @@
 """Packages built as wheels, installed beside the application, and what they leave in the database."""
 
 import json
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,13 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from app.core.configs import PROJECT_ROOT
 from app.core.migrations.env import sync_url
+from tests import processes
 from tests.processes import environment
 
 
 def run(*command: str, cwd: Path = PROJECT_ROOT, env: Mapping[str, str] | None = None) -> str:
     """What the command prints; an AssertionError with all it said where it fails."""
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = processes.run(*command, cwd=cwd, env=os.environ if env is None else env, timeout=600)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -4,14 +4,12 @@ import asyncio
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 import httpx
@@ -20,10 +18,9 @@ from sqlalchemy.orm import Session
 
 from app.auth.models import User
 from app.cli.run import answers
-from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job, JobStatus
 from tests.faults.journal import Journal
-from tests.processes import environment, free_port, kill, started, until, wait_for
+from tests.processes import Process, environment, free_port, kill, run, started, until, wait_for
 from tests.utils import PASSWORD, CapturedMail
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS") or 0)
@@ -77,7 +74,7 @@ class Service:
         self.engine = self._engine()
 
     @contextmanager
-    def app(self, port: int | None = None) -> "Iterator[Popen[bytes]]":
+    def app(self, port: int | None = None) -> Iterator[Process]:
         """A server process that answers, at a port of its own if told."""
         port = port or self.port
         with self._process("run", PORT=str(port)) as process:
@@ -85,34 +82,33 @@ class Service:
             assert process.poll() is None, "the server did not start"
             yield process
 
-    def worker(self) -> "AbstractContextManager[Popen[bytes]]":
+    def worker(self) -> AbstractContextManager[Process]:
         """A worker process."""
         return self._process("worker")
 
-    def scheduler(self) -> "AbstractContextManager[Popen[bytes]]":
+    def scheduler(self) -> AbstractContextManager[Process]:
         """A scheduler process."""
         return self._process("scheduler")
 
-    def runner_beside(self) -> "AbstractContextManager[Popen[bytes] | None]":
+    def runner_beside(self) -> AbstractContextManager[Process | None]:
         """What runs jobs beside the app; embedded it does so itself."""
         return self.worker() if self.served else nullcontext()
 
-    def front(self) -> "AbstractContextManager[Popen[bytes] | None]":
+    def front(self) -> AbstractContextManager[Process | None]:
         """What takes requests and runs no jobs; embedded there is no such process."""
         return self.app() if self.served else nullcontext()
 
-    def runner(self) -> "AbstractContextManager[Popen[bytes]]":
+    def runner(self) -> AbstractContextManager[Process]:
         """What runs the jobs."""
         return self.worker() if self.served else self.app()
 
-    def _process(self, command: str, **settings: str) -> "AbstractContextManager[Popen[bytes]]":
+    def _process(self, command: str, **settings: str) -> AbstractContextManager[Process]:
         log = self.folder / f"{next(self._numbers)}-{command}.log"
         return started(sys.executable, "-m", "app.cli", command, env=self._environment(**settings), log=log)
 
     def kit(self, *arguments: str) -> None:
         """A `kit` command that must succeed."""
-        command = [sys.executable, "-m", "app.cli", *arguments]
-        subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment(), check=True, capture_output=True, timeout=240)
+        run(sys.executable, "-m", "app.cli", *arguments, env=self._environment()).check_returncode()
 
     def _environment(self, **settings: str) -> dict[str, str]:
         return environment(self.folder, **self.settings | settings)
@@ -181,14 +177,14 @@ def often(few: int) -> int:
     return ROUNDS or few
 
 
-def strike(*processes: "Popen[bytes]") -> None:
+def strike(*processes: Process) -> None:
     """`kill -9`, counted."""
     for process in processes:
         kill(process)
     tally["kills"] += len(processes)
 
 
-def running(stack: ExitStack, process: "AbstractContextManager[Popen[bytes]]") -> "Popen[bytes]":
+def running(stack: ExitStack, process: AbstractContextManager[Process]) -> Process:
     """A process that lives as long as the stack, and is killed then: many would take long to stop."""
     started = stack.enter_context(process)
     stack.callback(kill, started)

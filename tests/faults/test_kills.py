@@ -4,13 +4,12 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import ExitStack
-from subprocess import Popen
 
 from app.core.db.jobs import JobStatus
 from tests.faults.load import AFTER, Load, settle
 from tests.faults.routers import NOBODY
 from tests.faults.service import AT_ONCE, Service, often, strike, tally
-from tests.processes import until
+from tests.processes import Process, until
 
 NO_ANSWER = {"ConnectError", "ReadError", "WriteError", "RemoteProtocolError"}
 """What a client raises whose server died."""
@@ -32,7 +31,7 @@ class TestRegistrations:
                 await service.idle(30)
             self._check(service, answered)
 
-    async def _cut_short(self, service: Service, number: int, processes: "list[Popen[bytes]]") -> dict[str, int]:
+    async def _cut_short(self, service: Service, number: int, processes: list[Process]) -> dict[str, int]:
         names = [f"user{number}.{index}" for index in range(often(15))]
         # Not before the first answer: there must be something to lose.
         point, delay = random.randrange(AT_ONCE, len(names)), random.uniform(0, 0.03)

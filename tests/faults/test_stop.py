@@ -4,14 +4,13 @@ import asyncio
 import random
 import signal
 from collections import Counter
-from subprocess import Popen
 
 import httpx
 import pytest
 
 from app.core.db.jobs import JobStatus
 from tests.faults.service import Service, often, strike, tally
-from tests.processes import until
+from tests.processes import Process, until
 
 GRACE = 3
 MARGIN = 20
@@ -24,11 +23,11 @@ def grace(service: Service) -> None:
     service.settings |= {"SHUTDOWN_GRACE_SECONDS": str(GRACE), "JOBS_LEASE_SECONDS": "600"}
 
 
-async def stopped(process: "Popen[bytes]") -> int:
+async def stopped(process: Process) -> int:
     """Tell it to stop; its exit code, which must come in time."""
     process.send_signal(signal.SIGTERM)
     await until(lambda: process.poll() is not None, GRACE + MARGIN)
-    return process.returncode
+    return process.wait()
 
 
 class Visitors:

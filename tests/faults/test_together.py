@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 from sqlalchemy.engine import URL
@@ -15,7 +14,7 @@ from tests.conftest import backend
 from tests.faults.load import AFTER, Load, settle
 from tests.faults.routers import LIMIT
 from tests.faults.service import ROUNDS, Service, running, strike
-from tests.processes import free_port, nginx, served_settings, until
+from tests.processes import Process, free_port, nginx, served_settings, until
 from tests.utils import PASSWORD
 
 pytestmark = [
@@ -49,7 +48,7 @@ class Fleet:
     def start(self, number: int) -> None:
         self.apps[number] = self._running(self.service.app(self.ports[number]))
 
-    def _running(self, process: AbstractContextManager[Popen[bytes]]) -> Popen[bytes]:
+    def _running(self, process: AbstractContextManager[Process]) -> Process:
         return running(self._stack, process)
 
 

@@ -2,20 +2,21 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
+from tests import processes
 from tests.processes import environment, kit
 
 pytestmark = pytest.mark.once
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., CompletedProcess[str]]
 
 SHOP = {
     "module.toml": 'depends_on = ["app.till"]',
@@ -86,10 +87,9 @@ def run(tmp_path: Path) -> Run:
         for file, text in files.items():
             (tmp_path / "app" / name / file).write_text(text)
 
-    def run(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        env = environment(tmp_path, **settings)
-        command = [sys.executable, "-m", "app.cli", "module", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
+    def run(*arguments: str, **settings: str) -> CompletedProcess[str]:
+        command = (sys.executable, "-m", "app.cli", "module", *arguments)
+        return processes.run(*command, cwd=tmp_path, env=environment(tmp_path, **settings))
 
     return run
 

@@ -3,7 +3,6 @@
 import asyncio
 import pickle
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -25,7 +24,7 @@ from app.core.services.cache.redis import MAX_POSTPONED, RETRY_SECONDS, TICKS, C
 from app.core.services.cache.redis import TIMEOUT as USUAL_TIMEOUT
 from app.core.services.cache.store import ENTRY_BYTES, SWEEP_EVERY
 from tests.conftest import backend
-from tests.processes import free_port, kill, redis_server, until
+from tests.processes import Process, free_port, kill, redis_server, until
 from tests.utils import freeze, key_prefix
 
 TIMEOUT = 0.5
@@ -92,7 +91,7 @@ class TestMemory:
 
 
 @asynccontextmanager
-async def hanging(process: "subprocess.Popen[bytes]") -> AsyncIterator[None]:
+async def hanging(process: Process) -> AsyncIterator[None]:
     """A Redis that takes connections and commands, and answers none."""
     process.send_signal(signal.SIGSTOP)
     try:
@@ -167,7 +166,7 @@ class TestRedis:
         return free_port()
 
     @pytest.fixture
-    def server(self, tmp_path: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    def server(self, tmp_path: Path, port: int) -> Iterator[Process]:
         """A Redis of the test's own."""
         with redis_server(tmp_path, port) as process:
             yield process
@@ -283,7 +282,7 @@ class TestRedis:
         assert capfd.readouterr().out.count("going on without a cache") == 1
 
     async def test_hanging_costs_one_wait_and_then_nothing(
-        self, server: "subprocess.Popen[bytes]", cache: CacheService, store: RedisStore
+        self, server: Process, cache: CacheService, store: RedisStore
     ) -> None:
         await cache.set("a", 1)
         async with hanging(server):
@@ -301,7 +300,7 @@ class TestRedis:
 
     @pytest.mark.parametrize("patience", [USUAL_TIMEOUT])
     async def test_a_request_is_answered_while_redis_hangs(
-        self, server: "subprocess.Popen[bytes]", kit: Runtime, cache: CacheService
+        self, server: Process, kit: Runtime, cache: CacheService
     ) -> None:
         web = FastAPI()
 
@@ -328,7 +327,7 @@ class TestRedis:
     @pytest.mark.parametrize("hang", [True, False])
     async def test_what_should_have_been_forgotten_is_forgotten_before_anything_is_read(
         self,
-        server: "subprocess.Popen[bytes]",
+        server: Process,
         cache: CacheService,
         store: RedisStore,
         redis: Redis,
@@ -347,7 +346,7 @@ class TestRedis:
         assert [await cache.get(key) for key in keys] == [None] * 5 + ["old"]
 
     async def test_beyond_what_can_be_remembered_everything_is_forgotten(
-        self, server: "subprocess.Popen[bytes]", cache: CacheService, store: RedisStore, redis: Redis
+        self, server: Process, cache: CacheService, store: RedisStore, redis: Redis
     ) -> None:
         await redis.set("other", 1)
         await cache.set("stays?", "old")
