@@ -28,7 +28,7 @@ from app.core.migrations.migrate import Migrations  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
 from app.main import create_app  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402
-from tests.utils import CapturedMail, PublishedEvents, program  # noqa: E402
+from tests.utils import CapturedMail, HttpStubs, PublishedEvents, program  # noqa: E402
 
 PATIENCE_SECONDS = 60
 """How long a request of a test waits for a connection: a hundred at once take turns, on a slow machine for longer than
@@ -97,6 +97,7 @@ async def app(main_database: URL) -> AsyncIterator[FastAPI]:
     async with application.router.lifespan_context(application):
         started = runtime().database
         runtime().database = Database.connect(main_database, pool_timeout=PATIENCE_SECONDS)
+        runtime().http = HttpStubs().client
         yield application
         await runtime().database.close()
         runtime().database = started
@@ -158,6 +159,7 @@ def sync_client(template: URL) -> Iterator[TestClient]:
     settings = get_settings().model_copy(update={"DATABASE_URL": SecretStr(url.render_as_string(hide_password=False))})
     try:
         with TestClient(create_app(settings, run_jobs=False), raise_server_exceptions=False) as http:
+            runtime().http = HttpStubs().client
             yield http
     finally:
         backend.drop(url)
@@ -180,6 +182,16 @@ def captured_mail(app: FastAPI) -> CapturedMail:
     mails = CapturedMail(runtime().settings.mail_dir)
     mails.clear()
     return mails
+
+
+@pytest.fixture
+def http_stubs(app: FastAPI) -> Iterator[HttpStubs]:
+    """What other services answer. Without it every call is refused: no test reaches the network."""
+    stubs = HttpStubs(runtime().settings.HTTP_INTEGRATIONS)
+    before, runtime().http = runtime().http, stubs.client
+    yield stubs
+    runtime().http = before
+    assert stubs.refused == []
 
 
 @pytest.fixture

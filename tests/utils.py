@@ -5,7 +5,7 @@ import email.policy
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 
 import freezegun
 import httpx
+import httpx2
 from freezegun.api import FakeDatetime
 from sqlalchemy import Connection, Engine, event
 
+from app.core.configs.integrations import Integration
 from app.core.db.installation import KeyPrefix
 from app.core.db.session import current_session, on_commit
 from app.core.runtime import runtime
 from app.core.services.events import BaseEvent, EventsServiceInterface
+from app.core.services.http import HttpClient
 
 E = TypeVar("E", bound=BaseEvent)
 
@@ -73,6 +76,44 @@ class CapturedMail:
         found = re.search(r"#token=([\w-]+)", body.get_content())
         assert found is not None, body.get_content()
         return found[1]
+
+
+class HttpStubs(httpx2.AsyncBaseTransport):
+    """Answers of other services, in the place of the network; what is not stubbed is refused.
+
+    Retries, limits and the log are the real ones: only the connections are not.
+    """
+
+    def __init__(self, integrations: Mapping[str, Integration] | None = None) -> None:
+        self._integrations = dict(integrations or {})
+        self._answers: dict[tuple[str, str], list[httpx2.Response | Exception]] = {}
+        self.requests: list[httpx2.Request] = []
+        self.refused: list[str] = []
+        self.client = HttpClient(self._integrations, open_transport=lambda _: self)
+
+    def integration(self, name: str, **fields: Any) -> None:
+        """Configure an integration for this test."""
+        self._integrations[name] = Integration(**fields)
+
+    def respond(self, method: str, url: str, status: int = 200, **given: Any) -> None:
+        """Answer a call of `url`, without its query; `given` is what a Response takes. The last answer repeats."""
+        self._answers.setdefault((method, url), []).append(httpx2.Response(status, **given))
+
+    def fail(self, method: str, url: str, error: Exception) -> None:
+        """Raise `error`, as `httpx2.ConnectError("refused")`, where `respond` would answer."""
+        self._answers.setdefault((method, url), []).append(error)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = str(request.url.copy_with(query=None))
+        self.requests.append(request)
+        answers = self._answers.get((request.method, url))
+        if not answers:
+            self.refused.append(f"{request.method} {url}")
+            raise AssertionError(f"not stubbed: {self.refused[-1]}")
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
 
 class PublishedEvents(EventsServiceInterface):

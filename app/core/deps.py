@@ -14,6 +14,8 @@ from app.core.services.cache.interface import current_cache
 from app.core.services.cache.results import INDEPENDENT
 from app.core.services.events import EventsServiceInterface, listener
 from app.core.services.events.interface import current_events
+from app.core.services.http import HttpClientInterface
+from app.core.services.http.interface import current_http
 from app.core.services.log import logger
 from app.core.services.mail import MailServiceInterface
 from app.core.services.mail.interface import current_mail
@@ -88,6 +90,11 @@ async def queue_service() -> QueueServiceInterface:
     return current_queue()
 
 
+async def http_client() -> HttpClientInterface:
+    """The HTTP client of this process."""
+    return current_http()
+
+
 async def mail_service() -> MailServiceInterface:
     """The mail service of this process."""
     return current_mail()
@@ -98,12 +105,14 @@ DBSession = Annotated[AsyncSession, Depends(db_session, scope="function")]
 CacheService = Annotated[CacheServiceInterface, Depends(cache_service)]
 EventsService = Annotated[EventsServiceInterface, Depends(events_service)]
 QueueService = Annotated[QueueServiceInterface, Depends(queue_service)]
+HttpClient = Annotated[HttpClientInterface, Depends(http_client)]
 MailService = Annotated[MailServiceInterface, Depends(mail_service)]
 
 __all__ = [
     "CacheService",
     "DBSession",
     "EventsService",
+    "HttpClient",
     "MailService",
     "QueueService",
     "cache_service",
@@ -111,6 +120,7 @@ __all__ = [
     "configured",
     "db_session",
     "events_service",
+    "http_client",
     "invalidates",
     "listener",
     "logger",

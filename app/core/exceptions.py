@@ -74,6 +74,53 @@ class UnavailableError(AppError):
     default_detail = "The service is temporarily unavailable."
 
 
+class UpstreamError(AppError):
+    """A service that this one calls over HTTP failed, or refused the request.
+
+    `response` is its answer, an `httpx2.Response`, None without one; `status` the status of that. `is_outage` is true
+    if the service itself seems to be down, `may_pass` if the same request may succeed a moment later.
+    """
+
+    code = "upstream_failed"
+    default_detail = "A service that this one needs has failed."
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        retry_after: int | None = None,
+        response: Any = None,
+        is_outage: bool = False,
+        may_pass: bool = False,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.response = response
+        self.status: int | None = None if response is None else response.status_code
+        self.is_outage = is_outage
+        self.may_pass = may_pass
+
+
+class UpstreamTimeout(UpstreamError):
+    """A service that this one calls over HTTP did not answer in time."""
+
+    code = "upstream_timeout"
+    default_detail = "A service that this one needs did not answer in time."
+
+
+class UpstreamUnavailable(UpstreamError, UnavailableError):
+    """A service that this one calls over HTTP takes no requests now, or has failed so often that none is sent."""
+
+    code = "upstream_unavailable"
+    default_detail = "A service that this one needs is temporarily unavailable."
+
+
+class RequestRefused(InvalidInputError):
+    """A request to another service that must not be sent: its address is not public, or a part of it is malformed."""
+
+    code = "request_refused"
+    default_detail = "The address cannot be called."
+
+
 class IntegrityViolation(ConflictError):
     """The database refused a write; the driver's error is the `__cause__`.
 

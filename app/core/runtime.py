@@ -24,6 +24,8 @@ from app.core.services.cache import CacheService, CacheServiceInterface, MemoryS
 from app.core.services.cache.interface import current_cache
 from app.core.services.events import EventsService
 from app.core.services.events.interface import current_events
+from app.core.services.http import HttpClient
+from app.core.services.http.interface import current_http
 from app.core.services.log.reporting import LogOnly, current_reporter
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
 from app.core.services.mail.interface import current_mail
@@ -48,6 +50,7 @@ class Runtime:
     events = current_events
     queue = current_queue
     mail = current_mail
+    http = current_http
     runner = current_runner
     waker = current_waker
     broker = current_broker
@@ -88,6 +91,8 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
     stack.push_async_callback(opened.reporter.close)
     if settings.database_url.get_backend_name() == "sqlite":
         make_private(Path(str(settings.database_url.database)).parent)
+    opened.http = HttpClient(settings.HTTP_INTEGRATIONS)
+    stack.push_async_callback(opened.http.close)
     opened.database = Database.connect(
         settings.database_url,
         # Beside a connection for each job the runner needs its own, to claim and to keep the leases.

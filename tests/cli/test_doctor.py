@@ -303,6 +303,14 @@ def test_settings_that_cannot_be_read(project: PlantedProject) -> None:
     assert lines[-1] == "1 fault, no warnings"
 
 
+def test_integrations_that_cannot_be_used(project: PlantedProject) -> None:
+    done = project.kit("doctor", HTTP_INTEGRATIONS__PAYMENTS__BASE_URL="payments", HTTP_INTEGRATIONS__MAPS__BEARER="x")
+    assert "fault    settings     HTTP_INTEGRATIONS.payments.base_url: Input should be a valid URL" in done.stdout
+    assert "HTTP_INTEGRATIONS.maps: base_url is missing" in done.stdout
+    done = project.kit("doctor", HTTP_INTEGRATIONS="{broken")
+    assert 'fault    settings     error parsing value for field "HTTP_INTEGRATIONS"' in done.stdout
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(90, "90 s ahead of ours"), (-6, "6 s behind ours")])
 def test_a_database_in_another_time(seconds: int, said: str) -> None:
     finding = clock_finding(timedelta(seconds=seconds))

@@ -3,8 +3,8 @@
 Each statement goes to the file that docs/modules.md names for its kind (a table to `models`, a `...Service` to
 `services`, a `can_...` to `policies`) and imports what it uses. A snippet that begins with `# app/shop/deps.py` is
 that file. Tests are left out: a snippet that begins with `# tests/...`, that imports from `tests` or `tools`, or that
-uses what only tests have (`app`, `client`, `db`, `drain`, `captured_mail`, `published_events`). What it defines
-without these is judged all the same.
+uses what only tests have (`app`, `client`, `db`, `drain`, `captured_mail`, `http_stubs`, `published_events`). What it
+defines without these is judged all the same.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.contract.docs_page import snippets
 
-ONLY_IN_TESTS = {"app", "captured_mail", "client", "db", "drain", "published_events"}
+ONLY_IN_TESTS = {"app", "captured_mail", "client", "db", "drain", "http_stubs", "published_events"}
 KINDS = {
     "Annotated": "deps",
     "AppError": "exceptions",

@@ -2,9 +2,9 @@
 
 A program of its own, as snippets define tables, tasks and listeners that no other test should meet.
 Beside plain Python a snippet may `await` and use `client` (a superuser is logged in), `app`, `db`, `drain`,
-`captured_mail` and `published_events`. Tables it defines are made at once, a `router` it defines is included at once.
-A snippet after `<!-- not run -->` is left out; it must still be valid Python. At the end rule M6 judges the tables;
-the rules about imports are for test_docs_boundaries.py.
+`captured_mail`, `http_stubs` and `published_events`. Tables it defines are made at once, a `router` it defines is
+included at once. A snippet after `<!-- not run -->` is left out; it must still be valid Python. At the end rule M6
+judges the tables; the rules about imports are for test_docs_boundaries.py.
 """
 
 import ast
@@ -30,7 +30,7 @@ from app.core.runtime import runtime
 from app.main import create_app
 from tests.factories.async_alchemy_factory import use_session
 from tests.factories.user import UserFactory
-from tests.utils import CapturedMail, PublishedEvents, login_user
+from tests.utils import CapturedMail, HttpStubs, PublishedEvents, login_user
 from tools.boundaries.tables import table_violations
 from tools.boundaries.violations import Exceptions
 
@@ -56,6 +56,8 @@ async def run_page(page: Path) -> int:
     ):
         with use_session(db), PublishedEvents.recorded() as published_events:
             await login_user(client, await UserFactory.create(is_superuser=True))
+            http_stubs = HttpStubs()
+            runtime().http = http_stubs.client
             module = _module_for(page)
             vars(module).update(
                 app=app,
@@ -63,6 +65,7 @@ async def run_page(page: Path) -> int:
                 db=db,
                 drain=runtime().runner.drain,
                 captured_mail=CapturedMail(runtime().settings.mail_dir),
+                http_stubs=http_stubs,
                 published_events=published_events,
             )
             count = 0

@@ -77,7 +77,7 @@ def test_a_table_that_crosses_a_boundary_is_found(run: Run, tmp_path: Path) -> N
     assert "M6 app.stall.page.Order is the table till_orders, whose name does not say that it belongs" in done.stderr
 
 
-SERVICES = ("cache", "events", "log", "mail", "queue")
+SERVICES = ("cache", "events", "http", "log", "mail", "queue")
 CORE = ("api", "configs", "db", "deps", "modules", *(f"services.{name}" for name in SERVICES))
 PACKAGES = (*(f"app.core.{name}" for name in CORE), "tools.boundaries")
 

@@ -11,7 +11,9 @@ PUBLISHED = {
     "app.core.configs": "BaseConfig app_config",
     "app.core.configs.structlog": "",
     "app.core.db": "BaseModel BaseRepository FilterParam ListParams PaginatedResult SoftDeleteMixin SortParam",
-    "app.core.deps": "CacheService DBSession EventsService MailService QueueService cached listener logger queued",
+    "app.core.deps": (
+        "CacheService DBSession EventsService HttpClient MailService QueueService cached listener logger queued"
+    ),
     "app.core.listeners": "",
     "app.core.models": "metadata",
     "app.core.routers": "router_v1 routers_v2",

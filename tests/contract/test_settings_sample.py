@@ -28,7 +28,7 @@ class TestSample:
                 read = config.__pydantic_validator__.validate_assignment(config.model_construct(), name, SAMPLE[name])
                 assert getattr(read, name) == default, name
             else:
-                assert default in (None, []), f"{name} has the default {default!r}"
+                assert default in (None, [], {}), f"{name} has the default {default!r}"
 
 
 class TestPage:

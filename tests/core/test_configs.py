@@ -2,6 +2,7 @@
 
 import re
 import stat
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from secrets import token_hex, token_urlsafe
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from app.cli.console import faults_of
 from app.core.configs import AppConfig, BaseConfig, Environment, check_settings, local_secret, unknown_env_keys
 from app.core.configs.base import _CONSTANTS, PROJECT_ROOT, make_private, shared_secrets
 from app.core.configs.safety import weak_secret
@@ -30,6 +32,69 @@ def clean_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path.touch()
     monkeypatch.setenv("ENV_FILE", str(path))
     return path
+
+
+class TestIntegrations:
+    def test_variables_json_and_file_are_merged(self, clean_env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clean_env.write_text("HTTP_INTEGRATIONS__PAYMENTS__RETRIES=7\nHTTP_INTEGRATIONS__MAPS__GUARDED=true\n")
+        monkeypatch.setenv(
+            "HTTP_INTEGRATIONS", '{"payments": {"base_url": "https://a.test/v1", "headers": {"A": "1"}}}'
+        )
+        monkeypatch.setenv("HTTP_INTEGRATIONS__PAYMENTS__BEARER", "0123")
+        payments, maps = (AppConfig().HTTP_INTEGRATIONS[name] for name in ("payments", "maps"))
+        assert (str(payments.base_url), payments.retries, maps.guarded) == ("https://a.test/v1", 7, True)
+        assert payments.bearer == SecretStr("0123")
+        assert payments.headers == {"A": SecretStr("1")}
+        assert "0123" not in repr(payments)
+        assert unknown_env_keys() == []
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            (
+                {"BASE_URL": "ftp://a.test"},
+                "HTTP_INTEGRATIONS.payments.base_url: URL scheme should be 'http' or 'https'",
+            ),
+            ({"BASE_URL": "https://ann:pw@a.test"}, "HTTP_INTEGRATIONS.payments: base_url must have no user"),
+            ({"BASE_ULR": "https://a.test"}, "HTTP_INTEGRATIONS.payments.base_ulr: Extra inputs are not permitted"),
+            ({"BEARER": GOOD_SECRET}, "HTTP_INTEGRATIONS.payments: base_url is missing"),
+            ({"BASE_URL": "https://a.test", "BASIC": GOOD_SECRET}, "HTTP_INTEGRATIONS.payments: basic must be user:"),
+            ({"GUARDED": "true", "BEARER": "a\nb"}, "HTTP_INTEGRATIONS.payments: bearer, basic and headers must be"),
+            ({"GUARDED": "true", "HEADERS": '{"A B": "1"}'}, "HTTP_INTEGRATIONS.payments: headers has a name that is"),
+            (
+                {"GUARDED": "true", "BEARER": "a", "BASIC": "a:b"},
+                "HTTP_INTEGRATIONS.payments: bearer and basic are both",
+            ),
+        ],
+    )
+    def test_what_cannot_be_used_is_named_without_its_value(
+        self, clean_env: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], said: str
+    ) -> None:
+        for name, value in fields.items():
+            monkeypatch.setenv(f"HTTP_INTEGRATIONS__PAYMENTS__{name}", value)
+        with pytest.raises(ValidationError) as caught:
+            AppConfig()
+        [fault] = faults_of(caught.value)
+        assert fault.startswith(said)
+        assert GOOD_SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["HTTP_INTEGRATIONS", "HTTP_INTEGRATIONS__PAYMENTS__HEADERS"])
+    def test_json_that_is_none_is_named_without_its_value(
+        self, clean_env: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv(name, f'{{"{GOOD_SECRET}')
+        with pytest.raises(ConfigError, match='"HTTP_INTEGRATIONS"') as caught:
+            AppConfig()
+        assert GOOD_SECRET not in "".join(traceback.format_exception(caught.value))
+
+    def test_credentials_in_the_clear_stop_a_start(self, clean_env: Path) -> None:
+        clean_env.write_text(
+            f"{PRODUCTION}HTTP_INTEGRATIONS__OPEN__BASE_URL=http://a.test\nHTTP_INTEGRATIONS__OPEN__BEARER=x\n"
+            "HTTP_INTEGRATIONS__HERE__BASE_URL=http://localhost:1\nHTTP_INTEGRATIONS__HERE__BEARER=x\n"
+            "HTTP_INTEGRATIONS__ANY__GUARDED=true\nHTTP_INTEGRATIONS__ANY__BEARER=x\n"
+        )
+        found = [fault for fault in AppConfig().problems() if fault.startswith("HTTP_INTEGRATIONS")]
+        assert [fault.split(" ")[0] for fault in found] == ["HTTP_INTEGRATIONS.open", "HTTP_INTEGRATIONS.any"]
 
 
 class TestSources:

@@ -11,11 +11,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.api.middlewares import CONVERSATION_ID, REQUEST_ID
 from app.core.api.problems import problem
 from app.core.api.routes import all_routes, listed_routes
 from app.core.configs import AppConfig
 from app.core.services.cache.results import key_headers
+from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID
 
 _ALLOWED_HEADERS = ["Authorization", "Content-Type", "If-None-Match", REQUEST_ID, CONVERSATION_ID]
 _EXPOSED_HEADERS = [

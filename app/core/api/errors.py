@@ -30,12 +30,19 @@ STATUS_OF: Mapping[type[kinds.AppError], HTTPStatus] = {
     kinds.InvalidInputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     kinds.RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
     kinds.UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    kinds.UpstreamError: HTTPStatus.BAD_GATEWAY,
+    kinds.UpstreamUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    kinds.UpstreamTimeout: HTTPStatus.GATEWAY_TIMEOUT,
 }
 """The status of each kind of AppError; a subclass has its nearest base's."""
 
 _CODE_OF: Mapping[int, str] = {
     **{status: status.name.lower() for status in HTTPStatus},
-    **{status: kind.code for kind, status in STATUS_OF.items() if kind is not kinds.AppError},
+    **{
+        status: kind.code
+        for kind, status in STATUS_OF.items()
+        if kind is not kinds.AppError and not issubclass(kind, kinds.UpstreamError)
+    },
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "content_too_large",
     HTTPStatus.REQUEST_URI_TOO_LONG: "uri_too_long",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "range_not_satisfiable",

@@ -17,11 +17,8 @@ from app.core.api.routes import RouteTable
 from app.core.db.base import utcnow
 from app.core.identity import principal_of
 from app.core.services.log import correlation, logger
-from app.core.services.log.context import new_id
+from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID, new_id
 from app.core.services.log.service import mark_logged
-
-REQUEST_ID = "X-Request-ID"
-CONVERSATION_ID = "X-Conversation-ID"
 
 _ARRIVED_AT = "kit.arrived_at"
 START_PROBE = b"kit-run"

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
+from app.core.configs.integrations import Integrations
 from app.core.configs.safety import unreachable_link, untrustworthy_proxies
 from app.core.process import Slot
 
@@ -106,6 +107,8 @@ class AppConfig(BaseConfig):
 
     LOG_LEVEL: Annotated[LogLevel, BeforeValidator(_upper)] = "INFO"
     LOG_FORMAT: Annotated[LogFormat | None, BeforeValidator(_lower)] = None
+
+    HTTP_INTEGRATIONS: Integrations = Field(default={})
 
     SENTRY_DSN: SecretStr | None = None
     ERROR_REPORTER: str | None = None
@@ -228,6 +231,11 @@ class AppConfig(BaseConfig):
             found.append("SMTP_PASSWORD would cross the network in clear: set SMTP_TLS=true or SMTP_SSL=true")
         if self.SMTP_PASSWORD and not self.SMTP_USER:
             found.append("SMTP_USER is missing: SMTP_PASSWORD alone is no log-in")
+        found += [
+            f"HTTP_INTEGRATIONS.{name} sends its credentials in the clear, or to anybody: set an https base_url"
+            for name, integration in self.HTTP_INTEGRATIONS.items()
+            if integration.is_exposed
+        ]
         return found
 
 

@@ -21,6 +21,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from app.core.configs.safety import weak_secret
@@ -92,8 +93,19 @@ class BaseConfig(BaseSettings):
     known: ClassVar[list[type["BaseConfig"]]] = []
 
     model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", case_sensitive=True, frozen=True, hide_input_in_errors=True
+        env_ignore_empty=True,
+        extra="ignore",
+        case_sensitive=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        env_nested_delimiter="__",
     )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except SettingsError as exc:  # JSON that is none; its cause quotes the value
+            raise ConfigError(str(exc)) from None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -148,7 +160,7 @@ def unknown_env_keys() -> list[str]:
         if name not in names and (name in keys or name in os.environ)
     ]
     for key in keys:
-        if key not in names and key not in _CONSTANTS:
+        if key.partition("__")[0] not in names and key not in _CONSTANTS:
             close = difflib.get_close_matches(key.upper(), names, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             messages.append(f"{env_file().name}: unknown setting {key!r}{hint}")

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+REQUEST_ID = "X-Request-ID"
+CONVERSATION_ID = "X-Conversation-ID"
+"""Headers that carry the ids, in requests and answers."""
+
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _conversation_id: ContextVar[str | None] = ContextVar("conversation_id", default=None)
 

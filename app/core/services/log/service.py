@@ -188,8 +188,8 @@ def _route_standard_library(lines: FilteringBoundLogger, level: str) -> None:
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)  # ours replaces it
     logging.getLogger("uvicorn.error").addFilter(_is_not_logged_yet)
-    # At DEBUG the one writes every statement with its values, the other a line for each byte a stranger sends.
-    for name in ("aiosqlite", "python_multipart"):
+    # At DEBUG they write every statement with its values, a line for each byte a stranger sends, headers and URLs.
+    for name in ("aiosqlite", "python_multipart", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # SQLAlchemy's echo brings a handler of its own where its logger has none.
     for name in ("sqlalchemy.engine.Engine", "sqlalchemy.pool"):

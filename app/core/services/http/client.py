@@ -1,0 +1,278 @@
+"""The HTTP client: bounds, retries and a log line around httpx2's transports, one pool for each integration."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from itertools import count
+from random import SystemRandom
+from typing import Unpack
+from urllib.parse import quote
+
+import httpx2
+
+from app.core.configs.integrations import Integration
+from app.core.db.base import utcnow
+from app.core.exceptions import RequestRefused, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from app.core.services.http.breaker import CircuitBreaker
+from app.core.services.http.guard import GuardedTransport, check_url
+from app.core.services.http.interface import HttpClientInterface, RequestOptions
+from app.core.services.log import logger
+from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID, conversation_id, request_id
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 9.2.2
+PASSING = frozenset({429, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_RETRY_AFTER_SECONDS = 3600
+MAX_BREAKERS = 1000
+
+_random = SystemRandom()
+
+OpenTransport = Callable[[Integration], httpx2.AsyncBaseTransport]
+
+
+def open_transport(integration: Integration) -> httpx2.AsyncBaseTransport:
+    """Open the connection pool of an integration; it connects when it is used."""
+    if integration.guarded:
+        return GuardedTransport(integration)
+    most = integration.max_connections
+    return httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most))
+
+
+@dataclass
+class Call:
+    """One call: the request and how it may be sent, and what became of it, for the log."""
+
+    request: httpx2.Request
+    deadline: float
+    may_repeat: bool
+    is_plain: bool
+    """True if it carries nothing that only its first receiver may see."""
+    expected: Collection[int]
+    attempts: int = 0
+
+
+class HttpClient(HttpClientInterface):
+    """Calls integrations through pools that are opened at their first use."""
+
+    def __init__(self, integrations: Mapping[str, Integration], open_transport: OpenTransport = open_transport) -> None:
+        self._integrations = integrations
+        self._open_transport = open_transport
+        self._upstreams: dict[str, Upstream] = {}
+
+    async def request(
+        self, integration: str, method: str, path: str, **options: Unpack[RequestOptions]
+    ) -> httpx2.Response:
+        upstream = self._upstream(integration)
+        call = upstream.call(method, path, options)
+        begun, status, error = time.perf_counter(), None, None
+        try:
+            response = await upstream.send(call)
+            status = response.status_code
+            return response
+        except BaseException as exc:
+            status, error = getattr(exc, "status", None), type(exc).__name__
+            raise
+        finally:
+            (logger.warning if error else logger.info)(
+                "http call",
+                integration=integration,
+                method=call.request.method,
+                host=call.request.url.host,
+                # Not that of an address that a user gave: it may be a secret, as those of chat webhooks are.
+                path=path.partition("?")[0] if upstream.integration.base_url else None,
+                status=status,
+                duration_ms=round((time.perf_counter() - begun) * 1000, 2),
+                attempts=call.attempts,
+                error=error,
+            )
+
+    async def close(self) -> None:
+        """Close the pools."""
+        upstreams, self._upstreams = self._upstreams, {}
+        for upstream in upstreams.values():
+            await upstream.transport.aclose()
+
+    def _upstream(self, name: str) -> "Upstream":
+        if name not in self._upstreams:
+            if name not in self._integrations:
+                raise LookupError(f"HTTP_INTEGRATIONS has no {name!r}")
+            integration = self._integrations[name]
+            self._upstreams[name] = Upstream(name, integration, self._open_transport(integration))
+        return self._upstreams[name]
+
+
+class Upstream:
+    """One integration while it is in use."""
+
+    def __init__(self, name: str, integration: Integration, transport: httpx2.AsyncBaseTransport) -> None:
+        self.name = name
+        self.integration = integration
+        self.transport = transport
+        connect, read = integration.connect_timeout, integration.read_timeout
+        self._timeout = httpx2.Timeout(read, connect=connect, pool=connect)
+        self._breakers: dict[str, CircuitBreaker] = {}
+
+    def call(self, method: str, path: str, options: RequestOptions) -> Call:
+        """Return the call that is asked for; RequestRefused if no request can be made of it."""
+        given = dict(options.get("headers") or {})
+        if key := options.get("idempotency_key"):
+            given["Idempotency-Key"] = key
+        try:
+            request = httpx2.Request(
+                method.upper(),
+                self._url(path, options.get("path_params") or {}),
+                params=options.get("params"),
+                headers=self._headers(given),
+                json=options.get("json"),
+                data=options.get("data"),
+                content=options.get("content"),
+                extensions={"timeout": self._timeout.as_dict()},
+            )
+        except (httpx2.InvalidURL, UnicodeError) as exc:
+            raise RequestRefused from exc
+        return Call(
+            request,
+            deadline=asyncio.get_running_loop().time() + options.get("timeout", self.integration.total_timeout),
+            may_repeat=request.method in IDEMPOTENT or "Idempotency-Key" in request.headers,
+            is_plain=not (given or self.integration.has_credentials),
+            expected=options.get("expected", ()),
+        )
+
+    def _url(self, path: str, path_params: Mapping[str, str | int]) -> str:
+        """Return the URL of `path` with its parameters, quoted, so that none leads to another path."""
+        if self.integration.base_url is None:
+            return path
+        if not path.startswith("/"):  # `@elsewhere` or a whole URL would lead to another host
+            raise ValueError(f"the path of a call to {self.name} must begin with /")
+        quoted = {name: quote(str(value), safe="") for name, value in path_params.items()}
+        if not {"", ".", ".."}.isdisjoint(quoted.values()):
+            raise RequestRefused
+        return str(self.integration.base_url).rstrip("/") + (path.format_map(quoted) if quoted else path)
+
+    def _headers(self, given: Mapping[str, str]) -> httpx2.Headers:
+        """Return the headers of a request: credentials, what the caller gave, and the ids of what this works for."""
+        headers = httpx2.Headers({"User-Agent": "fastapi-modulith", "Accept-Encoding": "gzip, deflate"})
+        headers.update(given)
+        if self.integration.base_url:  # strangers learn no ids
+            ids = {REQUEST_ID: request_id(), CONVERSATION_ID: conversation_id()}
+            headers.update({name: value for name, value in ids.items() if value})
+        headers.update({name: value.get_secret_value() for name, value in self.integration.headers.items()})
+        if bearer := self.integration.bearer:
+            headers["Authorization"] = f"Bearer {bearer.get_secret_value()}"
+        if basic := self.integration.basic:
+            headers["Authorization"] = f"Basic {base64.b64encode(basic.get_secret_value().encode()).decode()}"
+        return headers
+
+    async def send(self, call: Call) -> httpx2.Response:
+        """Send a request, again where that may help and repeats nothing, until its deadline."""
+        breaker = self._breaker(call.request.url)
+        for attempt in count(1):
+            try:
+                with breaker.attempt():
+                    call.attempts = attempt
+                    return await self._attempt(call)
+            except UpstreamError as exc:
+                pause = _random.uniform(0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt))
+                pause += exc.retry_after or 0
+                left = call.deadline - asyncio.get_running_loop().time()
+                if not (exc.may_pass and call.may_repeat) or attempt > self.integration.retries or pause >= left:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _breaker(self, url: httpx2.URL) -> CircuitBreaker:
+        """Return the breaker of the integration, or of one of the hosts that users named: each fails for itself."""
+        key = "" if self.integration.base_url else url.netloc.decode()
+        if key not in self._breakers:
+            if len(self._breakers) >= MAX_BREAKERS:
+                del self._breakers[next(iter(self._breakers))]
+            made = CircuitBreaker(self.name, self.integration.breaker_failures, self.integration.breaker_seconds)
+            self._breakers[key] = made
+        return self._breakers[key]
+
+    async def _attempt(self, call: Call) -> httpx2.Response:
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                response = await self._exchange(call)
+        except httpx2.PoolTimeout as exc:  # ours, busy with other calls
+            raise UpstreamUnavailable(may_pass=True) from exc
+        except (TimeoutError, httpx2.TimeoutException) as exc:
+            raise UpstreamTimeout(is_outage=True, may_pass=True) from exc
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as exc:
+            raise RequestRefused from exc
+        except httpx2.RequestError as exc:
+            raise UpstreamError(is_outage=True, may_pass=True) from exc
+        status = response.status_code
+        if status < 400 or status in call.expected:
+            return response
+        kind = UpstreamUnavailable if status in (429, 503) else UpstreamError
+        raise kind(
+            retry_after=retry_after(response), response=response, is_outage=status >= 500, may_pass=status in PASSING
+        )
+
+    async def _exchange(self, call: Call) -> httpx2.Response:
+        request = call.request
+        for hops_left in range(self.integration.redirects, -1, -1):
+            if self.integration.guarded:
+                check_url(request.url, self.integration.guarded_ports)
+            response = await self._read(request)
+            location = response.headers.get("Location")
+            if response.status_code not in REDIRECTS or not location or not self.integration.redirects:
+                return response
+            if hops_left:
+                request = self._redirected(request, response.status_code, location, call)
+        raise UpstreamError("A service that this one needs redirects without end.")
+
+    async def _read(self, request: httpx2.Request) -> httpx2.Response:
+        """Return the answer with its body, decoded, of a bounded size."""
+        response = await self.transport.handle_async_request(request)
+        body = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():  # decoded in pieces of 1 MiB at most
+                body += chunk
+                if len(body) > self.integration.max_response_size:
+                    raise UpstreamError("A service that this one needs answered with too much.")
+        finally:
+            await response.aclose()
+        headers = [each for each in response.headers.multi_items() if each[0].lower() not in _OF_THE_TRANSFER]
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+
+    def _redirected(self, request: httpx2.Request, status: int, location: str, call: Call) -> httpx2.Request:
+        """Return the request that a redirect asks for; only a plain GET of a guarded integration goes elsewhere."""
+        try:
+            url = request.url.join(location)
+        except httpx2.InvalidURL as exc:
+            raise UpstreamError from exc
+        as_get = status == 303 or (status in (301, 302) and request.method == "POST")
+        method = "GET" if as_get and request.method != "HEAD" else request.method
+        is_same = (url.scheme, url.host, url.port) == (request.url.scheme, request.url.host, request.url.port)
+        if not is_same and not (self.integration.guarded and call.is_plain and method in ("GET", "HEAD")):
+            raise UpstreamError("A service that this one needs redirects to another one.")
+        dropped = {"host", "content-length", *(("content-type",) if as_get else ())}
+        headers = [each for each in request.headers.multi_items() if each[0].lower() not in dropped]
+        content = None if as_get else request.content
+        return httpx2.Request(method, url, headers=headers, content=content, extensions=request.extensions)
+
+
+_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+
+
+def retry_after(response: httpx2.Response) -> int | None:
+    """Return what `Retry-After` says in seconds, at most an hour; None where it says nothing."""
+    given = response.headers.get("Retry-After", "").strip()
+    if given.isascii() and given.isdigit():
+        return min(int(given[:9]), LONGEST_RETRY_AFTER_SECONDS)
+    try:
+        moment = parsedate_to_datetime(given)
+    except (TypeError, ValueError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0, min(round((moment - utcnow()).total_seconds()), LONGEST_RETRY_AFTER_SECONDS))

@@ -1,0 +1,111 @@
+"""Guard for addresses that users give: connects to public addresses only, and to the very address that was judged.
+
+Judged when the connection is made, so another answer of the DNS a moment later (rebinding) changes nothing, and no
+spelling of an address (0x7f.1, 2130706433, ::ffff:127.0.0.1) is read differently here and there.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from app.core.configs.integrations import Integration
+from app.core.exceptions import RequestRefused
+
+MAX_ADDRESSES = 4
+"""Addresses of one name that are tried."""
+
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+# What `is_global` of some Python passes: protocol assignments, with Oracle's metadata and Teredo; 6to4 and its relays,
+# which lead to any IPv4 address; documentation; Azure's metadata and DNS, public by its number alone.
+_SPECIAL = [
+    ip_network(each)
+    for each in ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16", "2001::/23", "2002::/16", "3fff::/20")
+]
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of `host`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def is_public(text: str) -> bool:
+    """Check if an address is one that everybody reaches: not private, loopback, link-local, metadata, multicast."""
+    address = ip_address(text)
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            return is_public(str(address.ipv4_mapped))
+        if address in _NAT64:
+            return is_public(str(IPv4Address(address.packed[-4:])))
+        if address not in _GLOBAL_UNICAST:
+            return False
+    is_special = address.is_multicast or address.is_reserved or any(address in network for network in _SPECIAL)
+    return address.is_global and not is_special
+
+
+def check_url(url: httpx2.URL, ports: Collection[int]) -> None:
+    """Raise RequestRefused for what is no plain address of a public web server."""
+    port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+    if not url.host or url.userinfo or port is None or port not in ports:
+        raise RequestRefused
+
+
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Opens the connections of a guarded integration."""
+
+    def __init__(self, integration: Integration, lookup: Resolve = resolve) -> None:
+        self._integration = integration
+        self._lookup = lookup
+        self._network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  of the interface
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._lookup(host, port)
+                if not addresses or not all(map(self._is_allowed, addresses)):
+                    raise RequestRefused
+                return await self._connect(addresses[:MAX_ADDRESSES], port, local_address, socket_options)
+        except TimeoutError as exc:
+            raise httpcore2.ConnectTimeout from exc
+        except (OSError, UnicodeError) as exc:  # no such name, or one that cannot be
+            raise httpcore2.ConnectError from exc
+
+    async def _connect(self, addresses: Sequence[str], port: int, *given: Any) -> httpcore2.AsyncNetworkStream:
+        *others, last = addresses
+        for address in others:
+            with suppress(httpcore2.ConnectError):  # another one may be reached
+                return await self._network.connect_tcp(address, port, None, *given)
+        return await self._network.connect_tcp(last, port, None, *given)
+
+    def _is_allowed(self, address: str) -> bool:
+        bare = ip_address(address.partition("%")[0])
+        return is_public(str(bare)) or any(bare in network for network in self._integration.guarded_allow)
+
+
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """The transport of a guarded integration."""
+
+    def __init__(self, integration: Integration, lookup: Resolve = resolve) -> None:
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            max_connections=integration.max_connections,
+            max_keepalive_connections=integration.max_connections,
+            keepalive_expiry=5.0,
+            network_backend=GuardedBackend(integration, lookup),
+        )
