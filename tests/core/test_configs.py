@@ -37,9 +37,8 @@ def clean_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 class TestIntegrations:
     def test_variables_json_and_file_are_merged(self, clean_env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clean_env.write_text("HTTP_INTEGRATIONS__PAYMENTS__RETRIES=7\nHTTP_INTEGRATIONS__MAPS__GUARDED=true\n")
-        monkeypatch.setenv(
-            "HTTP_INTEGRATIONS", '{"payments": {"base_url": "https://a.test/v1", "headers": {"A": "1"}}}'
-        )
+        given = '{"payments": {"base_url": "https://a.test/v1", "headers": {"A": "1"}, "bearer": "9", "retries": 9}}'
+        monkeypatch.setenv("HTTP_INTEGRATIONS", given)
         monkeypatch.setenv("HTTP_INTEGRATIONS__PAYMENTS__BEARER", "0123")
         payments, maps = (AppConfig().HTTP_INTEGRATIONS[name] for name in ("payments", "maps"))
         assert (str(payments.base_url), payments.retries, maps.guarded) == ("https://a.test/v1", 7, True)

@@ -70,11 +70,11 @@ class Integration(BaseModel):
 
 
 def _lower(value: Any) -> Any:
-    """Merge what JSON and single variables say of an integration: `HTTP_INTEGRATIONS__PAYMENTS__BEARER`."""
+    """Merge what JSON and single variables (`HTTP_INTEGRATIONS__PAYMENTS__BEARER`) say; the variables win."""
     if not isinstance(value, dict):
         return value
     merged: dict[str, Any] = {}
-    for name, fields in value.items():
+    for name, fields in sorted(value.items(), key=lambda item: str(item[0]).isupper()):
         known = merged.setdefault(str(name).lower(), {})
         if isinstance(fields, Integration) or not isinstance(fields, dict):
             merged[str(name).lower()] = fields
