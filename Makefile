@@ -48,7 +48,7 @@ fuzz: $(VENV)/.development ## try 10,000 hostile list queries and bodies and all
 
 FAULT_ROUNDS ?= 100
 
-faults: $(VENV)/.development ## kill servers, workers, Redis and connections 100 times amid work; nothing may be lost
+faults: $(VENV)/.development ## kill processes 100 times amid work, break PostgreSQL, Redis, mail and disk; nothing may be lost
 	@export FAULT_ROUNDS=$(FAULT_ROUNDS); \
 	TEST_BACKEND=embedded $(BIN)/pytest -s tests/faults $(ARGS) || exit; \
 	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \

@@ -1,10 +1,11 @@
 """Every Python snippet of the docs runs as it is written, and they name what there is to use."""
 
+import ast
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -75,6 +76,27 @@ def test_a_table_that_crosses_a_boundary_is_found(run: Run, tmp_path: Path) -> N
     assert done.returncode == 1
     assert "M6 app.stall.page.Coin.user_id has a foreign key to auth_users, a table of auth" in done.stderr
     assert "M6 app.stall.page.Order is the table till_orders, whose name does not say that it belongs" in done.stderr
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """The names of all there is in a file of tests, as `pytest` takes them."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}::{part.name}" for part in node.body if hasattr(part, "name"))
+        elif hasattr(node, "name"):
+            yield node.name
+
+
+@pytest.mark.once
+def test_every_test_that_is_named_exists() -> None:
+    pages = "\n".join(page.read_text() for page in PROJECT_ROOT.glob("docs/*.md"))
+    named = set(re.findall(r"`(tests/[^`\s]+?\.py)::([^`\[]+)(?:\[([^`]+)\])?`", pages))
+    assert named
+    for path, test, parameter in named:
+        source = PROJECT_ROOT / path
+        assert source.exists()
+        assert test in set(names_in(source))
+        assert f'"{parameter}"' in source.read_text() or not parameter
 
 
 SERVICES = ("cache", "events", "http", "log", "mail", "queue")
