@@ -5,6 +5,7 @@ server imports libraries alone: a program it forks imports `app` itself, with th
 session it is given, as a fresh interpreter does. Hash seeds and `ps` are what tells the two apart.
 """
 
+import atexit
 import gc
 import importlib
 import importlib.util
@@ -43,7 +44,7 @@ LIBRARIES = (
 PROGRAMS = ("app.cli", "uvicorn", "tests.contract.docs_page", "tests.external.visit")
 _STRICT = ["-W", "error"]
 _READ_AT_START = ("PYTHON", "COVERAGE_")
-_HEEDED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
+_HEEDED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 
 
 def can_start(command: Sequence[str], env: Mapping[str, str]) -> bool:
@@ -111,6 +112,11 @@ class ForkServer:
                 pass_fds=[number],
                 start_new_session=True,  # Ctrl-C is for the tests, which then end what they started
             )
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self._control.close()
+        self._process.wait(timeout=60)
 
     @classmethod
     @cache
@@ -150,6 +156,9 @@ def _serve(control: socket.socket) -> dict[str, Any]:
     gc.freeze()
     while True:
         message, files, *_ = socket.recv_fds(control, 1 << 16, 4)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         if not message:
             os._exit(0)
         while not message.endswith(b"\n"):
@@ -166,9 +175,6 @@ def _serve(control: socket.socket) -> dict[str, Any]:
             return request
         for file in files:
             os.close(file)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
 
 
 def _report(child: int, streams: list[int], report: int) -> NoReturn:
@@ -199,8 +205,8 @@ def _become(request: dict[str, Any], packages: list[str]) -> str:
         warnings.simplefilter("error")
         del command[:2]
     _, name, *sys.argv[1:] = command
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())  # type: ignore[union-attr]
+    at_once = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=at_once)  # type: ignore[union-attr]
     return name
 
 

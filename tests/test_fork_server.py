@@ -16,7 +16,7 @@ import json, logging, os, random, signal, sys, threading, warnings
 
 said = {
     "argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "filters": [str(each[:3]) for each in warnings.filters],
-    "environment": {name: value for name, value in os.environ.items() if name not in ("LC_CTYPE", "PYTHONUNBUFFERED")},
+    "environment": {name: value for name, value in os.environ.items() if name not in ("LC_CTYPE", "PYTHONHASHSEED")},
     "main": [__name__, __spec__.name, __package__, sys.modules["__main__"].__file__],
     "files": sorted(os.listdir("/proc/self/fd")), "handlers": logging.root.handlers,
     "signals": [str(signal.getsignal(each)) for each in signal.valid_signals()], "app": "app.core" in sys.modules,
@@ -47,7 +47,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 def test_it_starts_as_a_fresh_interpreter_does(tmp_path: Path, env: dict[str, str]) -> None:
     forked, again, fresh = (
         run(*COMMAND, "one", "--two", cwd=tmp_path, env=env | more, given="by hand")
-        for more in ({}, {}, {"PYTHONUNBUFFERED": "1"})
+        for more in ({}, {}, {"PYTHONHASHSEED": "random"})
     )
     assert (forked.returncode, forked.stderr) == (fresh.returncode, fresh.stderr) == (7, "an error\n")
     assert json.loads(forked.stdout) == json.loads(again.stdout) == json.loads(fresh.stdout)
