@@ -1,6 +1,7 @@
 """A real HTTP server that does what a test tells it to: answers late, not at all, too much, or hangs up."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -80,6 +81,16 @@ async def endless(writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     while True:
         writer.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        await writer.drain()
+
+
+async def surplus(writer: asyncio.StreamWriter) -> None:
+    """Send a whole packed body, and go on without end."""
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n")
+    packed = gzip.compress(b"{}")
+    writer.write(b"%x\r\n%b\r\n" % (len(packed), packed))
+    while True:
+        writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         await writer.drain()
 
 

@@ -22,7 +22,7 @@ from app.core.services.log import correlation
 from app.core.services.queue import BaseTask
 from tests.core.api.conftest import Serve, serve  # noqa: F401  a fixture
 from tests.core.log.capture import captured_log
-from tests.core.services.http_servers import HttpServer, answer, drip, endless, hang, http_server, reset
+from tests.core.services.http_servers import HttpServer, answer, drip, endless, hang, http_server, reset, surplus
 from tests.utils import HttpStubs
 
 pytestmark = pytest.mark.once
@@ -149,6 +149,23 @@ class TestFailures:
         with pytest.raises(UpstreamError, match="too much"):
             await http(max_response_size=2_000_000).get("shop", "/")
 
+    async def test_what_follows_a_packed_body_is_bounded_too(self, server: HttpServer, http: Open) -> None:
+        server.play("/", surplus)
+        client = http(max_response_size=1_000_000, max_connections=1)
+        for _ in range(2):  # the connection of the first is free again
+            with pytest.raises(UpstreamError, match="too much"):
+                await client.get("shop", "/")
+
+    async def test_an_answer_that_is_no_json(self, server: HttpServer, http: Open) -> None:
+        for body in (b"<html>", b"[" * 100_000, b"\xff"):
+            server.play("/", answer(body=body))
+            with pytest.raises(UpstreamError):
+                (await http().get("shop", "/")).json()
+
+    async def test_headers_of_any_bytes_are_answered(self, server: HttpServer, http: Open) -> None:
+        server.play("/", answer(X_Name="Jörg 💩"))
+        assert (await http().get("shop", "/")).headers["X-Name"].startswith("J")
+
     async def test_what_fits_is_unpacked(self, server: HttpServer, http: Open) -> None:
         server.play("/", answer(body=gzip.compress(b'{"a": 1}'), Content_Encoding="gzip"))
         assert (await http().get("shop", "/")).json() == {"a": 1}
@@ -205,7 +222,10 @@ class TestRetries:
         assert caught.value.retry_after == 3600
         assert len(server.received) == 1
 
-    @pytest.mark.parametrize("given", ["", "soon", "-1", "1.5", "Mon, 99 Foo 2026", "²", "9" * 5000])
+    @pytest.mark.parametrize(
+        "given",
+        ["", "soon", "-1", "1.5", "Mon, 99 Foo 2026", "²", "9" * 5000, "Mon, 1 Jan 99999999999999999999 1:2 GMT"],
+    )
     def test_what_says_no_time_is_none_or_bounded(self, given: str) -> None:
         headers = {b"Retry-After": given.encode()}
         assert retry_after(httpx2.Response(503, headers=headers)) in (None, 3600)
@@ -261,6 +281,27 @@ class TestBreaker:
         with pytest.raises(UpstreamUnavailable):
             await client.get("shop", "/")
 
+    async def test_a_pool_that_is_full_says_nothing_of_the_service(self, server: HttpServer, http: Open) -> None:
+        server.play("/hang", hang)
+        server.play("/", answer(500))
+        client = http(breaker_failures=2, max_connections=1, retries=0)
+        with pytest.raises(UpstreamError):
+            await client.get("shop", "/")
+        busy = asyncio.create_task(client.get("shop", "/hang"))
+        while len(server.received) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        upstream = client._upstreams["shop"]
+        upstream._timeout = httpx2.Timeout(5, pool=0.05)
+        with pytest.raises(UpstreamUnavailable):
+            await client.get("shop", "/")
+        busy.cancel()
+        await asyncio.gather(busy, return_exceptions=True)
+        with pytest.raises(UpstreamError):
+            await client.get("shop", "/")
+        with pytest.raises(UpstreamUnavailable):  # the second outage in a row
+            await client.get("shop", "/")
+        assert len(server.received) == 3
+
     async def test_refusals_do_not_open_it(self, server: HttpServer, http: Open) -> None:
         server.play("/", answer(400))
         client = http(breaker_failures=1)
@@ -297,7 +338,9 @@ class TestRedirects:
                 await http(redirects=3, bearer=SECRET).get("shop", "/")
             assert other.received == []
 
-    @pytest.mark.parametrize("location", ["http://[::1", "//", "javascript:alert(1)", "http://\x01", "http://x:99999/"])
+    @pytest.mark.parametrize(
+        "location", ["http://[::1", "//", "javascript:alert(1)", "http://\x01", "http://x:99999/", "http://%xn--a/"]
+    )
     async def test_one_to_nowhere(self, server: HttpServer, http: Open, location: str) -> None:
         server.play("/", answer(302, Location=location))
         with pytest.raises(UpstreamError):

@@ -178,6 +178,14 @@ class TestRedirects:
                 await client.get("hooks", f"http://shop.example:{server.port}/")
         assert names.asked == ["shop.example", "inside.example"]
 
+    @pytest.mark.parametrize(
+        "location", ["https://xn--a%2f ..", "https://0x7f_xn--_/", "http://[::1", "http://x:99999/"]
+    )
+    async def test_one_to_nowhere(self, server: HttpServer, guarded: Any, location: str) -> None:
+        server.play("/", answer(302, Location=location))
+        with pytest.raises((RequestRefused, UpstreamError)):
+            await guarded(redirects=1).get("hooks", f"{server.url}/")
+
     async def test_a_plain_get_goes_elsewhere(self, server: HttpServer, guarded: Any) -> None:
         client = guarded(Names(shop=[["127.0.0.1"]], other=[["127.0.0.1"]]), redirects=1)
         server.play("/", answer(302, Location=f"http://other.example:{server.port}/there"))

@@ -27,11 +27,12 @@ class CircuitBreaker:
         try:
             yield
         except UpstreamError as exc:
-            self._note(exc.is_outage, is_probe)
+            if exc.is_outage or exc.status:
+                self._note(exc.is_outage, is_probe)
             raise
         else:
             self._note(False, is_probe)
-        finally:  # cancelled, or refused before it was sent: the next one is the probe
+        finally:  # where nothing was learnt of the service, the next one is the probe
             self._probing = self._probing and not is_probe
 
     def _admit(self) -> bool:

@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import count
 from random import SystemRandom
-from typing import Unpack
+from typing import Any, Unpack
 from urllib.parse import quote
 
 import httpx2
@@ -32,6 +33,8 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 3600
 MAX_BREAKERS = 1000
+PACKING_SIZE = 64 * 1024
+"""Bytes by which a packed answer may be longer than its content."""
 
 _random = SystemRandom()
 
@@ -85,7 +88,7 @@ class HttpClient(HttpClientInterface):
                 "http call",
                 integration=integration,
                 method=call.request.method,
-                host=call.request.url.host,
+                host=call.request.url.raw_host.decode(),  # `host` raises for some names
                 # Not that of an address that a user gave: it may be a secret, as those of chat webhooks are.
                 path=path.partition("?")[0] if upstream.integration.base_url else None,
                 status=status,
@@ -122,13 +125,14 @@ class Upstream:
 
     def call(self, method: str, path: str, options: RequestOptions) -> Call:
         """Return the call that is asked for; RequestRefused if no request can be made of it."""
+        url = self._url(path, options.get("path_params") or {})
         given = dict(options.get("headers") or {})
         if key := options.get("idempotency_key"):
             given["Idempotency-Key"] = key
         try:
             request = httpx2.Request(
                 method.upper(),
-                self._url(path, options.get("path_params") or {}),
+                url,
                 params=options.get("params"),
                 headers=self._headers(given),
                 json=options.get("json"),
@@ -136,7 +140,7 @@ class Upstream:
                 content=options.get("content"),
                 extensions={"timeout": self._timeout.as_dict()},
             )
-        except (httpx2.InvalidURL, UnicodeError) as exc:
+        except (httpx2.InvalidURL, ValueError) as exc:  # malformed names, headers and numbers
             raise RequestRefused from exc
         return Call(
             request,
@@ -152,7 +156,7 @@ class Upstream:
             return path
         if not path.startswith("/"):  # `@elsewhere` or a whole URL would lead to another host
             raise ValueError(f"the path of a call to {self.name} must begin with /")
-        quoted = {name: quote(str(value), safe="") for name, value in path_params.items()}
+        quoted = {name: quote(str(value), safe="", errors="replace") for name, value in path_params.items()}
         if not {"", ".", ".."}.isdisjoint(quoted.values()):
             raise RequestRefused
         return str(self.integration.base_url).rstrip("/") + (path.format_map(quoted) if quoted else path)
@@ -228,41 +232,73 @@ class Upstream:
             if response.status_code not in REDIRECTS or not location or not self.integration.redirects:
                 return response
             if hops_left:
-                request = self._redirected(request, response.status_code, location, call)
+                try:
+                    request = self._redirected(request, response.status_code, location, call)
+                except (httpx2.InvalidURL, ValueError) as exc:
+                    raise UpstreamError from exc
         raise UpstreamError("A service that this one needs redirects without end.")
 
     async def _read(self, request: httpx2.Request) -> httpx2.Response:
         """Return the answer with its body, decoded, of a bounded size."""
         response = await self.transport.handle_async_request(request)
-        body = bytearray()
+        assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  an asynchronous transport's
+        most = self.integration.max_response_size
         try:
-            async for chunk in response.aiter_bytes():  # decoded in pieces of 1 MiB at most
-                body += chunk
-                if len(body) > self.integration.max_response_size:
-                    raise UpstreamError("A service that this one needs answered with too much.")
+            # What comes after the end of packed data would else be kept by the decoder.
+            response.stream = _Bounded(response.stream, most + PACKING_SIZE)
+            async with aclosing(response.aiter_bytes()) as chunks:
+                body = b"".join([chunk async for chunk in _Bounded(chunks, most)])
         finally:
             await response.aclose()
-        headers = [each for each in response.headers.multi_items() if each[0].lower() not in _OF_THE_TRANSFER]
-        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+        headers = [each for each in response.headers.raw if each[0].lower() not in _OF_THE_TRANSFER]
+        return Answer(response.status_code, headers=headers, content=body, request=request)
 
     def _redirected(self, request: httpx2.Request, status: int, location: str, call: Call) -> httpx2.Request:
         """Return the request that a redirect asks for; only a plain GET of a guarded integration goes elsewhere."""
-        try:
-            url = request.url.join(location)
-        except httpx2.InvalidURL as exc:
-            raise UpstreamError from exc
+        url = request.url.join(location)
         as_get = status == 303 or (status in (301, 302) and request.method == "POST")
         method = "GET" if as_get and request.method != "HEAD" else request.method
-        is_same = (url.scheme, url.host, url.port) == (request.url.scheme, request.url.host, request.url.port)
+        old = request.url
+        is_same = (url.scheme, url.raw_host, url.port) == (old.scheme, old.raw_host, old.port)
         if not is_same and not (self.integration.guarded and call.is_plain and method in ("GET", "HEAD")):
             raise UpstreamError("A service that this one needs redirects to another one.")
-        dropped = {"host", "content-length", *(("content-type",) if as_get else ())}
-        headers = [each for each in request.headers.multi_items() if each[0].lower() not in dropped]
+        dropped = {b"host", b"content-length", *((b"content-type",) if as_get else ())}
+        headers = [each for each in request.headers.raw if each[0].lower() not in dropped]
         content = None if as_get else request.content
         return httpx2.Request(method, url, headers=headers, content=content, extensions=request.extensions)
 
 
-_OF_THE_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
+class Answer(httpx2.Response):
+    """The whole answer of another service."""
+
+    def json(self, **options: Any) -> Any:
+        """Return the JSON of the body; UpstreamError if it is none."""
+        try:
+            return super().json(**options)
+        except (ValueError, RecursionError) as exc:
+            raise UpstreamError from exc
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """Passes on at most `most` bytes."""
+
+    def __init__(self, chunks: AsyncIterable[bytes], most: int) -> None:
+        self._chunks = chunks
+        self._left = most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise UpstreamError("A service that this one needs answered with too much.")
+            yield chunk
+
+    async def aclose(self) -> None:
+        if isinstance(self._chunks, httpx2.AsyncByteStream):
+            await self._chunks.aclose()
+
+
+_OF_THE_TRANSFER = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 def retry_after(response: httpx2.Response) -> int | None:
@@ -272,7 +308,7 @@ def retry_after(response: httpx2.Response) -> int | None:
         return min(int(given[:9]), LONGEST_RETRY_AFTER_SECONDS)
     try:
         moment = parsedate_to_datetime(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0, min(round((moment - utcnow()).total_seconds()), LONGEST_RETRY_AFTER_SECONDS))

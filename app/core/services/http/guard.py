@@ -55,7 +55,7 @@ def is_public(text: str) -> bool:
 def check_url(url: httpx2.URL, ports: Collection[int]) -> None:
     """Raise RequestRefused for what is no plain address of a public web server."""
     port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-    if not url.host or url.userinfo or port is None or port not in ports:
+    if not url.raw_host or url.userinfo or port is None or port not in ports:
         raise RequestRefused
 
 
