@@ -192,12 +192,4 @@ def _cache(settings: AppConfig, prefix: KeyPrefix, stack: AsyncExitStack) -> Cac
 def _mail(settings: AppConfig, sender: Sender, queue: QueueServiceInterface) -> MailServiceInterface:
     if settings.SMTP_HOST is None:
         return CaptureMailService(sender, queue, settings.mail_dir)
-    server = SMTPServer(
-        settings.SMTP_HOST,
-        settings.SMTP_PORT,
-        settings.SMTP_USER,
-        settings.SMTP_PASSWORD,
-        tls=settings.smtp_starttls,
-        ssl=settings.SMTP_SSL,
-    )
-    return SMTPMailService(sender, queue, server)
+    return SMTPMailService(sender, queue, SMTPServer.of(settings))

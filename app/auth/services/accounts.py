@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.config import AuthConfig
 from app.auth.emails.service import Links
-from app.auth.emails.templates import EmailChanged, EmailChangeRequested, PasswordReplaced, SuperuserGranted
+from app.auth.emails.templates import EmailChanged, PasswordReplaced, SuperuserGranted
 from app.auth.events import (
     EmailAddressChanged,
     PasswordConfirmationFailed,
@@ -139,10 +139,6 @@ class AccountService:
         left = await self.users.active_superusers(db=db, only_verified=self.config.verification_required)
         if list(left) == [user.id]:
             raise LastSuperuser
-
-    async def announce_email_change(self, user: User, email: str) -> None:
-        """Mail the present address that another one was asked for: it may be a thief who asks."""
-        await self.notify(user.email, "address", EmailChangeRequested(**self.links.greeting(user), new_email=email))
 
     async def change_email(
         self, user: User, email: str, *, db: AsyncSession, session_id: int | None, **values: Any

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.emails.service import LinkRequest
+from app.auth.emails.templates import EmailChangeRequested
 from app.auth.events import PasswordChanged
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
@@ -68,8 +69,10 @@ class ProfileService:
 
     async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
         if self.accounts.config.verification_required:
-            # Whether the address is taken is told to its owner by the mail, not to the caller.
-            await self.accounts.announce_email_change(user, email)
+            # Whether the address is taken is told to its owner by the mail, not to the caller. The present address
+            # is told of the request: it may be a thief who asks.
+            template = EmailChangeRequested(**self.accounts.links.greeting(user), new_email=email)
+            await self.accounts.notify(user.email, "address", template)
             data = {**LinkRequest.of(user).data(), "email": email, "session_id": session_id}
             await self.queue.push(task=SendEmailChange, data=data)
         else:

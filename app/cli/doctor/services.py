@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from warnings import catch_warnings
 
-from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException
+from aiosmtplib import SMTPException
 from redis import Redis, RedisError
 from sqlalchemy import func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +21,7 @@ from app.core.exceptions import ConfigError
 from app.core.migrations.env import reading
 from app.core.migrations.migrate import Migrations, merge_fix
 from app.core.services.log.redaction import clean_text
+from app.core.services.mail.smtp import MailServerError, SMTPServer, connect
 
 SECONDS = 5.0
 MAX_SKEW = timedelta(seconds=5)
@@ -140,28 +142,15 @@ def mail() -> list[Finding]:
 
 
 async def _ask_smtp() -> Finding:
-    config = app_config
-    shown = f"{config.SMTP_HOST}:{config.SMTP_PORT}"
-    client = SMTP(
-        hostname=config.SMTP_HOST, port=config.SMTP_PORT, use_tls=config.SMTP_SSL, start_tls=False, timeout=SECONDS
-    )
+    server = replace(SMTPServer.of(app_config), timeout=SECONDS)
+    shown = f"{server.host}:{server.port}"
     try:
-        await client.connect()
-        await client.ehlo()
-        if config.smtp_starttls:
-            if not client.supports_extension("starttls"):
-                fix = "SMTP_SSL=true where it speaks TLS from the start, SMTP_TLS=false for a server on this machine"
-                return fault(f"{shown} does not offer STARTTLS, which SMTP_TLS asks for", fix)
-            await client.starttls()
-        if config.SMTP_USER and config.SMTP_PASSWORD:
-            await client.login(config.SMTP_USER, config.SMTP_PASSWORD.get_secret_value())
+        client = await connect(server)
         await client.quit()
-    except SMTPAuthenticationError as exc:
-        what = f"{shown} refuses SMTP_USER with SMTP_PASSWORD: {exc.code}"
-        return fault(what, "correct SMTP_USER and SMTP_PASSWORD")
+    except MailServerError as exc:
+        what, _, fix = str(exc).rpartition(": ")
+        return fault(what, fix)
     except (SMTPException, OSError, UnicodeError) as exc:  # the last of a host name that cannot be one
         fix = "start it, or correct SMTP_HOST, SMTP_PORT, SMTP_TLS and SMTP_SSL"
         return fault(f"{shown} does not answer as configured: {reason(exc)}", fix)
-    finally:
-        client.close()
-    return ok(f"{shown}{' with TLS' if config.smtp_starttls or config.SMTP_SSL else ''}; nothing was sent")
+    return ok(f"{shown}{' with TLS' if server.tls or server.ssl else ''}; nothing was sent")

@@ -109,14 +109,14 @@ def limit_fields(scope: Scope) -> dict[str, str]:
         name = f"{label}-{number}" if label in seen else label
         seen.add(name)
         policies.append(f'"{name}";q={windows.rate.limit};w={_whole_seconds(windows.rate.interval)}')
-        states.append(f'"{name}";r={verdict.remaining};t={_whole_seconds(verdict.reset_ms)}')
+        states.append(f'"{name}";r={verdict.remaining};t={_whole_seconds(verdict.retry_after_ms)}')
     if not policies:
         return {}
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
 async def _refuse(verdict: Verdict) -> None:
-    raise RateLimitedError(retry_after=_whole_seconds(verdict.reset_ms))
+    raise RateLimitedError(retry_after=_whole_seconds(verdict.retry_after_ms))
 
 
 def _whole_seconds(milliseconds: int) -> int:

@@ -36,10 +36,10 @@ REDIS_PAUSE = 1.0
 
 @dataclass(frozen=True)
 class Verdict(Decision):
-    """Result of counting one call: calls left, and milliseconds until there is one more."""
+    """Result of counting one call: milliseconds until there is one more, also for an admitted one, and calls left."""
 
+    retry_after_ms: int = 0
     remaining: int = 0
-    reset_ms: int = 0
 
 
 class SlidingWindow(StateAlgorithm):
@@ -58,7 +58,7 @@ class SlidingWindow(StateAlgorithm):
         if allowed:
             state += (now,)
         reset = int(state[0]) + rate.interval - now
-        return state, Verdict(None if allowed else rate, reset, rate.limit - len(state), reset)
+        return state, Verdict(None if allowed else rate, reset, rate.limit - len(state))
 
     def redis_args(self, rates: list[Rate]) -> list[int | float]:
         return [rates[0].interval, rates[0].limit]
@@ -88,7 +88,7 @@ class _SharedWindow(RedisStateStore):
     @staticmethod
     def _decision(rates: list[Rate], reply: Any) -> Verdict:
         allowed, reset, remaining = map(int, reply)
-        return Verdict(None if allowed else rates[0], reset, remaining, reset)
+        return Verdict(None if allowed else rates[0], reset, remaining)
 
 
 _ALGORITHM = SlidingWindow()

@@ -1,9 +1,8 @@
 """The only place of SQL: a repository per model, every query built on one base statement."""
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
-from warnings import warn
 
 from pydantic import BaseModel as PydanticModel
 from sqlalchemy import Column, ColumnElement, CursorResult, Select, delete, select, update
@@ -18,25 +17,9 @@ from app.core.exceptions import NotFoundError
 
 M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", bound=PydanticModel)
-F = TypeVar("F", bound=Callable[..., Any])
 
 Data: TypeAlias = Mapping[str, Any] | PydanticModel
 """Column values: a mapping, or a schema of which what was set counts (a None that was set is NULL)."""
-
-
-def _with_former_names(method: F) -> F:
-    """Take `entity` and `id` for `model` and `model_id`, as they were called before this release."""
-
-    @wraps(method)
-    def call(self: Any, **given: Any) -> Any:
-        former = {}
-        for old, new in (("entity", "model"), ("id", "model_id")):
-            if old in given:
-                warn(f"{method.__name__}({old}=...) is deprecated: write {new}=", DeprecationWarning, stacklevel=2)
-                former[new] = given.pop(old)
-        return method(self, **given, **former)
-
-    return cast(F, call)
 
 
 class BaseRepository(Generic[M]):
@@ -132,7 +115,6 @@ class BaseRepository(Generic[M]):
         """Count the rows that fit."""
         return await count_rows(self._fitting(filters), self.model, db=db)
 
-    @_with_former_names
     async def create(self, *, db: AsyncSession, data: Data | None = None, model: M | None = None) -> M:
         """Store one new row, given as values or as an instance."""
         if (data is None) == (model is None):
@@ -147,7 +129,6 @@ class BaseRepository(Generic[M]):
         await self._store(db, rows)
         return rows
 
-    @_with_former_names
     async def update(self, *, db: AsyncSession, data: Data, model: M | None = None, model_id: int | None = None) -> M:
         """Change the columns that `data` gives, to NULL where it gives None; an unknown id is `not_found`."""
         row = await self._row(db, model, model_id)
@@ -155,7 +136,6 @@ class BaseRepository(Generic[M]):
         await self._store(db, [row])
         return row
 
-    @_with_former_names
     async def delete(
         self, *, db: AsyncSession, model: M | None = None, model_id: int | None = None, hard: bool = False
     ) -> None:
@@ -178,7 +158,6 @@ class BaseRepository(Generic[M]):
             result = cast(CursorResult[Any], await db.execute(statement))
         return result.rowcount
 
-    @_with_former_names
     async def restore(self, *, db: AsyncSession, model: M | None = None, model_id: int | None = None) -> M:
         """Bring a soft-deleted row back; UniqueViolation where its value was taken meanwhile."""
         row = await self._row(db, model, model_id, with_deleted=True)

@@ -290,22 +290,6 @@ class TestBaseStatement:
         assert await customers.count(db=shop) == 1
 
 
-class TestNames:
-    async def test_those_of_before_work_and_name_the_new_ones(self, shop: AsyncSession) -> None:
-        with pytest.warns(DeprecationWarning, match=r"create\(entity=\.\.\.\) is deprecated: write model="):
-            ann = await customers.create(db=shop, entity=Customer(email="ann@example.com"))  # type: ignore[call-arg]
-        with pytest.warns(DeprecationWarning, match=r"update\(id=\.\.\.\) is deprecated: write model_id=") as warned:
-            await customers.update(db=shop, id=ann.id, data={"points": 3})  # type: ignore[call-arg]
-        assert warned[0].filename == __file__
-        with pytest.warns(DeprecationWarning, match=r"delete\(entity="):
-            await customers.delete(db=shop, entity=ann)  # type: ignore[call-arg]
-        with pytest.warns(DeprecationWarning, match=r"restore\(id="):
-            assert await customers.restore(db=shop, id=ann.id) is ann  # type: ignore[call-arg]
-        assert ann.points == 3
-        with pytest.warns(DeprecationWarning, match="entity"), pytest.raises(TypeError, match="model"):
-            await customers.delete(db=shop, entity=ann, model=ann)  # type: ignore[call-arg]
-
-
 class TestTypeArgument:
     async def test_it_is_the_model(self, shop: AsyncSession) -> None:
         class Clients(BaseRepository[Customer]):

@@ -5,10 +5,12 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Self
 
 import aiosmtplib
 from pydantic import SecretStr
 
+from app.core.configs import AppConfig
 from app.core.services.log import logger
 from app.core.services.mail.message import OutgoingMail, Sender
 from app.core.services.mail.service import MailServiceBase
@@ -53,6 +55,12 @@ class SMTPServer:
     timeout: float = 20.0
     idle: float = 10.0
     connections: int = 5
+
+    @classmethod
+    def of(cls, settings: AppConfig) -> Self:
+        """Return the server that the settings name."""
+        security = {"tls": settings.smtp_starttls, "ssl": settings.SMTP_SSL}
+        return cls(settings.SMTP_HOST or "", settings.SMTP_PORT, settings.SMTP_USER, settings.SMTP_PASSWORD, **security)
 
 
 class MailServerError(ConnectionError):
