@@ -6,10 +6,16 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.audit.exceptions import AuditEventNotFound
 from app.audit.models import AuditEvent
 from app.core.db import BaseRepository
-from app.core.exceptions import UniqueViolation
+from app.core.exceptions import NotFoundError, UniqueViolation
+
+
+class AuditEventNotFound(NotFoundError):
+    """The event does not exist, or has been purged."""
+
+    code = "audit_event_not_found"
+    default_detail = "The event was not found."
 
 
 class AuditEventRepository(BaseRepository[AuditEvent]):

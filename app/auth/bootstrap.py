@@ -1,6 +1,6 @@
 """Setup before the first request."""
 
-from app.auth.services.operator import NoFirstUser, ensure_first_user
+from app.auth.services.accounts import NoFirstUser, ensure_first_user
 
 
 async def bootstrap() -> list[str]:

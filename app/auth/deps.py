@@ -1,7 +1,7 @@
 """Dependencies of routes in this and other modules: the caller, the services, the gateway."""
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -14,7 +14,7 @@ from app.auth.exceptions import AccountNotActive, InvalidAccessToken
 from app.auth.gateway import AuthGatewayInterface, get_gateway
 from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserDTO
-from app.auth.services.accounts import AccountService, is_usable
+from app.auth.services.accounts import is_usable
 from app.auth.services.registration import RecoveryService, RegistrationService
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import ProfileService, UserService
@@ -117,18 +117,14 @@ async def auth_services(
     """Compose the services of one request."""
     settings = configured(connection, get_settings)
     origin = _origin_of(connection)
-    events = SecurityEvents(events=events, origin=origin)
-    accounts = AccountService(
-        config=config, events=events, mail=mail, links=Links(settings), disconnected=client_left(connection)
-    )
+    common: dict[str, Any] = {"config": config, "events": SecurityEvents(events=events, origin=origin), "mail": mail}
+    common |= {"links": Links(settings), "disconnected": client_left(connection)}
     return AuthServices(
-        sessions=SessionService(
-            config=config, secret=settings.secret_key, accounts=accounts, events=events, origin=origin
-        ),
-        registration=RegistrationService(config=config, accounts=accounts, events=events),
-        recovery=RecoveryService(accounts=accounts, events=events, queue=queue),
-        profile=ProfileService(accounts=accounts, events=events, queue=queue),
-        users=UserService(accounts=accounts, queue=queue),
+        sessions=SessionService(**common, secret=settings.secret_key, origin=origin),
+        registration=RegistrationService(**common),
+        recovery=RecoveryService(**common, queue=queue),
+        profile=ProfileService(**common, queue=queue),
+        users=UserService(**common, queue=queue),
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.models import User, UserStatus
 from app.auth.repositories import UserRepository
-from app.auth.services.operator import reset_password
+from app.auth.services.accounts import reset_password
 from tests.auth.mails import text_of
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.bootstrap import bootstrap
 from app.auth.config import get_auth_config
 from app.auth.models import User
-from app.auth.services.operator import NoFirstUser, ensure_first_user
+from app.auth.services.accounts import NoFirstUser, ensure_first_user
 from app.core.configs import get_settings
 from app.core.db import Database
 from app.core.db.jobs import Job

@@ -12,7 +12,7 @@ from app.auth.config import AuthConfig
 from app.auth.exceptions import UserNotFound
 from app.auth.models import AuthSession, EndReason, UserStatus
 from app.auth.repositories import SessionRepository
-from app.auth.services.operator import reset_password
+from app.auth.services.accounts import reset_password
 from app.core.db.jobs import Job
 from app.core.services.mail.service import SendMail
 from tests.auth.takeover import (

@@ -10,8 +10,7 @@ from pydantic import SecretStr
 
 from app.auth.config import get_auth_config
 from app.auth.schemas.user import PasswordSet, UserCreate
-from app.auth.services import operator
-from app.auth.services.accounts import is_usable
+from app.auth.services import accounts
 
 app = typer.Typer()
 
@@ -32,7 +31,7 @@ async def create(
     data = UserCreate(
         email=email, username=username, password=SecretStr(password), is_verified=True, is_superuser=superuser
     )
-    user = await operator.create_account(data)
+    user = await accounts.create_account(data)
     typer.echo(f"{'Superuser' if superuser else 'User'} {user.username} ({user.email}) has id {user.id}.")
     if generate:
         _show(password)
@@ -46,9 +45,9 @@ async def reset_password(
 ) -> None:
     """Give an account another password; asks for it. Its sessions end, and links mailed to it are void."""
     password = _password(password_stdin, generate)
-    user = await operator.reset_password(login, PasswordSet(password=SecretStr(password)).password)
+    user = await accounts.reset_password(login, PasswordSet(password=SecretStr(password)).password)
     typer.echo(f"{user.username} ({user.email}) has another password; every session has ended.")
-    if not is_usable(user, get_auth_config()):
+    if not accounts.is_usable(user, get_auth_config()):
         typer.echo("The account cannot log in: it is disabled, or its address is not verified.")
     if generate:
         _show(password)

@@ -1,31 +1,44 @@
-"""Rules about passwords and accounts that the other services share."""
+"""Rules about passwords and accounts that the other services share, and what `kit` and the first start do."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.config import AuthConfig
+from app.auth.config import AuthConfig, get_auth_config
 from app.auth.emails.service import Links
 from app.auth.emails.templates import EmailChanged, PasswordReplaced, SuperuserGranted
 from app.auth.events import (
     EmailAddressChanged,
     PasswordConfirmationFailed,
+    PasswordResetCompleted,
     SuperuserChanged,
     UserCreated,
     UserDeleted,
     UserStatusChanged,
     UserUpdated,
 )
-from app.auth.exceptions import AccountNotActive, InvalidAccessToken, LastSuperuser, WrongPassword
+from app.auth.exceptions import (
+    AccountNotActive,
+    EmailTaken,
+    InvalidAccessToken,
+    LastSuperuser,
+    UsernameTaken,
+    WrongPassword,
+)
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.schemas.user import UserCreate, UserDTO
 from app.auth.security.passwords import Disconnected
-from app.core.db import utcnow
+from app.core.configs import get_settings
+from app.core.db import session_scope, utcnow
 from app.core.services.events import EventsServiceInterface
+from app.core.services.events.interface import current_events
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
+from app.core.services.mail.interface import current_mail
 
 
 def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
@@ -35,9 +48,9 @@ def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
 
 @dataclass(kw_only=True)
 class AccountService:
-    """Checks passwords, and changes accounts for their owners, administrators and operators.
+    """Checks passwords, and changes accounts for owners, administrators and operators. The other services extend it.
 
-    Changes are committed by the caller. Passwords are hashed with no transaction open, as it takes long and SQLite has
+    The caller commits. Passwords are hashed with no transaction open, as it takes long and SQLite has
     one writer: `hash_password` and `check_password` commit first.
     """
 
@@ -94,7 +107,7 @@ class AccountService:
             raise AccountNotActive
         return caller
 
-    async def create(
+    async def make_account(
         self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None
     ) -> UserDTO:
         """Make an account for an administrator or operator; raises EmailTaken or UsernameTaken."""
@@ -104,7 +117,7 @@ class AccountService:
             await self.announce_superuser(user, actor_id=actor_id)
         return UserDTO.model_validate(user)
 
-    async def delete(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
+    async def delete_account(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
         """Mark the locked account as deleted, end its sessions and tell the listeners."""
         await self.require_another_superuser(user, db=db)
         await self.users.change(db=db, user=user, deleted_at=utcnow())
@@ -161,3 +174,73 @@ class AccountService:
         """Queue a mail about "your `about`"."""
         data = EmailData(subject=f"Your {about} at {self.links.project}", recipients=[email])
         await self.mail.queue(template, data)
+
+
+class CreatedAdmin(NamedTuple):
+    """The account just made; `password` only where it was generated."""
+
+    email: str
+    password: str | None
+
+
+class NoFirstUser(Exception):
+    """Nobody can administer the service, and settings must change first; the message says which."""
+
+
+async def ensure_first_user() -> CreatedAdmin | None:
+    """Make the first superuser, or return None where there is one already.
+
+    Safe with several processes at once: one of them makes the account. No event is dispatched: nobody registered.
+    Raises NoFirstUser where it cannot be made: outside `local` and `testing` no password is generated, as it would
+    end up in a log, and the address or the name may be somebody else's.
+    """
+    config, users = get_auth_config(), UserRepository()
+    async with session_scope(read_only=True) as db:
+        if await users.exists(db=db, is_superuser=True):
+            return None
+    given = config.FIRST_USER_PASSWORD
+    if given is None and not get_settings().is_relaxed:
+        raise NoFirstUser("There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD")
+    password = given.get_secret_value() if given else secrets.token_urlsafe(12)
+    password_hash = await config.password_hasher.hash(password)
+    async with session_scope() as db:
+        await users.lock_superusers(db=db)
+        if await users.exists(db=db, is_superuser=True):
+            return None
+        try:
+            await users.add(
+                db=db,
+                email=config.FIRST_USER_EMAIL,
+                username=config.FIRST_USER_USERNAME,
+                password_hash=password_hash,
+                is_verified=True,
+                is_superuser=True,
+            )
+        except (EmailTaken, UsernameTaken) as exc:
+            setting = "FIRST_USER_EMAIL" if isinstance(exc, EmailTaken) else "FIRST_USER_USERNAME"
+            raise NoFirstUser(f"There is no administrator yet, and {setting} belongs to another account") from exc
+    return CreatedAdmin(config.FIRST_USER_EMAIL, None if given else password)
+
+
+async def create_account(data: UserCreate) -> UserDTO:
+    """Make an account; raises EmailTaken or UsernameTaken."""
+    password_hash = await get_auth_config().password_hasher.hash(data.password.get_secret_value())
+    async with session_scope() as db:
+        return await _accounts().make_account(data, password_hash, db=db)
+
+
+async def reset_password(login: str, password: SecretStr) -> UserDTO:
+    """Set the password of the account with this address or user name, as a mailed link would; raises UserNotFound."""
+    users = UserRepository()
+    password_hash = await get_auth_config().password_hasher.hash(password.get_secret_value())
+    async with session_scope() as db:
+        found = await users.find_by_login(db=db, login=login)
+        user = await users.require(db=db, id=found.id if found else 0, for_update=True)
+        await _accounts().set_password(user, password_hash, db=db)
+        current_events().dispatch(PasswordResetCompleted(user_id=user.id))
+        return UserDTO.model_validate(user)
+
+
+def _accounts() -> AccountService:
+    links = Links(get_settings())
+    return AccountService(config=get_auth_config(), events=current_events(), mail=current_mail(), links=links)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.config import AuthConfig
 from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import AddressTaken, UsernameNotFree
 from app.auth.events import (
@@ -17,25 +16,19 @@ from app.auth.events import (
 )
 from app.auth.exceptions import EmailTaken, InvalidOneTimeToken, RegistrationClosed, UsernameTaken
 from app.auth.models import OneTimeToken, Purpose, User, UserStatus
-from app.auth.repositories import OneTimeTokenRepository, UserRepository
+from app.auth.repositories import OneTimeTokenRepository
 from app.auth.schemas.auth import PasswordReset, Registration
 from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import email_key, usernames_from
 from app.auth.security.tokens import token_hash
 from app.auth.services.accounts import AccountService
 from app.auth.tasks import SendPasswordReset, SendVerification
-from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
 @dataclass(kw_only=True)
-class RegistrationService:
+class RegistrationService(AccountService):
     """Makes accounts for whoever asks."""
-
-    config: AuthConfig
-    accounts: AccountService
-    events: EventsServiceInterface
-    users = UserRepository()
 
     async def register(self, data: Registration, *, db: AsyncSession) -> UserDTO | None:
         """Return the new account; raises EmailTaken or UsernameTaken.
@@ -45,7 +38,7 @@ class RegistrationService:
         """
         if not self.config.USER_REGISTRATION_ALLOWED:
             raise RegistrationClosed
-        password_hash = await self.accounts.hash_password(data.password.get_secret_value(), db=db)
+        password_hash = await self.hash_password(data.password.get_secret_value(), db=db)
         try:
             user = await self._add(data, password_hash, db=db)
         except (EmailTaken, UsernameTaken):
@@ -67,22 +60,18 @@ class RegistrationService:
 
     async def _mail_conflict(self, data: Registration, *, db: AsyncSession) -> None:
         owner = await self.users.find_by_email(db=db, email=data.email)
-        links = self.accounts.links
         if owner is None:
-            await self.accounts.notify(data.email, "registration", UsernameNotFree(project=links.project))
+            await self.notify(data.email, "registration", UsernameNotFree(project=self.links.project))
         else:
-            template = AddressTaken(**links.greeting(owner), url=links.page("forgot-password"))
-            await self.accounts.notify(owner.email, "account", template)
+            template = AddressTaken(**self.links.greeting(owner), url=self.links.page("forgot-password"))
+            await self.notify(owner.email, "account", template)
 
 
 @dataclass(kw_only=True)
-class RecoveryService:
+class RecoveryService(AccountService):
     """Sends and accepts links. Asking does the same for every address: one look-up, one queued task."""
 
-    accounts: AccountService
     queue: QueueServiceInterface
-    events: EventsServiceInterface
-    users = UserRepository()
     tokens = OneTimeTokenRepository()
 
     async def request_reset(self, email: str, *, db: AsyncSession) -> None:
@@ -104,9 +93,9 @@ class RecoveryService:
         # Asked before hashing, which a wrong token should not cost.
         if await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD]) is None:
             raise InvalidOneTimeToken
-        password_hash = await self.accounts.hash_password(data.new_password.get_secret_value(), db=db)
+        password_hash = await self.hash_password(data.new_password.get_secret_value(), db=db)
         _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
-        await self.accounts.set_password(user, password_hash, db=db, is_verified=True)
+        await self.set_password(user, password_hash, db=db, is_verified=True)
         self.events.dispatch(PasswordResetCompleted(user_id=user.id, actor_id=user.id))
         await self.users.commit(db=db)
 
@@ -116,9 +105,7 @@ class RecoveryService:
         if consumed.purpose == Purpose.VERIFY_EMAIL:
             await self.users.update(db=db, model=user, data={"is_verified": True})
         else:
-            await self.accounts.change_email(
-                user, consumed.email, db=db, session_id=consumed.session_id, is_verified=True
-            )
+            await self.change_email(user, consumed.email, db=db, session_id=consumed.session_id, is_verified=True)
             self.events.dispatch(EmailAddressChanged(user_id=user.id, actor_id=user.id))
         self.events.dispatch(EmailAddressVerified(user_id=user.id, actor_id=user.id))
         await self.users.commit(db=db)

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.config import AuthConfig
 from app.auth.events import (
     LoggedOut,
     LoggedOutEverywhere,
@@ -19,13 +18,12 @@ from app.auth.events import (
 )
 from app.auth.exceptions import InvalidGrant, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
-from app.auth.repositories import Family, RefreshTokenRepository, SessionRepository, UserRepository
+from app.auth.repositories import Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
 from app.auth.security.tokens import new_salt, new_token, successor, token_hash
 from app.auth.services.accounts import AccountService, is_usable
 from app.core.db import utcnow
 from app.core.deps import logger
-from app.core.services.events import EventsServiceInterface
 
 REFRESH_GRACE = timedelta(seconds=10)
 """A rotated token still answers with its successor for this long: a lost answer or two tabs are no theft.
@@ -35,22 +33,17 @@ It is judged by the moment a request arrived, as if it had been served at once: 
 
 
 @dataclass(kw_only=True)
-class SessionService:
+class SessionService(AccountService):
     """Opens, refreshes, lists and ends sessions."""
 
-    config: AuthConfig
     secret: SecretStr
-    accounts: AccountService
-    events: EventsServiceInterface
     origin: RequestOrigin
-    users = UserRepository()
-    sessions = SessionRepository()
     refresh_tokens = RefreshTokenRepository()
 
     async def login(self, form: LoginForm, *, db: AsyncSession) -> TokenAnswer:
         """Return the tokens of a new session; raises InvalidGrant, the same after the same work for every refusal."""
         found = await self.users.find_by_login(db=db, login=form.username)
-        user = await self.accounts.check_password(found, db=db, password=form.password.get_secret_value())
+        user = await self.check_password(found, db=db, password=form.password.get_secret_value())
         # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
         # learn whether it was free.
         if user is None or not is_usable(user, self.config):

@@ -10,35 +10,30 @@ from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import EmailChangeRequested
 from app.auth.events import PasswordChanged
 from app.auth.models import EndReason, User, UserStatus
-from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
 from app.auth.services.accounts import AccountService, is_usable
 from app.auth.tasks import SendEmailChange, SendVerification
 from app.core.db import PaginatedResult
-from app.core.services.events import EventsServiceInterface
 from app.core.services.queue import QueueServiceInterface
 
 
 @dataclass(kw_only=True)
-class ProfileService:
+class ProfileService(AccountService):
     """Changes and deletes the caller's account."""
 
-    accounts: AccountService
-    events: EventsServiceInterface
     queue: QueueServiceInterface
-    users = UserRepository()
 
     async def update(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession, session_id: int) -> UserDTO:
         """Change name and address. Where addresses must be verified a new one counts once it is."""
         user = await self._authorised(user_id, changes, db=db)
-        await self.accounts.require_live(user_id, session_id, db=db)
+        await self.require_live(user_id, session_id, db=db)
         before = {"username": user.username, "email": user.email, "is_verified": user.is_verified}
         if changes.username is not None:
             await self.users.change(db=db, user=user, username=changes.username)
         if changes.email is not None and changes.email != user.email:
             await self._change_email(user, changes.email, db=db, session_id=session_id)
-        await self.accounts.announce_changes(user, before, actor_id=user_id)
+        await self.announce_changes(user, before, actor_id=user_id)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
@@ -46,37 +41,37 @@ class ProfileService:
         """Set a new password, end the user's other sessions and make links useless, mailed or still queued."""
         current, new = data.current_password.get_secret_value(), data.new_password.get_secret_value()
         # First the new hash, then the check: what is confirmed stays locked until it is changed.
-        new_hash = await self.accounts.hash_password(new, db=db)
-        user = await self.accounts.confirm_password(user_id, db=db, password=current)
-        await self.accounts.require_live(user_id, session_id, db=db)
-        await self.accounts.set_password(user, new_hash, db=db, session_id=session_id)
+        new_hash = await self.hash_password(new, db=db)
+        user = await self.confirm_password(user_id, db=db, password=current)
+        await self.require_live(user_id, session_id, db=db)
+        await self.set_password(user, new_hash, db=db, session_id=session_id)
         self.events.dispatch(PasswordChanged(user_id=user_id, actor_id=user_id))
         await self.users.commit(db=db)
 
     async def delete(self, user_id: int, *, db: AsyncSession, password: str, session_id: int) -> None:
         """Delete the account."""
-        user = await self.accounts.confirm_password(user_id, db=db, password=password)
-        await self.accounts.require_live(user_id, session_id, db=db)
-        await self.accounts.delete(user, db=db, actor_id=user_id)
+        user = await self.confirm_password(user_id, db=db, password=password)
+        await self.require_live(user_id, session_id, db=db)
+        await self.delete_account(user, db=db, actor_id=user_id)
         await self.users.commit(db=db)
 
     async def _authorised(self, user_id: int, changes: ProfileUpdate, *, db: AsyncSession) -> User:
         """Return the account, locked; a new address needs the password."""
         if changes.email is not None and changes.current_password is not None:
             password = changes.current_password.get_secret_value()
-            return await self.accounts.confirm_password(user_id, db=db, password=password)
+            return await self.confirm_password(user_id, db=db, password=password)
         return await self.users.require(db=db, id=user_id, for_update=True)
 
     async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
-        if self.accounts.config.verification_required:
+        if self.config.verification_required:
             # Whether the address is taken is told to its owner by the mail, not to the caller. The present address
             # is told of the request: it may be a thief who asks.
-            template = EmailChangeRequested(**self.accounts.links.greeting(user), new_email=email)
-            await self.accounts.notify(user.email, "address", template)
+            template = EmailChangeRequested(**self.links.greeting(user), new_email=email)
+            await self.notify(user.email, "address", template)
             data = {**LinkRequest.of(user).data(), "email": email, "session_id": session_id}
             await self.queue.push(task=SendEmailChange, data=data)
         else:
-            await self.accounts.change_email(user, email, db=db, session_id=session_id, is_verified=False)
+            await self.change_email(user, email, db=db, session_id=session_id, is_verified=False)
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
 
 
@@ -97,16 +92,13 @@ class Administrator(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class UserService:
+class UserService(AccountService):
     """Lists, makes, changes and deletes accounts.
 
     Rights are checked once nothing is waited for any more: a hash or a lock takes time in which they may be taken.
     """
 
-    accounts: AccountService
     queue: QueueServiceInterface
-    users = UserRepository()
-    sessions = SessionRepository()
 
     async def get(self, user_id: int, *, db: AsyncSession) -> UserDTO:
         """Return one account; raises UserNotFound."""
@@ -118,9 +110,9 @@ class UserService:
 
     async def create(self, data: UserCreate, *, db: AsyncSession, by: Administrator) -> UserDTO:
         """Make an account; raises EmailTaken or UsernameTaken."""
-        password_hash = await self.accounts.hash_password(data.password.get_secret_value(), db=db)
+        password_hash = await self.hash_password(data.password.get_secret_value(), db=db)
         await self._authorise(by, db=db, superuser=data.is_superuser)
-        user = await self.accounts.create(data, password_hash, db=db, actor_id=by.user_id)
+        user = await self.make_account(data, password_hash, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
         return user
 
@@ -133,33 +125,33 @@ class UserService:
         if changes_email:
             values.setdefault("is_verified", False)
         if self._takes_rights(values):
-            await self.accounts.require_another_superuser(user, db=db)
+            await self.require_another_superuser(user, db=db)
         before = {name: getattr(user, name) for name in values}
         if changes_email:
-            await self.accounts.change_email(user, db=db, session_id=by.session_id, **values)
+            await self.change_email(user, db=db, session_id=by.session_id, **values)
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
         else:
             await self.users.change(db=db, user=user, **values)
-        await self.accounts.announce_changes(user, before, actor_id=by.user_id)
-        if not is_usable(user, self.accounts.config):
+        await self.announce_changes(user, before, actor_id=by.user_id)
+        if not is_usable(user, self.config):
             await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
 
     def _takes_rights(self, values: Mapping[str, Any]) -> bool:
         """Return True where a superuser with these values could no longer administer the service."""
-        unverified = values.get("is_verified") is False and self.accounts.config.verification_required
+        unverified = values.get("is_verified") is False and self.config.verification_required
         return unverified or values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED
 
     async def delete(self, user_id: int, *, db: AsyncSession, by: Administrator) -> None:
         """Delete an account."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
         await self._authorise(by, db=db, superuser=user.is_superuser)
-        await self.accounts.delete(user, db=db, actor_id=by.user_id)
+        await self.delete_account(user, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
 
     async def _authorise(self, by: Administrator, *, db: AsyncSession, superuser: bool) -> None:
-        actor = await self.accounts.require_live(by.user_id, by.session_id, db=db)
+        actor = await self.require_live(by.user_id, by.session_id, db=db)
         await by.may_write(actor)
         if superuser:
             await by.may_grant(actor)
