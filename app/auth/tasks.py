@@ -36,8 +36,10 @@ class LinkTask(MailTask):
         mails: AccountMails,
         stamp: int = 0,
         asked_at: datetime | None = None,
+        session_id: int | None = None,
+        email: str | None = None,
     ) -> None:
-        await type(self).send(mails, LinkRequest(user_id, stamp, asked_at), db=db)
+        await type(self).send(mails, LinkRequest(user_id, stamp, asked_at, session_id, email), db=db)
 
 
 @queued
@@ -57,23 +59,11 @@ class SendVerification(LinkTask):
 
 
 @queued
-class SendEmailChange(MailTask):
+class SendEmailChange(LinkTask):
     """Mail a link to a new address that makes it the account's."""
 
     __task_name__ = "auth.send_email_change"
-
-    async def run(
-        self,
-        user_id: int,
-        email: str,
-        *,
-        db: DBSession,
-        mails: AccountMails,
-        stamp: int = 0,
-        asked_at: datetime | None = None,
-        session_id: int | None = None,
-    ) -> None:
-        await mails.send_email_change(LinkRequest(user_id, stamp, asked_at, session_id), email, db=db)
+    send = AccountMailService.send_email_change
 
     @classmethod
     def _get_principal(cls, payload: Mapping[str, Any]) -> str:

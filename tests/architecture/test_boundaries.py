@@ -45,8 +45,6 @@ BREACHES = {
             "by builtin": "x = lambda: __import__('app.till.deps')",
             "by keyword": "import importlib\nx = lambda: importlib.import_module(name='app.till.deps')",
             "by another name": "from importlib import import_module as load\nx = lambda: load('app.till.deps')",
-            "by a constant": "WHERE = 'app.till' + '.deps'\nx = lambda: __import__(WHERE)",
-            "by an f-string": "PART = 'deps'\nx = lambda: __import__(f'app.till.{PART}')",
         },
         "app.shop.services imports app.till.deps, which is internal to app.till. Fix: import the name from app.till",
     ),

@@ -111,12 +111,9 @@ class _Hidden(ast.NodeVisitor):
         self._modules = modules
         self._package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         self._bound: dict[str, str] = {}
-        self._texts = {"__package__": self._package, "__name__": module}
         for node in ast.walk(tree):  # all names first: a function may use what is imported below it
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self._bind(node)
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                self._texts[node.targets[0].id] = self._text(node.value)
         self.visit(tree)
 
     def _bind(self, node: ast.Import | ast.ImportFrom) -> None:
@@ -145,32 +142,16 @@ class _Hidden(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if self._bound.get(called, called).rpartition(".")[2] in ("import_module", "__import__"):
-            given = {keyword.arg: keyword.value for keyword in node.keywords}
-            given |= dict(zip(("name", "package"), node.args, strict=False))
-            package = given.get("package")
-            self._add(
-                node.lineno, self._absolute(self._text(given.get("name")), self._text(package) if package else "")
-            )
+            named = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "name")]
+            for given in named:  # of an f-string what comes before the part that only running it tells
+                text = given.values[0] if isinstance(given, ast.JoinedStr) and given.values else given
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    self._add(node.lineno, self._absolute(text.value.rstrip(".")))
         self.generic_visit(node)
 
-    def _text(self, node: ast.AST | None) -> str:
-        """Read the text of an expression; a `?` stands for each part that only running it tells."""
-        match node:
-            case ast.Constant(value=str(text)):
-                return text
-            case ast.Name(id=name):
-                return self._texts.get(name, "?")
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return self._text(left) + self._text(right)
-            case ast.JoinedStr(values=parts):
-                return "".join(map(self._text, parts))
-            case ast.FormattedValue(value=value):
-                return self._text(value)
-        return "?"
-
-    def _absolute(self, name: str, package: str = "") -> str:
+    def _absolute(self, name: str) -> str:
         try:
-            return resolve_name(name, package or self._package)
+            return resolve_name(name, self._package)
         except ImportError:  # it leads out of the top, and would fail when it runs
             return name
 

@@ -19,13 +19,15 @@ from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 class LinkRequest(NamedTuple):
     """A request for a mailed link, carried by a task: who asked, when, and under which security stamp.
 
-    `user_id` is None for an address that has no account. Tasks stored by versions without stamps count as stamp 0.
+    `user_id` is None for an address that has no account, `email` the new one of a change of address. Tasks stored by
+    versions without stamps count as stamp 0.
     """
 
     user_id: int | None
     stamp: int = 0
     asked_at: datetime | None = None
     session_id: int | None = None
+    email: str | None = None
 
     @classmethod
     def of(cls, user: User | None) -> Self:
@@ -92,10 +94,10 @@ class AccountMailService:
         if user and not user.is_verified:
             await self._send_verification(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
 
-    async def send_email_change(self, request: LinkRequest, email: str, *, db: AsyncSession) -> None:
+    async def send_email_change(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send the new address a link that makes it the account's; an address that has an account is told so."""
-        user = await self._requester(request, db=db)
-        if user is None:
+        user, email = await self._requester(request, db=db), request.email
+        if user is None or email is None:
             return
         owner = await self.users.find_by_email(db=db, email=email)
         if owner and owner.id != user.id:
