@@ -8,9 +8,8 @@ import typer
 
 from app.cli import doctor, migrate, run, worker
 from app.cli.console import set_log_level
-from app.cli.developer import developer_group
+from app.cli.groups import add_module_groups, developer_group
 from app.cli.jobs import jobs, task
-from app.cli.module_commands import add_module_groups
 
 app = typer.Typer(
     name="kit",

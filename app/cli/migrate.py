@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.console import fail, load_settings, say, show_json, show_table
-from app.cli.developer import developer_group, developer_object
+from app.cli.groups import developer_group, developer_object
 
 if TYPE_CHECKING:
     from app.core.migrations.migrate import Migrations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.developer import COMMANDS
+from app.cli.groups import COMMANDS
 from app.core.configs import PROJECT_ROOT
 from tests.planted import PlantedProject
 
