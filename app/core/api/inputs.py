@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Annotated, ClassVar, TypeAlias
 
 from fastapi import Path
@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.db.column_values import in_utc
+
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -26,13 +28,6 @@ def _written_out(value: object) -> object:
     if isinstance(value, int | float) or (isinstance(value, str) and not _DATE.match(value)):
         raise PydanticCustomError("written_out", "Value must be written as in 2026-01-31 or 2026-01-31T12:00:00Z")
     return value
-
-
-def _in_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as exc:  # the first hours of year 1, the last of 9999
-        raise PydanticCustomError("moment", "Value is outside the calendar") from exc
 
 
 RowId: TypeAlias = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -50,7 +45,7 @@ Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Day: TypeAlias = Annotated[date, BeforeValidator(_written_out)]
 """A date."""
 
-Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+Moment: TypeAlias = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(in_utc)]
 """A date and time with its zone, in UTC."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 from sqlalchemy import BigInteger, Boolean, Date, DateTime, Enum, Float, Integer, Numeric, SmallInteger, String, Uuid
 from sqlalchemy.types import TypeEngine
 
@@ -29,14 +30,15 @@ _MOMENT = re.compile("[0-9]{4}-.*")
 _BOOLEAN = re.compile("true|false")
 
 
-def _in_utc(value: datetime) -> datetime:
+def in_utc(value: datetime) -> datetime:
+    """Return the moment in UTC; refused where that is beyond the calendar."""
     try:
         return value.astimezone(UTC)
     except OverflowError as exc:  # the first hours of year 1, the last of 9999
-        raise ValueError("outside the calendar") from exc
+        raise PydanticCustomError("moment", "Value is outside the calendar") from exc
 
 
-_Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+_Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 _StoredText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 

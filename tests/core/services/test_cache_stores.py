@@ -184,7 +184,7 @@ class TestRedis:
 
     @pytest.fixture
     async def store(self, redis: Redis, patience: float) -> AsyncIterator[RedisStore]:
-        store = RedisStore(redis, key_prefix("kit:"), timeout=patience, max_bytes=10_000)
+        store = RedisStore(redis, key_prefix("kit:"), timeout=patience)
         yield store
         await store.close()
 

@@ -120,17 +120,9 @@ class RedisStore(CacheStore):
     Keys begin with `<prefix>cache:`. `timeout` is that of one call, in seconds; the timeouts of `redis` must be longer.
     """
 
-    def __init__(
-        self,
-        redis: Redis,
-        prefix: KeyPrefix,
-        *,
-        timeout: float = TIMEOUT,
-        max_bytes: int = CACHE_MAX_VALUE_BYTES,
-    ) -> None:
+    def __init__(self, redis: Redis, prefix: KeyPrefix, *, timeout: float = TIMEOUT) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._max_bytes = max_bytes
         self._breaker = CircuitBreaker(redis, self._delete_postponed, timeout)
         self._postponed: set[bytes] = set()
         self._postponed_patterns: set[Pattern] = set()
@@ -145,7 +137,7 @@ class RedisStore(CacheStore):
     async def read(self, key: str, tags: Collection[str]) -> Found:
         async def ask() -> list[Any]:
             pipeline = self._redis.pipeline(transaction=False)
-            pipeline.getrange(self._key(key), 0, self._max_bytes)  # another program may have left half a gigabyte
+            pipeline.getrange(self._key(key), 0, CACHE_MAX_VALUE_BYTES)  # another program may have left more
             if tags:
                 pipeline.mget(self._tags(tags))
             answers: list[Any] = await pipeline.execute()
