@@ -19,6 +19,7 @@ import psycopg
 from dotenv import dotenv_values
 from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
@@ -225,6 +226,31 @@ def nginx(folder: Path, changes: Mapping[str, str]) -> Iterator[None]:
     command = (path, "-p", str(folder), "-c", str(folder / "nginx.conf"))
     with started(*command, env=os.environ, log=folder / "nginx.log"):
         yield
+
+
+@contextmanager
+def pgbouncer(folder: Path, server: URL, **settings: object) -> Iterator[URL]:
+    """A PgBouncer in transaction mode before `server`: the URL to use instead. Needs `pgbouncer`."""
+    port = free_port()
+    told = {"listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any"}
+    told |= {"pool_mode": "transaction", **settings}
+    target = {"host": server.host, "port": server.port, "user": server.username, "password": server.password}
+    target = {name: value for name, value in target.items() if value}
+    lines = ["[databases]", "* = " + " ".join(f"{name}='{value}'" for name, value in target.items())]
+    lines += ["[pgbouncer]", *(f"{name} = {value}" for name, value in told.items())]
+    config = folder / "pgbouncer.ini"
+    config.write_text("\n".join(lines))
+    other_user = ("--user", "nobody") if os.geteuid() == 0 else ()  # it refuses to run as root
+    command = (str(program("pgbouncer")), *other_user, str(config))
+    with started(*command, env=os.environ, log=folder / "pgbouncer.log") as process:
+        wait_for(lambda: _listens(port) or process.poll() is not None)
+        yield server.set(host="127.0.0.1", port=port)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 def _pongs(redis: "Redis") -> bool:

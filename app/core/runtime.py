@@ -1,9 +1,11 @@
 """The resources of one process: engine, Redis, services, job runner. Opened and closed here, nothing at import."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -13,11 +15,14 @@ from redis.exceptions import RedisError
 
 # The registries, too: without them an event finds no listener, a job no task, a package's mail no template.
 from app.core import kit, listeners, tasks  # noqa: F401
+from app.core.api.health import HealthCheck, current_checks
 from app.core.configs import AppConfig, make_private
 from app.core.configs.app import current_settings
 from app.core.db.installation import KeyPrefix, current_key_prefix, current_redis, expected_revisions
 from app.core.db.session import Database, current_database
+from app.core.exceptions import ConfigError
 from app.core.migrations.timelines import known_revisions
+from app.core.modules import parts
 from app.core.process import Slot
 from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
@@ -57,6 +62,7 @@ class Runtime:
     background = current_background
     reporter = current_reporter
     revisions = expected_revisions
+    checks = current_checks
 
 
 def runtime() -> Runtime:
@@ -89,6 +95,7 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
     opened.revisions = known_revisions
     opened.reporter = provided(settings, "ERROR_REPORTER", {"settings": settings}) or LogOnly()
     stack.push_async_callback(opened.reporter.close)
+    opened.checks = module_checks(parts("health"))
     if settings.database_url.get_backend_name() == "sqlite":
         make_private(Path(str(settings.database_url.database)).parent)
     opened.http = HttpClient(settings.HTTP_INTEGRATIONS)
@@ -97,7 +104,11 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
         settings.database_url,
         # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
         pool_size=max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0),
+        pool_timeout=settings.DB_POOL_TIMEOUT_SECONDS,
         statement_timeout=settings.DB_STATEMENT_TIMEOUT_SECONDS,
+        # A task has its own `timeout`, and may well keep its transaction while it works.
+        idle_transaction_timeout=0 if run_jobs else settings.DB_IDLE_TRANSACTION_TIMEOUT_SECONDS,
+        prepared_statements=settings.DB_PREPARED_STATEMENTS,
         echo=settings.SQL_ECHO,
     )
     stack.push_async_callback(opened.database.close)
@@ -163,6 +174,18 @@ async def _jobs(run_jobs: bool, run_schedule: bool) -> AsyncIterator[None]:
         await current_runner().stop(grace)
         # One grace for both; at least a second, as what was dispatched outside a unit may still be on its way.
         await current_background().close(max(grace_ends - asyncio.get_running_loop().time(), 1))
+
+
+def module_checks(found: Iterable[ModuleType]) -> tuple[HealthCheck, ...]:
+    """The `checks` of these files, named after their modules."""
+    named = []
+    for part in found:
+        checks = getattr(part, "checks", ())
+        if not checks or not all(isinstance(check, HealthCheck) for check in checks):
+            raise ConfigError(f"{part.__name__} defines no checks: checks = [HealthCheck(name, ask)]")
+        module = part.__name__.split(".")[-2]
+        named += [replace(check, name=f"{module}.{check.name}") for check in checks]
+    return tuple(named)
 
 
 def connect_redis(url: str, timeout: float) -> Redis:

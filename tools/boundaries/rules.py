@@ -17,7 +17,7 @@ ENTRY_POINTS = ("main", "worker", "cli")
 REGISTRIES = ("models", "routers", "tasks", "listeners")
 LAYERS = (
     ("routers",),
-    ("listeners", "bootstrap", "cli"),
+    ("listeners", "bootstrap", "cli", "health"),
     ("routes",),
     ("policies",),
     ("tasks",),

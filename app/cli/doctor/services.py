@@ -9,7 +9,7 @@ from warnings import catch_warnings
 
 from aiosmtplib import SMTPException
 from redis import Redis, RedisError
-from sqlalchemy import func, inspect, select
+from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.doctor.findings import Finding, fault, ok, reason, skipped, warning
@@ -34,11 +34,23 @@ def database() -> list[Finding]:
     shown = url.render_as_string(hide_password=True)
     try:
         with reading(url) as connection:
-            connection.exec_driver_sql("SELECT 1")
+            pooled = _is_pooled(connection)
     except (SQLAlchemyError, OSError) as exc:
         return [fault(f"{shown} does not answer: {reason(exc)}", "start it, or correct DATABASE_URL")]
+    if pooled and app_config.DB_PREPARED_STATEMENTS:
+        what = f"{shown} is behind a pooler: if it hands out transactions, prepared statements fail there"
+        return [warning(what, "DB_PREPARED_STATEMENTS=false, unless it hands out sessions")]
     is_there = url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
     return [ok(shown if is_there else f"{shown} will be made")]
+
+
+def _is_pooled(connection: Connection) -> bool:
+    """True if not PostgreSQL itself has given the connection its number."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("SELECT 1")
+        return False
+    driver = connection.connection.driver_connection
+    return driver is not None and driver.info.backend_pid != connection.scalar(select(func.pg_backend_pid()))
 
 
 def clock() -> list[Finding]:

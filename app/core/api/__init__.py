@@ -1,7 +1,8 @@
 """The HTTP contract: envelopes, list queries, limits."""
 
+from app.core.api.health import HealthCheck
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.list_queries import ListParamsBuilder
 from app.core.api.responses import PaginatedResponse, Response
 
-__all__ = ["ConfigurableRateLimiter", "ListParamsBuilder", "PaginatedResponse", "Response"]
+__all__ = ["ConfigurableRateLimiter", "HealthCheck", "ListParamsBuilder", "PaginatedResponse", "Response"]

@@ -1,12 +1,14 @@
 """Health of the process: is it alive, and can it serve?
 
 Ready means that the database answers and has the tables this code expects. Redis being away is `degraded`:
-everything goes on without it, so taking every instance out of service would make an outage of a slowdown.
+everything goes on without it, so taking every instance out of service would make an outage of a slowdown. The same is
+true of what modules check, unless they say that they cannot serve without it.
 """
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -21,15 +23,33 @@ from app.core.db.installation import current_redis, expected_revisions
 from app.core.db.integrity import lacks_tables
 from app.core.db.session import Database, current_database
 from app.core.exceptions import UnavailableError
+from app.core.process import Slot
 from app.core.services.log import logger
 
 CHECK_SECONDS = 2.0
+VALID_SECONDS = 1.0
 RETRY_SECONDS = 5
 
 State = Literal["ok", "failed", "ahead"]
 """`ahead`: newer code has migrated the database; this process goes on until it is replaced."""
 
 _ESSENTIAL = ("database", "migrations")
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """A check of a module: `ask` raises where what it asks does not work, and has two seconds.
+
+    The service is `degraded` then; if the check is `essential`, it is not ready.
+    """
+
+    name: str
+    ask: Callable[[], Awaitable[object]]
+    essential: bool = False
+
+
+current_checks = Slot[tuple[HealthCheck, ...]]()
+"""What the modules of this process check, named `<module>.<name>`."""
 
 
 class Component(BaseModel):
@@ -76,7 +96,7 @@ class NotReady(UnavailableError):
     code = "not_ready"
 
     def __init__(self, found: Details) -> None:
-        failed = ", ".join(name for name in found.failed if name in _ESSENTIAL)
+        failed = ", ".join(name for name in found.failed if name in _essential())
         super().__init__(f"Not ready: {failed}.", retry_after=RETRY_SECONDS)
         self.extra = {"checks": _checks(found)}
 
@@ -125,29 +145,37 @@ def _checks(found: Details) -> dict[str, State]:
     return {name: component.status for name, component in found.components.items()}
 
 
-_running: dict[tuple[Database, Redis | None], asyncio.Task[Details]] = {}
-"""The examination under way, by what it asks."""
+def _essential() -> set[str]:
+    return {*_ESSENTIAL, *(check.name for check in current_checks() if check.essential)}
+
+
+_Parts = tuple[Database, Redis | None, tuple[HealthCheck, ...]]
+_latest: dict[_Parts, tuple[float, asyncio.Task[Details]]] = {}
+"""The latest examination and when it began, by what it asks."""
 
 
 async def examine() -> Details:
-    """Ask every component; concurrent callers share one examination, so a flood of them is one query at a time."""
-    parts = (current_database(), current_redis())
-    task = _running.get(parts)
-    if task is None or task.done():
-        _running.clear()
-        task = _running[parts] = asyncio.create_task(_examine(*parts))
+    """Ask every component; concurrent callers, and those of the second after, share one examination."""
+    parts = (current_database(), current_redis(), current_checks())
+    now = time.monotonic()
+    begun, task = _latest.get(parts, (now, None))
+    if task is None or (task.done() and now - begun >= VALID_SECONDS):
+        _latest.clear()
+        task = asyncio.create_task(_examine(*parts))
+        _latest[parts] = now, task
     return await asyncio.shield(task)
 
 
-async def _examine(database: Database, redis: Redis | None) -> Details:
+async def _examine(database: Database, redis: Redis | None, checks: tuple[HealthCheck, ...]) -> Details:
     questions = [_outcome(_ESSENTIAL, _ask_database(database))]
     if redis is not None:
         questions.append(_outcome(("redis",), _ask_redis(redis)))
+    questions += [_outcome((check.name,), _ask(check)) for check in checks]
     found = Details(status="ok", components={})
     for outcome in await asyncio.gather(*questions):
         found.components |= outcome
     if found.failed:
-        found.status = "unavailable" if set(_ESSENTIAL) & set(found.failed) else "degraded"
+        found.status = "unavailable" if _essential() & set(found.failed) else "degraded"
     return found
 
 
@@ -190,4 +218,9 @@ async def _ask_database(database: Database) -> tuple[State, State]:
 
 async def _ask_redis(redis: Redis) -> tuple[State]:
     await redis.ping()
+    return ("ok",)
+
+
+async def _ask(check: HealthCheck) -> tuple[State]:
+    await check.ask()
     return ("ok",)

@@ -75,7 +75,11 @@ class AppConfig(BaseConfig):
     POSTGRES_PASSWORD: SecretStr | None = None
     POSTGRES_DB: str = "app"
     DB_POOL_SIZE: int = Field(default=10, ge=1)
+    DB_POOL_TIMEOUT_SECONDS: float = Field(default=3.0, gt=0)
     DB_STATEMENT_TIMEOUT_SECONDS: float = Field(default=10.0, ge=0)
+    DB_IDLE_TRANSACTION_TIMEOUT_SECONDS: float = Field(default=60.0, ge=0)
+    DB_PREPARED_STATEMENTS: bool = True
+    MIGRATE_LOCK_TIMEOUT_SECONDS: float = Field(default=1.0, ge=0)
     SQL_ECHO: bool = False
 
     REDIS_URL: SecretStr | None = None

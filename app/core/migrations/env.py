@@ -1,24 +1,44 @@
 """Run Alembic on each database: locks, transactions, and SQLite's traps. `migrations/env.py` calls `run`."""
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from alembic import context
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, func, select, text
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import OperationalError
 
 from app.core.configs import app_config, make_private
-from app.core.db.engines import begin_sqlite, make_private_file, prepare_sqlite, tcp_options
+from app.core.db.engines import begin_sqlite, driver_options, make_private_file, prepare_sqlite
 from app.core.migrations import dialects  # noqa: F401  registers itself with Alembic
 from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines, installed_timelines
 
 _LOCK_KEY = 7_305_882_411  # any number that nothing else on this database locks
+_LOCK = text(
+    f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), set_config('idle_in_transaction_session_timeout', '0', true)"
+)
+_LOOK_SECONDS = 0.5
 _WAIT_SECONDS = 3600
+_RETRY_SECONDS = 600
+_MAX_PAUSE_SECONDS = 10
+# The lock was refused after a wait, so whoever has it began before that, and on a table that the statement names.
+_BLOCKERS = text("""
+SELECT DISTINCT ON (pid) pid, COALESCE(NULLIF(application_name, ''), usename, backend_type) AS who, relname AS holds,
+       CAST(EXTRACT(epoch FROM clock_timestamp() - xact_start) AS integer) AS seconds
+  FROM pg_locks JOIN pg_class ON pg_class.oid = relation JOIN pg_stat_activity USING (pid)
+ WHERE granted AND datname = current_database() AND position(relname IN :statement) > 0
+   AND xact_start <= clock_timestamp() - make_interval(secs => :waited)
+ LIMIT 5
+""")
+_COMMITTED = "kit_committed"
 
 logger = logging.getLogger(__name__)
 Comparing = Callable[[Timelines, Timeline, Connection, ScriptDirectory], dict[str, Any]]
@@ -43,9 +63,47 @@ def run(comparing: Comparing | None) -> None:
     with nullcontext(given) if given is not None else connected(_url()) as connection:
         if comparing is not None:
             options |= comparing(timelines, timeline, connection, context.script)
-        context.configure(connection=connection, on_version_apply=asked.get("on_version_apply", ()), **options)
-        with context.begin_transaction(), _checked(connection), quiet():
-            context.run_migrations()
+        _run(connection, options, asked.get("applied", []), asked.get("on_version_apply", lambda **_: None))
+
+
+def _run(connection: Connection, options: dict[str, Any], applied: list[str], hook: Callable[..., None]) -> None:
+    """Run the migrations, and note in `applied` which are through.
+
+    Again where a lock was not to be had in time: who waits for it keeps everybody out who comes later.
+    """
+
+    def note(*, step: Any, **more: Any) -> None:
+        applied.extend(step.up_revision_ids)
+        hook(step=step, **more)
+
+    options = {**options, "on_version_apply": note}
+    give_up = time.monotonic() + _RETRY_SECONDS
+    for pause in count(1):
+        applied.clear()
+        connection.info.pop(_COMMITTED, None)
+        context.configure(connection=connection, **options)
+        try:
+            with context.begin_transaction(), _checked(connection), quiet():
+                context.run_migrations()
+        except OperationalError as exc:
+            refused = isinstance(exc.orig, (LockNotAvailable, DeadlockDetected))
+            if not refused or connection.info.get(_COMMITTED) or time.monotonic() > give_up:
+                raise
+            if pause == 1:
+                _tell_blockers(connection, exc)
+            time.sleep(min(pause, _MAX_PAUSE_SECONDS))
+        else:
+            return
+
+
+def _tell_blockers(connection: Connection, exc: OperationalError) -> None:
+    values = {"statement": exc.statement, "waited": app_config.MIGRATE_LOCK_TIMEOUT_SECONDS}
+    found = [
+        f"{row.who} (pid {row.pid}, {row.holds} for {row.seconds} s)" for row in connection.execute(_BLOCKERS, values)
+    ]
+    connection.rollback()
+    who = ", ".join(found) or "a transaction that has ended by now"
+    logger.warning("A table is in use by %s. Trying again for up to %d s.", who, _RETRY_SECONDS)
 
 
 @contextmanager
@@ -90,11 +148,59 @@ def _url() -> URL:
 @contextmanager
 def connected(url: URL) -> Iterator[Connection]:
     """A connection to migrate with; no other process migrates this database while it is open."""
-    with _engine(sync_url(url)).connect() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_lock(_LOCK_KEY)))
-            connection.commit()
-        yield connection  # on SQLite the BEGIN IMMEDIATE of each timeline's transaction is the lock
+    engine = _engine(sync_url(url))
+    if engine.dialect.name == "sqlite":  # the BEGIN IMMEDIATE of each timeline's transaction is the lock
+        with engine.connect() as connection:
+            event.listen(connection, "begin", _begin_in_turn)
+            yield connection
+        return
+    with _alone(engine), engine.connect() as connection:
+        event.listen(connection, "begin", _bound_locks)
+        yield connection
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """Hold the lock of migrations, in a transaction of its own: one of a session would stay behind in a pooler.
+
+    While it is idle it has no snapshot, for whose end CREATE INDEX CONCURRENTLY would wait. A statement that waits
+    for the lock would have one.
+    """
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        if not connection.scalar(_LOCK):
+            logger.warning("Another process is migrating this database. Waiting for it.")
+            connection.rollback()
+            while not connection.scalar(_LOCK):
+                connection.rollback()
+                time.sleep(_LOOK_SECONDS)
+        try:
+            yield
+        finally:
+            try:
+                connection.rollback()
+            except OperationalError:
+                logger.warning("The lock of this migration was lost before its end: another may have run beside it.")
+
+
+def _bound_locks(connection: Connection) -> None:
+    """Bound each wait for a lock, but not in a revision that has committed by itself, which cannot be run again."""
+    driver: Any = connection.connection.driver_connection
+    if driver.autocommit:
+        connection.info[_COMMITTED] = True
+    elif not connection.info.get(_COMMITTED):
+        milliseconds = app_config.MIGRATE_LOCK_TIMEOUT_SECONDS * 1000
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds:.0f}")
+
+
+def _begin_in_turn(connection: Connection) -> None:
+    """Begin on SQLite, and say so where another process has to end first."""
+    try:
+        connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+        begin_sqlite(connection)
+    except OperationalError:
+        logger.warning("Another process is writing to this database. Waiting for it.")
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")
+        begin_sqlite(connection)
 
 
 @contextmanager
@@ -102,7 +208,10 @@ def reading(url: URL) -> Iterator[Connection]:
     """A connection to look with: waits for no migration, makes no SQLite file where there is none."""
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         url = url.set(database=":memory:")
-    with _engine(sync_url(url)).connect().execution_options(kit_read_only=True) as connection:
+    engine = _engine(sync_url(url))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "begin", begin_sqlite)
+    with engine.connect().execution_options(kit_read_only=True) as connection:
         yield connection
 
 
@@ -113,13 +222,13 @@ def sync_url(url: URL) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=tcp_options(url))
+        options = {"application_name": "kit migrate", **driver_options(url, app_config.DB_PREPARED_STATEMENTS)}
+        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
     make_private(Path(url.database or ".").parent)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
     event.listen(engine, "do_connect", make_private_file)
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "connect", _without_foreign_keys)
-    event.listen(engine, "begin", begin_sqlite)
     return engine
 
 
@@ -127,7 +236,6 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
     # A batch alter drops the old table: with foreign keys on that empties its cascading children.
     # The switch does nothing inside a transaction, so it comes before BEGIN.
     connection.execute("PRAGMA foreign_keys=OFF")
-    connection.execute(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")  # another process may migrate for long
 
 
 @contextmanager

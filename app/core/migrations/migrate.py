@@ -1,6 +1,6 @@
 """Migrations of one database, for `kit`, programs and tests; the `alembic` command works beside it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,13 +83,13 @@ class Migrations:
 
     def run(self, connection: Connection, line: Timeline, pending: Sequence[RevisionInfo], revision: str) -> None:
         """Upgrade one timeline to `revision`, which runs `pending`; MigrationError names the one that fails."""
-        with steps(line, [info.revision for info in pending]) as stepped:
-            command.upgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
+        with failures(line, [info.revision for info in pending]) as applied:
+            command.upgrade(self.config(line, connection=connection, applied=applied), revision)
 
     def undo(self, connection: Connection, line: Timeline, scripts: Sequence[Script], revision: str = "base") -> None:
         """Downgrade one timeline to `revision`, which undoes `scripts`; MigrationError names the one that fails."""
-        with steps(line, [script.revision for script in scripts]) as stepped:
-            command.downgrade(self.config(line, connection=connection, on_version_apply=stepped), revision)
+        with failures(line, [script.revision for script in scripts]) as applied:
+            command.downgrade(self.config(line, connection=connection, applied=applied), revision)
 
     def behind(self, revision: str = "-1", timeline: str | None = None) -> list[tuple[RevisionInfo, list[str]]]:
         """List what `downgrade` would undo, in its order, and what is lost with each."""
@@ -205,19 +205,15 @@ def merge_fix(line: Timeline) -> str:
 
 
 @contextmanager
-def steps(line: Timeline, revisions: Sequence[str]) -> Iterator[Callable[..., None]]:
-    """Give a function to call after each of `revisions`; whatever one raises becomes a MigrationError that names it."""
-    waiting = list(revisions)
-
-    def stepped(**_: Any) -> None:
-        del waiting[:1]
-
+def failures(line: Timeline, revisions: Sequence[str]) -> Iterator[list[str]]:
+    """Turn what one of `revisions` raises into a MigrationError that names it, the first that is not in the list."""
+    applied: list[str] = []
     try:
-        yield stepped
+        yield applied
     except (MigrationError, CommandError):
         raise
     except Exception as exc:  # a revision may raise anything
-        where = waiting[0] if waiting else "its end"
+        where = next((revision for revision in revisions if revision not in applied), "its end")
         orig = exc.orig if isinstance(exc, DBAPIError) else None
         reason = str(orig).partition("\n")[0] if orig else f"{type(exc).__name__}: {exc}"
         kept = "Nothing of it was kept, but what it committed by itself"

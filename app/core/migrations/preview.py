@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from app.core.migrations.env import connected, reading
-from app.core.migrations.migrate import Migrations, steps
+from app.core.migrations.migrate import Migrations, failures
 from app.core.migrations.timelines import MigrationError, RevisionInfo, Timeline
 
 _WRITES = ("CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH")
@@ -75,7 +75,7 @@ def _recorded(migrations: Migrations, line: Timeline, pending: Sequence[Revision
     statements: list[str] = []
     text: list[str] = []
 
-    def applied(*, step: Any, **_: Any) -> None:
+    def note_revision(*, step: Any, **_: Any) -> None:
         source, destination = (", ".join(ids) for ids in (step.source_revision_ids, step.destination_revision_ids))
         text.append(f"-- Running upgrade {source} -> {destination}\n\n")
         text.extend(f"{statement.strip()};\n\n" for statement in statements)
@@ -87,8 +87,8 @@ def _recorded(migrations: Migrations, line: Timeline, pending: Sequence[Revision
 
     driver: Any = connection.connection.driver_connection
     driver.set_trace_callback(note)
-    with steps(line, [info.revision for info in pending]) as stepped:
-        config = migrations.config(line, connection=connection, on_version_apply=(applied, stepped))
+    with failures(line, [info.revision for info in pending]) as applied:
+        config = migrations.config(line, connection=connection, on_version_apply=note_revision, applied=applied)
         command.upgrade(config, "head")
     driver.set_trace_callback(None)
     text.extend(f"{statement.strip()};\n\n" for statement in statements)

@@ -1,8 +1,10 @@
 """Alive, and able to serve."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from types import ModuleType
 
 import httpx
 import pytest
@@ -15,9 +17,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from app.core.api import HealthCheck
 from app.core.configs import PROJECT_ROOT
 from app.core.db.session import Database
-from app.core.runtime import runtime
+from app.core.exceptions import ConfigError
+from app.core.runtime import module_checks, runtime
 from tests.core.api.conftest import Serve
 from tests.core.api.test_errors import check
 from tests.core.log.capture import captured_log
@@ -171,6 +175,83 @@ class TestReady:
             runtime().database = usual
         assert {check(answer, 503, "not_ready")["checks"]["database"] for answer in answers} == {"failed"}
         assert stubborn.asked == 1  # one examination for all who ask at once
+
+
+class Supplier:
+    """What a module checks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.works = True
+
+    async def answer(self) -> None:
+        self.asked += 1
+        if not self.works:
+            raise OSError("hunter2 does not answer")
+
+    async def hang(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+def supplier(app: FastAPI) -> Iterator[Supplier]:
+    usual = runtime().checks
+    supplier = Supplier()
+    runtime().checks = (HealthCheck("shop.supplier", supplier.answer),)
+    yield supplier
+    runtime().checks = usual
+
+
+class TestModules:
+    async def test_their_checks_are_among_the_components(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        answer = await http.get("/health/ready")
+        assert answer.json()["data"]["checks"]["shop.supplier"] == "ok"
+        assert (await http.get("/health/details")).json()["data"]["components"]["shop.supplier"]["status"] == "ok"
+
+    async def test_the_service_is_degraded_where_one_fails(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        supplier.works = False
+        with captured_log() as lines:
+            answer = await http.get("/health/ready")
+        assert (answer.status_code, answer.json()["data"]["status"]) == (200, "degraded")
+        assert answer.json()["data"]["checks"]["shop.supplier"] == "failed"
+        assert lines.one("a part of the service does not answer")["part"] == "shop.supplier"
+
+    async def test_it_is_not_ready_without_what_is_essential(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        runtime().checks = (HealthCheck("shop.ledger", supplier.answer, essential=True),)
+        supplier.works = False
+        body = check(await http.get("/health/ready"), 503, "not_ready")
+        assert body["detail"] == "Not ready: shop.ledger."
+        assert (await http.get("/health")).status_code == 503
+
+    async def test_one_that_hangs_keeps_nobody_waiting(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        runtime().checks = (HealthCheck("shop.supplier", supplier.hang),)
+        async with asyncio.timeout(50):
+            answer = await http.get("/health/ready")
+        assert answer.json()["data"]["checks"] == {
+            **dict.fromkeys(answer.json()["data"]["checks"], "ok"),
+            "shop.supplier": "failed",
+        }
+
+    async def test_they_are_asked_once_a_second_at_most(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        began = time.monotonic()
+        answers = 0
+        while supplier.asked < 3:
+            assert (await http.get("/health")).status_code == 200
+            answers += 1
+        assert time.monotonic() - began >= 2
+        assert answers > 3
+
+    async def test_they_are_named_after_their_module(self, supplier: Supplier) -> None:
+        part = ModuleType("app.shop.health")
+        part.__dict__["checks"] = [HealthCheck("supplier", supplier.answer)]
+        assert module_checks([part]) == (HealthCheck("shop.supplier", supplier.answer),)
+
+    @pytest.mark.parametrize("checks", [[], ["supplier"]])
+    def test_a_file_without_any_stops_the_start(self, checks: list[object]) -> None:
+        part = ModuleType("app.shop.health")
+        part.__dict__["checks"] = checks
+        with pytest.raises(ConfigError, match=r"app\.shop\.health defines no checks"):
+            module_checks([part])
 
 
 class TestSummary:

@@ -43,6 +43,19 @@ async def patient(db: DBSession) -> None:
         await db.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": 3 * SHORT})
 
 
+@router.get("/idle")
+async def idle(db: DBSession) -> None:
+    """Do nothing in a transaction until the server has ended it."""
+    pid = await db.scalar(text("SELECT pg_backend_pid()"))
+    other = Database.connect(runtime().database.engine.url)
+    async with other.engine.connect() as connection:
+        while await connection.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}):
+            await connection.rollback()  # the view shows a transaction the same all the time
+            await asyncio.sleep(0.05)
+    await other.close()
+    await db.execute(text("SELECT 1"))
+
+
 class Proxy:
     """Forwards to PostgreSQL; `swallow` makes it keep the connections of by then open and forward nothing more."""
 
@@ -177,3 +190,24 @@ class Slow(BaseTask):
 
 async def test_a_task_has_its_own_timeout_instead(through: Database) -> None:
     await run_task(RegisteredTask(Slow), {})
+
+
+async def test_a_transaction_that_lies_idle_is_ended_by_the_server(
+    http: httpx.AsyncClient, committed: Database
+) -> None:
+    database = Database.connect(committed.engine.url, idle_transaction_timeout=SHORT)
+    with used(database):
+        async with asyncio.timeout(HANGS):
+            check(await http.get("/idle"), 503, "unavailable")
+            assert (await http.get("/read")).status_code == 200
+    await database.close()
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_nothing_is_set_in_the_session_of_a_pooler(committed: Database, prepared: bool) -> None:
+    database = Database.connect(committed.engine.url, prepared_statements=prepared, idle_transaction_timeout=60)
+    async with database.session_scope() as session:
+        found = await session.scalars(text("SELECT name FROM pg_settings WHERE source = 'session'"))
+    names = {"idle_in_transaction_session_timeout", "tcp_keepalives_idle"}
+    assert set(found) & names == (names if prepared else set())
+    await database.close()
