@@ -1,5 +1,6 @@
 """The core's settings. `.sample.env` lists every one with its default."""
 
+import re
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.core.configs.integrations import Integrations
 from app.core.configs.safety import unreachable_link, untrustworthy_proxies
 from app.core.process import Slot
 
+_SENTRY_DSN = re.compile(r"https?://[^\s@/]+@[^\s@/]+(/[^\s?#]+)+")
 _LOCAL_HOSTS = (None, "localhost", "127.0.0.1", "::1")
 
 
@@ -132,6 +134,8 @@ class AppConfig(BaseConfig):
             _ = urlsplit(self.redis_url or "").port
         except ValueError:  # which quotes it
             raise ValueError("REDIS_URL is not a Redis URL: write / @ : in a password as %2F %40 %3A") from None
+        if self.SENTRY_DSN and not _SENTRY_DSN.fullmatch(self.SENTRY_DSN.get_secret_value()):
+            raise ValueError("SENTRY_DSN is not a DSN of Sentry, as https://key@host/project")
         return self
 
     @model_validator(mode="after")

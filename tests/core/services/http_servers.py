@@ -2,9 +2,16 @@
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -103,11 +110,34 @@ async def drip(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.02)
 
 
+def certificate(name: str, folder: Path) -> Path:
+    """Make a certificate for `name` that signs itself, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / f"{name}.pem"
+    path.write_bytes(private + made.public_bytes(pem))
+    return path
+
+
 @asynccontextmanager
-async def http_server() -> AsyncIterator[HttpServer]:
-    """A server on a port of its own."""
+async def http_server(tls: Path | None = None) -> AsyncIterator[HttpServer]:
+    """A server on a port of its own; with a certificate it speaks TLS."""
     found = HttpServer()
-    listening = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if tls else None
+    if context and tls:
+        context.load_cert_chain(tls)
+    listening = await asyncio.start_server(found.serve, "127.0.0.1", 0, ssl=context)
     found.port = listening.sockets[0].getsockname()[1]
     try:
         yield found

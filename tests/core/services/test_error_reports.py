@@ -10,7 +10,7 @@ from typing import Any, cast
 import orjson
 import pytest
 from fastapi import APIRouter
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import CurrentUser, UserCreated
@@ -159,6 +159,12 @@ class TestReporter:
         logger.warning("hm", exc_info=ValueError())
         logger.error("hm")
         assert reports.all == []
+
+    @pytest.mark.parametrize("dsn", ["sentry", "https://host/1", "https://key@host", "ftp://key@host/1"])
+    def test_a_dsn_that_is_none_stops_the_start_without_its_value(self, dsn: str) -> None:
+        with pytest.raises(ValidationError, match="SENTRY_DSN is not a DSN of Sentry") as caught:
+            AppConfig(SENTRY_DSN=SecretStr(f"{dsn}?{SECRET}"))
+        assert SECRET not in str(caught.value)
 
     def test_one_that_cannot_be_made_stops_the_start(self) -> None:
         with pytest.raises(ConfigError, match="asks for database: its __init__ may take settings"):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from app.core.services.http import HttpClient
 from app.core.services.http.guard import GuardedTransport, is_public
 from app.core.services.log import correlation
 from tests.core.log.capture import captured_log
-from tests.core.services.http_servers import HttpServer, answer, http_server, reset
+from tests.core.services.http_servers import HttpServer, answer, certificate, http_server, reset
 
 pytestmark = pytest.mark.once
 
@@ -166,6 +167,24 @@ class TestConnection:
 
         with pytest.raises(UpstreamTimeout):
             await guarded(SlowNames(), connect_timeout=0.1).get("hooks", f"http://shop.example:{server.port}/")
+
+
+class TestTLS:
+    async def test_the_name_is_verified_though_the_address_is_pinned(
+        self, guarded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trusted = certificate("shop.example", tmp_path)
+        async with http_server(trusted) as server:
+            server.play("/", answer(body=b"1"))
+            names = Names(shop=[["127.0.0.1"]], other=[["127.0.0.1"]])
+            with pytest.raises(UpstreamError):  # nobody has signed it
+                await guarded(names, guarded_ports=[server.port]).get("hooks", f"https://shop.example:{server.port}/")
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+            client = guarded(names, guarded_ports=[server.port])
+            assert (await client.get("hooks", f"https://shop.example:{server.port}/")).text == "1"
+            with pytest.raises(UpstreamError):
+                await client.get("hooks", f"https://other.example:{server.port}/")
+            assert len(server.received) == 1
 
 
 class TestRedirects:
