@@ -12,15 +12,15 @@ from uuid import uuid4
 
 import httpx
 
+from app.core.db.jobs import JobStatus
 from tests.faults.service import ROUNDS, Service, tally
 from tests.utils import PASSWORD
 
 RATE = 15
 """Requests a second. They come at their time, whether or not those before them were answered."""
 
-KINDS = ("register", "mark", "read", "live")
-SLOWEST = 60.0
-"""Seconds; nobody waits longer for an answer."""
+WORK = ("register", "mark", "read")
+KINDS = (*WORK, "live")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Load:
 
     service: Service
     http: httpx.AsyncClient
-    kinds: tuple[str, ...] = KINDS
     answers: list[Answer] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
     broken: float = math.inf
     mended: float = math.inf
     _mark: str = field(default_factory=lambda: uuid4().hex[:8])
@@ -54,13 +52,11 @@ class Load:
 
     @classmethod
     @asynccontextmanager
-    async def on(
-        cls, service: Service, kinds: tuple[str, ...] = KINDS, port: int | None = None
-    ) -> AsyncIterator["Load"]:
+    async def on(cls, service: Service, port: int | None = None) -> AsyncIterator["Load"]:
         """Load on the service, or on what listens at `port` before it, for as long as the block runs."""
         limits = httpx.Limits(max_connections=None, keepalive_expiry=4)  # less than a server keeps them
         async with service.client(port=port, limits=limits) as http:
-            load = cls(service, http, kinds)
+            load = cls(service, http)
             await load._log_in()
             coming = asyncio.create_task(load._come())
             try:
@@ -83,7 +79,7 @@ class Load:
 
     def outcomes(self, *kinds: str) -> "Counter[str]":
         """How the requests ended, those of `kinds` or all but the looks at whether the process is alive."""
-        wanted = kinds or [kind for kind in self.kinds if kind != "live"]
+        wanted = kinds or WORK
         return Counter(answer.outcome for answer in self.answers if answer.kind in wanted)
 
     def failed_after(self) -> list[Answer]:
@@ -92,7 +88,7 @@ class Load:
 
     def milliseconds(self, share: float, *kinds: str, since: float = 0.0, until: float = math.inf) -> int:
         """The time that `share` of the requests took at most, of those that began in this span."""
-        wanted = kinds or [kind for kind in self.kinds if kind != "live"]
+        wanted = kinds or WORK
         took = sorted(
             answer.ended - answer.began
             for answer in self.answers
@@ -115,7 +111,7 @@ class Load:
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
-                group.create_task(self._ask(self.kinds[number % len(self.kinds)], f"{self._mark}n{number}"))
+                group.create_task(self._ask(KINDS[number % len(KINDS)], f"{self._mark}n{number}"))
                 await asyncio.sleep(began + (number + 1) / RATE - time.monotonic())
                 if self._enough.is_set():
                     break
@@ -243,4 +239,5 @@ async def settle(
         )
     )
     assert not lost
+    assert {job.status for job in service.jobs()} == {JobStatus.COMPLETED}
     assert again or not twice
