@@ -43,7 +43,7 @@ LIBRARIES = (
 )
 PROGRAMS = ("app.cli", "uvicorn", "tests.contract.docs_page", "tests.external.visit")
 _STRICT = ["-W", "error"]
-_READ_AT_START = ("PYTHON", "COVERAGE_")
+_READ_AT_START = ("PYTHON", "COVERAGE_", "LD_PRELOAD")
 _HEEDED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 
 

@@ -253,6 +253,16 @@ def _listens(port: int) -> bool:
     return False
 
 
+def wrong_clock(offset: str) -> dict[str, str]:
+    """The environment of a process whose clock is off by `offset`, such as "+300s" or the path of a file with that."""
+    path = program("faketime")
+    assert path is not None
+    asked = (path, "-m", "-f", "+0", "printenv", "LD_PRELOAD")
+    library = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    where = "FAKETIME_TIMESTAMP_FILE" if offset.startswith("/") else "FAKETIME"
+    return {"LD_PRELOAD": library, where: offset, "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
 def _pongs(redis: "Redis") -> bool:
     try:
         return bool(redis.ping())

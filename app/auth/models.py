@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 from sqlalchemy import ForeignKey, Integer, SmallInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.db import BIGINT, BaseModel, SoftDeleteMixin, live_unique, utcnow
+from app.core.db import BIGINT, BaseModel, SoftDeleteMixin, db_now, live_unique
 
 
 class UserStatus(IntEnum):
@@ -60,7 +60,7 @@ class AuthSession(BaseModel):
     user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"), index=True)
     device: Mapped[str] = mapped_column(String(200))
     address: Mapped[str] = mapped_column(String(64))
-    last_used_at: Mapped[datetime] = mapped_column(default=utcnow)
+    last_used_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     revoke_reason: Mapped[str | None] = mapped_column(String(32))
@@ -89,8 +89,8 @@ class Purpose(StrEnum):
 class OneTimeToken(BaseModel):
     """The token of one mailed link, as a hash, bound to the address it was sent to.
 
-    `created_at` is when the link was asked for, `security_stamp` the account's at that moment, `session_id` the
-    session that asked, if one did.
+    `created_at` is when the link was asked for, by the database's clock, `security_stamp` the account's at that moment,
+    `session_id` the session that asked, if one did.
     """
 
     __tablename__ = "auth_one_time_tokens"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, select, text, update
@@ -11,7 +12,7 @@ from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
 from app.auth.models import AuthSession, EndReason, OneTimeToken, Purpose, RefreshToken, User, UserStatus
 from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import email_key, is_username, username_key
-from app.core.db import BaseRepository, utcnow
+from app.core.db import BaseRepository, db_now
 from app.core.exceptions import UniqueViolation
 
 REMEDIES = ("email", "password_hash", "status_id", "is_verified", "is_superuser", "deleted_at")
@@ -26,7 +27,7 @@ _PRINCIPAL = (
     .where(
         AuthSession.id == bindparam("session_id"),
         AuthSession.revoked_at.is_(None),
-        AuthSession.expires_at > bindparam("now"),
+        AuthSession.expires_at > db_now(),
         User.id == bindparam("user_id"),
         User.deleted_at.is_(None),
     )
@@ -53,8 +54,7 @@ class UserRepository(BaseRepository[User]):
 
     async def principal(self, *, db: AsyncSession, user_id: int, session_id: int) -> UserDTO | None:
         """Return the user of a live session: one statement for both and no entity, as every request runs it."""
-        values = {"user_id": user_id, "session_id": session_id, "now": utcnow()}
-        row = (await db.execute(_PRINCIPAL, values)).one_or_none()
+        row = (await db.execute(_PRINCIPAL, {"user_id": user_id, "session_id": session_id})).one_or_none()
         return None if row is None else UserDTO.model_validate(row)
 
     async def get_by_ids(self, *, db: AsyncSession, ids: Sequence[int]) -> list[UserDTO]:
@@ -116,11 +116,12 @@ MAX_LISTED = 100
 
 
 class Family(NamedTuple):
-    """A refresh token with the session it belongs to and the account behind it."""
+    """A refresh token with the session it belongs to, the account behind it, and when it was asked for."""
 
     token: RefreshToken
     session: AuthSession
     user: User
+    now: datetime
 
 
 class SessionRepository(BaseRepository[AuthSession]):
@@ -130,7 +131,7 @@ class SessionRepository(BaseRepository[AuthSession]):
         """Return the user's live sessions, the latest used first."""
         statement = (
             self.base_statement()
-            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > utcnow())
+            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > db_now())
             .order_by(AuthSession.last_used_at.desc(), AuthSession.id.desc())
             .limit(MAX_LISTED)
         )
@@ -146,11 +147,10 @@ class SessionRepository(BaseRepository[AuthSession]):
         but: int | None = None,
     ) -> int:
         """End the user's live sessions, one of them or all `but` one; return the number ended."""
-        now = utcnow()
         statement = (
             update(AuthSession)
-            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > now)
-            .values(revoked_at=now, revoke_reason=reason)
+            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > db_now())
+            .values(revoked_at=db_now(), revoke_reason=reason)
             .returning(AuthSession.id)
         )
         if session_id is not None:
@@ -161,7 +161,7 @@ class SessionRepository(BaseRepository[AuthSession]):
 
     async def delete_expired(self, *, db: AsyncSession) -> None:
         """Delete expired sessions with their refresh tokens, which until then are needed to detect reuse."""
-        await db.execute(delete(AuthSession).where(AuthSession.expires_at <= utcnow()))
+        await db.execute(delete(AuthSession).where(AuthSession.expires_at <= db_now()))
 
 
 class RefreshTokenRepository(BaseRepository[RefreshToken]):
@@ -173,7 +173,7 @@ class RefreshTokenRepository(BaseRepository[RefreshToken]):
         Both, because PostgreSQL re-reads only the rows it locks after waiting for another transaction.
         """
         statement = (
-            select(RefreshToken, AuthSession, User)
+            select(RefreshToken, AuthSession, User, db_now())
             .join(AuthSession, AuthSession.id == RefreshToken.session_id)
             .join(User, User.id == AuthSession.user_id)
             .where(RefreshToken.token_hash == token_hash, User.deleted_at.is_(None))
@@ -214,7 +214,7 @@ class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
                 OneTimeToken.user_id == user.id,
                 *_in_force(user.security_stamp),
             )
-            .values(used_at=utcnow())
+            .values(used_at=db_now())
             .returning(OneTimeToken)
         )
         return (await db.scalars(statement)).one_or_none()
@@ -230,20 +230,20 @@ class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
             return False
         if await db.scalar(select(_was_ended(token.session_id))):
             return False
-        await db.execute(update(OneTimeToken).where(*same, OneTimeToken.used_at.is_(None)).values(used_at=utcnow()))
+        await db.execute(update(OneTimeToken).where(*same, OneTimeToken.used_at.is_(None)).values(used_at=db_now()))
         await self.create(db=db, model=token)
         return True
 
     async def delete_expired(self, *, db: AsyncSession) -> None:
         """Delete expired tokens."""
-        await db.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= utcnow()))
+        await db.execute(delete(OneTimeToken).where(OneTimeToken.expires_at <= db_now()))
 
 
 def _in_force(security_stamp: Any) -> list[ColumnElement[bool]]:
     """Match tokens that are neither used, nor expired, nor asked for before a remedy."""
     return [
         OneTimeToken.used_at.is_(None),
-        OneTimeToken.expires_at > utcnow(),
+        OneTimeToken.expires_at > db_now(),
         OneTimeToken.security_stamp == security_stamp,
         ~_was_ended(OneTimeToken.session_id),
     ]

@@ -4,30 +4,89 @@ import asyncio
 import logging
 import os
 import signal
+import tempfile
+import time
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import load_registries, load_settings
+from app.cli.console import fail, load_registries, load_settings, say
 
 if TYPE_CHECKING:
     from app.core.runtime import Runtime
+    from app.core.services.queue import JobRunner
 
 _PAUSE_SECONDS = 5.0
+_BEAT_SECONDS = 1.0
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Start nothing: exit with 0 if one lives on this host, else 1.")
+]
+WithinOption = Annotated[float, typer.Option(metavar="SECONDS", help="With --check: how long it may have been silent.")]
 
 
 def worker(
     with_schedule: Annotated[
         bool, typer.Option("--with-schedule/--no-schedule", help="Keep the schedule too, as `kit scheduler` does.")
     ] = False,
+    check: CheckOption = False,
+    within: WithinOption = 30.0,
 ) -> None:
     """Run jobs until told to stop. Any number may run side by side."""
-    _run(run_jobs=True, run_schedule=with_schedule)
+    if check:
+        _check("worker", within)
+    else:
+        _run(run_jobs=True, run_schedule=with_schedule)
 
 
-def scheduler() -> None:
+def scheduler(check: CheckOption = False, within: WithinOption = 30.0) -> None:
     """Store the jobs that are due by the clock. Of several, one stores each."""
-    _run(run_jobs=False, run_schedule=True)
+    if check:
+        _check("scheduler", within)
+    else:
+        _run(run_jobs=False, run_schedule=True)
+
+
+def _check(name: str, within: float) -> None:
+    """End with exit code 1 and a line if no process of this name has touched its heartbeat. Imports no settings."""
+    try:
+        silent = time.time() - _heartbeat(name).stat().st_mtime
+    except OSError:
+        fail(f"No {name} has run on this host.")
+    if not -1 <= silent <= within:
+        fail(f"The last {name} on this host gave its last sign of life {silent:.0f} s ago.")
+    say(f"A {name} on this host lives.")
+
+
+def _heartbeat(name: str) -> Path:
+    """The file that workers or schedulers of this checkout touch while their event loops turn.
+
+    Not below VAR_DIR, which hosts may share and a read-only file system may hold; TMPDIR moves it.
+    """
+    checkout = sha256(os.fsencode(Path(__file__).parents[2])).hexdigest()[:8]
+    return Path(tempfile.gettempdir(), f"kit-{checkout}-{name}")
+
+
+async def _beat_until(stopping: asyncio.Event, names: list[str], runner: "JobRunner") -> None:
+    """Touch the heartbeats until told to stop. An event loop that hangs does not get here."""
+    from app.core.services.log import logger
+
+    try:
+        while runner.alive and not stopping.is_set():
+            for name in names:
+                # The folder is everybody's: follow no link and wait for no pipe of somebody else.
+                file = os.open(_heartbeat(name), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+                try:
+                    os.utime(file)
+                finally:
+                    os.close(file)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _BEAT_SECONDS)
+    except OSError as exc:
+        logger.warning("the heartbeat cannot be written: --check will fail", error=str(exc))
+    await stopping.wait()
 
 
 def _run(*, run_jobs: bool, run_schedule: bool) -> None:
@@ -41,14 +100,15 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
     async def work() -> None:
         stopping = _stop_signals()
         async with open_runtime(settings, run_jobs=run_jobs, run_schedule=run_schedule) as opened:
+            names = ["worker"] * run_jobs + ["scheduler"] * run_schedule
             if not run_jobs:
                 logger.info("scheduler ready")
-                await stopping.wait()
+                await _beat_until(stopping, names, opened.runner)
                 logger.info("scheduler stops")
                 return
             listening = asyncio.create_task(_listen(opened, stopping))
             logger.info("worker ready", concurrency=settings.JOBS_CONCURRENCY, schedule=run_schedule)
-            await stopping.wait()
+            await _beat_until(stopping, names, opened.runner)
             grace = settings.SHUTDOWN_GRACE_SECONDS
             logger.info("worker stops", grace=grace)
             # Side by side: one grace for all.

@@ -215,8 +215,8 @@ class TestClaims:
     ) -> None:
         claims, now = await claims_of(client), int(time.time())
 
-        assert await status_of(client, sign(header(), claims | {"iat": now + 20, "exp": now + 80})) == 200
-        assert await status_of(client, sign(header(), claims | {"iat": now + 60, "exp": now + 80})) == 401
+        assert await status_of(client, sign(header(), claims | {"iat": now + 240, "exp": now + 300})) == 200
+        assert await status_of(client, sign(header(), claims | {"iat": now + 360, "exp": now + 420})) == 401
 
     async def test_it_expires(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
         token = sign(header(), await claims_of(client))

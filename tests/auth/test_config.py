@@ -83,7 +83,9 @@ class TestKeys:
         }
         for algorithm, key in keys.items():
             tokens = AuthConfig(JWT_SECRET_KEY=key, JWT_ALGORITHM=algorithm).access_tokens
-            token, _ = tokens.issue(user_id=1, session_id=2, session_ends=datetime.now(UTC) + timedelta(days=1))
+            token, _ = tokens.issue(
+                user_id=1, session_id=2, session_ends=datetime.now(UTC) + timedelta(days=1), now=datetime.now(UTC)
+            )
             assert tokens.read(token).sub == "1"
 
     def test_weak_and_wrong_keys_are_refused(self) -> None:
@@ -105,8 +107,8 @@ class TestKeys:
         ends = datetime.now(UTC) + timedelta(days=1)
         old = AuthConfig(JWT_SECRET_KEY=PREVIOUS).access_tokens
         new = AuthConfig(JWT_SECRET_KEY=STRONG, JWT_PREVIOUS_SECRET_KEY=PREVIOUS).access_tokens
-        old_token, _ = old.issue(user_id=1, session_id=2, session_ends=ends)
-        new_token, _ = new.issue(user_id=1, session_id=2, session_ends=ends)
+        old_token, _ = old.issue(user_id=1, session_id=2, session_ends=ends, now=datetime.now(UTC))
+        new_token, _ = new.issue(user_id=1, session_id=2, session_ends=ends, now=datetime.now(UTC))
 
         assert new.read(old_token).sid == "2"
         assert new.read(new_token).sid == "2"
@@ -116,7 +118,9 @@ class TestKeys:
     def test_a_token_never_outlives_its_session(self) -> None:
         tokens = AuthConfig(JWT_SECRET_KEY=STRONG).access_tokens
 
-        token, seconds = tokens.issue(user_id=1, session_id=2, session_ends=datetime.now(UTC) + timedelta(seconds=60))
+        token, seconds = tokens.issue(
+            user_id=1, session_id=2, session_ends=datetime.now(UTC) + timedelta(seconds=60), now=datetime.now(UTC)
+        )
 
         assert 58 <= seconds <= 60
         assert tokens.read(token).exp <= datetime.now(UTC).timestamp() + 60

@@ -6,21 +6,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import create_engine, make_url, select
+from sqlalchemy import create_engine, event, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 from taskiq.kicker import AsyncKicker
 
 from app.core.configs import AppConfig
-from app.core.db.base import utcnow
+from app.core.db.engines import prepare_sqlite
 from app.core.db.jobs import Job, JobStatus
 from app.core.services.queue import make_broker
 from app.core.services.queue.broker import RUN_ONCE_TASK
 from tests.faults.journal import Journal
-from tests.processes import Process, environment, kit, served_settings, started, wait_for
+from tests.processes import Process, environment, kit, run, served_settings, started, wait_for
 from tests.utils import key_prefix
 
 
@@ -33,6 +34,8 @@ class Stage:
         self.journal = Journal(folder / "var")
         url = make_url(stores["DATABASE_URL"])
         self.engine = create_engine(url.set(drivername=url.drivername.removesuffix("+aiosqlite")))
+        if self.engine.name == "sqlite":
+            event.listen(self.engine, "connect", prepare_sqlite)
 
     @contextmanager
     def process(self, name: str, *arguments: str, **settings: str) -> Iterator[Process]:
@@ -48,7 +51,7 @@ class Stage:
         """A job that takes so long, by hand: nobody is woken for it."""
         with Session(self.engine) as session:
             session.add(
-                Job(task="faults.work", payload={"seconds": seconds}, max_attempts=5, available_at=utcnow()),
+                Job(task="faults.work", payload={"seconds": seconds}, max_attempts=5),
             )
             session.commit()
 
@@ -120,3 +123,56 @@ class TestScheduler:
             scheduler.send_signal(signal.SIGTERM)
             assert scheduler.wait(timeout=120) == 0
         assert set(stage.statuses("faults.pulse")) == {JobStatus.PENDING}
+
+
+class TestCheck:
+    """`--check`, with the folder of heartbeats of the test's own."""
+
+    @pytest.fixture(autouse=True)
+    def own_folder(self, stage: Stage, tmp_path: Path) -> None:
+        stage.settings["TMPDIR"] = str(tmp_path)
+
+    def check(self, stage: Stage, name: str, *options: str, **settings: str) -> CompletedProcess[str]:
+        return kit(name, "--check", *options, **(stage.settings | settings))
+
+    @pytest.mark.parametrize("name", ["worker", "scheduler"])
+    def test_a_process_whose_loop_hangs_fails_until_it_goes_on(self, stage: Stage, name: str) -> None:
+        done = self.check(stage, name)
+        assert (done.returncode, done.stderr) == (1, f"No {name} has run on this host.\n")
+        with stage.process(name) as process:
+            wait_for(lambda: self.check(stage, name).returncode == 0)
+            other = self.check(stage, "scheduler" if name == "worker" else "worker")
+            assert other.returncode == 1
+            process.send_signal(signal.SIGSTOP)
+            wait_for(lambda: self.check(stage, name, "--within", "2").returncode == 1)
+            done = self.check(stage, name, "--within", "2")
+            assert done.stderr.startswith(f"The last {name} on this host gave its last sign of life ")
+            process.send_signal(signal.SIGCONT)
+            wait_for(lambda: self.check(stage, name).returncode == 0)
+
+    def test_a_worker_that_waits_for_its_database_lives(self, stage: Stage) -> None:
+        away = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "JOBS_POLL_SECONDS": "0.1"}
+        with stage.process("worker", "--with-schedule", **away):
+            wait_for(lambda: "the jobs table cannot be read" in (stage.folder / "out.log").read_text())
+            wait_for(lambda: self.check(stage, "worker").returncode == 0)
+            assert self.check(stage, "scheduler").returncode == 0
+
+    def test_it_needs_no_settings_and_loads_none_of_the_application(self, stage: Stage, tmp_path: Path) -> None:
+        script = "import sys\nfrom app.cli import main\ntry:\n main()\nexcept SystemExit: print(*sys.modules)"
+        env = environment(tmp_path, ENVIRONMENT="production", TMPDIR=str(tmp_path))
+        command = [sys.executable, "-c", script, "worker", "--check"]
+        done = run(*command, env=env)
+        assert done.stderr == "No worker has run on this host.\n"
+        assert not {"sqlalchemy", "fastapi", "app.core"} & set(done.stdout.split())
+
+    def test_a_heartbeat_that_cannot_be_written_costs_a_line_and_no_job(self, stage: Stage, tmp_path: Path) -> None:
+        with stage.process("worker", TMPDIR=str(tmp_path)) as process:
+            (beat,) = tmp_path.glob("kit-*-worker")
+            process.send_signal(signal.SIGSTOP)
+            beat.unlink()
+            beat.symlink_to(tmp_path / "elsewhere")
+            process.send_signal(signal.SIGCONT)
+            wait_for(lambda: "the heartbeat cannot be written" in (stage.folder / "out.log").read_text())
+            stage.store()
+            wait_for(lambda: stage.statuses("faults.work") == [JobStatus.COMPLETED])
+        assert not (tmp_path / "elsewhere").exists()

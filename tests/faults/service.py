@@ -74,21 +74,25 @@ class Service:
         self.engine = self._engine()
 
     @contextmanager
-    def app(self, port: int | None = None) -> Iterator[Process]:
-        """A server process that answers, at a port of its own if told."""
+    def app(self, port: int | None = None, **settings: str) -> Iterator[Process]:
+        """A server process that answers, at a port of its own if told; `settings` count for it alone."""
         port = port or self.port
-        with self._process("run", PORT=str(port)) as process:
+        with self._process("run", PORT=str(port), **settings) as process:
             wait_for(lambda: answers("127.0.0.1", port) or process.poll() is not None)
             assert process.poll() is None, "the server did not start"
             yield process
 
-    def worker(self) -> AbstractContextManager[Process]:
+    def worker(self, **settings: str) -> AbstractContextManager[Process]:
         """A worker process."""
-        return self._process("worker")
+        return self._process("worker", **settings)
 
-    def scheduler(self) -> AbstractContextManager[Process]:
+    def scheduler(self, **settings: str) -> AbstractContextManager[Process]:
         """A scheduler process."""
-        return self._process("scheduler")
+        return self._process("scheduler", **settings)
+
+    def said(self, line: str) -> int:
+        """How many of the processes have said it."""
+        return sum(line in log.read_text() for log in self.folder.glob("*.log"))
 
     def runner_beside(self) -> AbstractContextManager[Process | None]:
         """What runs jobs beside the app; embedded it does so itself."""

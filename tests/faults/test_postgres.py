@@ -1,15 +1,21 @@
 """PostgreSQL connections that are cut, and several workers and schedulers on one database."""
 
+import asyncio
+import signal
+import time
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
-from app.core.db.jobs import JobStatus
+from app.core.db import db_now
+from app.core.db.jobs import Job, JobStatus
 from tests.conftest import backend
-from tests.faults.service import Service, often, strike, tally
-from tests.processes import until
+from tests.faults.service import ROUNDS, Service, often, strike, tally
+from tests.processes import Postgres, until
 
 pytestmark = pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="needs PostgreSQL and Redis")
 
@@ -52,3 +58,29 @@ async def test_three_workers_and_three_schedulers_do_everything_once(service: Se
     assert len({process for *_, process in started}) > 1
     ticks = [row.created_at for row in service.jobs("faults.pulse")]
     assert len(ticks) <= (ticks[-1] - ticks[0]).total_seconds() + 2
+
+
+@pytest.mark.needs("postgres")
+async def test_what_became_due_while_it_was_stopped_begins_soon_after(tmp_path: Path) -> None:
+    own = backend.environment()
+    prefix = f"{own['REDIS_KEY_PREFIX']}outage:"
+    seconds = 70 if ROUNDS else 4
+    with Postgres() as server:
+        service = Service(
+            tmp_path, {"DATABASE_URL": server.url, "REDIS_URL": own["REDIS_URL"], "REDIS_KEY_PREFIX": prefix}
+        )
+        service.kit("migrate")
+        with service.worker():
+            await until(lambda: service.said("worker ready"))
+            with Session(service.engine) as session:  # nobody is woken for it
+                due = db_now(seconds / 2)
+                session.add(Job(task="faults.work", payload={}, max_attempts=5, available_at=due))
+                session.commit()
+            server.stop(signal.SIGINT)
+            await until(lambda: service.said("the jobs table cannot be read: trying again"))
+            await asyncio.sleep(seconds)
+            server.start()
+            back = time.monotonic()
+            await until(lambda: service.journal.of("done"))
+            tally["slowest beginning after an outage in ms"] = round((time.monotonic() - back) * 1000)
+    assert len(service.journal.of("started")) == 1

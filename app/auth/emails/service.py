@@ -12,15 +12,17 @@ from app.auth.models import OneTimeToken, Purpose, User, UserStatus
 from app.auth.repositories import OneTimeTokenRepository, UserRepository
 from app.auth.security.tokens import new_token, token_hash
 from app.core.configs import AppConfig
-from app.core.db import utcnow
+from app.core.db import db_now, utcnow
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
+from app.core.services.queue import current_job
 
 
 class LinkRequest(NamedTuple):
-    """A request for a mailed link, carried by a task: who asked, when, and under which security stamp.
+    """A request for a mailed link, carried by a task: who asked, and under which security stamp.
 
     `user_id` is None for an address that has no account, `email` the new one of a change of address. Tasks stored by
-    versions without stamps count as stamp 0.
+    versions without stamps count as stamp 0. It was asked for when its job was stored; tasks of versions whose hosts
+    told the time carry `asked_at`.
     """
 
     user_id: int | None
@@ -32,11 +34,11 @@ class LinkRequest(NamedTuple):
     @classmethod
     def of(cls, user: User | None) -> Self:
         """Return a request made now."""
-        return cls(user.id if user else None, user.security_stamp if user else 0, utcnow())
+        return cls(user.id if user else None, user.security_stamp if user else 0)
 
     def data(self) -> dict[str, Any]:
         """Return the payload of a task that mails a link."""
-        return {"user_id": self.user_id, "stamp": self.stamp, "asked_at": self.asked_at}
+        return {"user_id": self.user_id, "stamp": self.stamp}
 
 
 class Links:
@@ -83,7 +85,7 @@ class AccountMailService:
             return
         token = None
         if not user.is_verified and user.security_stamp == 0:
-            request = LinkRequest(user.id, 0, user.created_at)
+            request = LinkRequest(user.id, 0)
             token = await self._token(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
         template = Welcome(**self.links.greeting(user), url=self.links.page("verify-email", token) if token else None)
         await self._send(template, f"Welcome to {self.links.project}", user.email, db=db)
@@ -131,16 +133,16 @@ class AccountMailService:
         self, user: User, email: str, purpose: Purpose, request: LinkRequest, *, db: AsyncSession
     ) -> str | None:
         """Store the token of a new link and void older ones of its purpose; None where it would not count."""
-        token = new_token()
+        token, job = new_token(), current_job()
         row = OneTimeToken(
             user_id=user.id,
             purpose=purpose,
             token_hash=token_hash(token),
             email=email,
-            expires_at=utcnow() + self._lifetime(purpose),
+            expires_at=db_now(self._lifetime(purpose).total_seconds()),
             security_stamp=request.stamp,
             session_id=request.session_id,
-            created_at=request.asked_at or utcnow(),
+            created_at=request.asked_at or (job.created_at if job else utcnow()),
         )
         return token if await self.tokens.replace(db=db, token=row) else None
 

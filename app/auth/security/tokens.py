@@ -25,7 +25,8 @@ Algorithm: TypeAlias = Literal["HS256", "RS256", "ES256"]
 
 MIN_KEY_BYTES = 32
 _TYPE = "at+jwt"
-_CLOCK_SKEW = timedelta(seconds=30)
+_CLOCK_SKEW = timedelta(minutes=5)
+"""How far the clock of a host that reads tokens may be behind."""
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _MAX_LENGTH = 4096
 
@@ -98,9 +99,11 @@ class AccessTokens:
         self._audience = audience
         self._lifetime = lifetime
 
-    def issue(self, *, user_id: int, session_id: int, session_ends: datetime) -> tuple[str, int]:
-        """Return a token for the session and its lifetime in seconds, never longer than the session."""
-        now = datetime.now(UTC)
+    def issue(self, *, user_id: int, session_id: int, session_ends: datetime, now: datetime) -> tuple[str, int]:
+        """Return a token for the session and its lifetime in seconds, never longer than the session.
+
+        `now` is the database's: a host whose clock is ahead would make tokens that the others refuse.
+        """
         expires = min(now + self._lifetime, session_ends)
         claims = AccessClaims(
             iss=self._issuer,

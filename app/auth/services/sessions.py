@@ -22,7 +22,7 @@ from app.auth.repositories import Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
 from app.auth.security.tokens import new_salt, new_token, successor, token_hash
 from app.auth.services.accounts import AccountService, is_usable
-from app.core.db import utcnow
+from app.core.db import db_now, utcnow
 from app.core.deps import logger
 
 REFRESH_GRACE = timedelta(seconds=10)
@@ -60,16 +60,18 @@ class SessionService(AccountService):
 
     async def refresh(self, token: str, *, db: AsyncSession, arrived_at: datetime) -> TokenAnswer:
         """Return the next tokens of a session. A token that was already exchanged ends its whole family."""
+        await db.connection()  # SQLite waits for its lock here
+        waited = utcnow() - arrived_at
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
         if family is None or not self._is_live(family):
             raise InvalidGrant("The refresh token is not valid.")
         follower = successor(token, salt=family.token.salt, secret=self.secret.get_secret_value().encode())
         if family.token.rotated_at is None:
             await self._rotate(family, follower, db=db)
-        elif not await self._is_in_grace(family.token.rotated_at, follower, db=db, arrived_at=arrived_at):
+        elif not await self._is_in_grace(family.token.rotated_at, follower, db=db, arrived_at=family.now - waited):
             await self._end_family(family, db=db)
             raise InvalidGrant("The refresh token is not valid.")
-        answer = self._answer(family.session, follower)
+        answer = self._answer(family.session, follower, family.now)
         await self.sessions.commit(db=db)
         return answer
 
@@ -110,17 +112,16 @@ class SessionService(AccountService):
         token = new_token()
         await self._store(token, db=db, session=session)
         self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
-        return self._answer(session, token)
+        return self._answer(session, token, session.last_used_at)
 
     def _is_live(self, family: Family) -> bool:
         session = family.session
         usable = is_usable(family.user, self.config)
-        return usable and session.revoked_at is None and session.expires_at > utcnow()
+        return usable and session.revoked_at is None and session.expires_at > family.now
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
-        now = utcnow()
-        await self.refresh_tokens.update(db=db, model=family.token, data={"rotated_at": now})
-        await self.sessions.update(db=db, model=family.session, data={"last_used_at": now})
+        await self.refresh_tokens.update(db=db, model=family.token, data={"rotated_at": db_now()})
+        await self.sessions.update(db=db, model=family.session, data={"last_used_at": db_now()})
         await self._store(follower, db=db, session=family.session)
 
     async def _is_in_grace(
@@ -145,8 +146,8 @@ class SessionService(AccountService):
         )
         await self.refresh_tokens.create(db=db, model=row)
 
-    def _answer(self, session: AuthSession, refresh_token: str) -> TokenAnswer:
+    def _answer(self, session: AuthSession, refresh_token: str, now: datetime) -> TokenAnswer:
         access_token, seconds = self.config.access_tokens.issue(
-            user_id=session.user_id, session_id=session.id, session_ends=session.expires_at
+            user_id=session.user_id, session_id=session.id, session_ends=session.expires_at, now=now
         )
         return TokenAnswer(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)

@@ -60,6 +60,7 @@ class Job(BaseModel):
         ),
     )
 
+    created_at: Mapped[datetime] = mapped_column(default=db_now(), sort_order=100)  # which was pushed first
     task: Mapped[str] = mapped_column(String(200))
     # JSON, not JSONB: nothing queries inside a payload, and JSONB refuses NUL characters.
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -402,6 +402,24 @@ class TestBackground:
         await writer.close(1)
 
 
+class TestAway:
+    async def test_the_database_is_asked_again_within_seconds_however_rare_polls_are(
+        self, kit: Runtime, committed: Database, scene: Stage
+    ) -> None:
+        asked = 0
+
+        def database() -> Database:
+            nonlocal asked
+            asked += 1
+            if asked < 4:
+                raise OSError("away")
+            return kit.database
+
+        await kit.queue.push(Play, {"number": 1})
+        async with running(JobRunner(database, concurrency=1, poll=600, lease=60)):
+            await until(lambda: scene.values("play") == [1])
+
+
 class TestPostgresAway:
     async def test_a_job_that_ends_while_the_server_is_cut_off_runs_once(
         self, kit: Runtime, committed: Database, jobs: Jobs, scene: Stage, capfd: pytest.CaptureFixture[str]

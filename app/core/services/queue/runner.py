@@ -126,6 +126,11 @@ class JobRunner:
         """True while this process runs jobs in the background."""
         return bool(self._loops)
 
+    @property
+    def alive(self) -> bool:
+        """False once a loop of this runner has ended."""
+        return not any(loop.done() for loop in self._loops)
+
     def start(self) -> None:
         """Begin to run jobs in the background."""
         self._stopping = False
