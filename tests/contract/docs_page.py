@@ -14,14 +14,12 @@ import linecache
 import re
 import sys
 import types
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from starlette.exceptions import StarletteDeprecationWarning
 
 from app.core.configs import PROJECT_ROOT
 from app.core.db import BaseModel
@@ -115,5 +113,4 @@ async def _run(code: types.CodeType, namespace: dict[str, Any], app: FastAPI) ->
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", "Using `httpx` with", StarletteDeprecationWarning)  # as pyproject.toml does
     print(asyncio.run(run_page(Path(sys.argv[1]))))
