@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -139,22 +138,13 @@ def _hidden(route: ListedRoute, earlier: Iterable[ListedRoute]) -> Iterator[Coll
 
 def _examples(route: ListedRoute) -> list[str]:
     """Paths of the route, in which each of its parameters takes every value of its kind."""
-    convertors = route.context.param_convertors
-    values = [_values_of(convertor) for convertor in convertors.values()]
-    rounds = max(map(len, values), default=1)
-    columns = [islice(cycle(column), rounds) for column in values]
-    examples = []
-    for row in zip(*columns, strict=True) if columns else [()]:
-        path = route.context.path_format or ""
-        for name, value in zip(convertors, row, strict=True):
-            path = path.replace(f"{{{name}}}", value)
-        examples.append(path)
-    return examples
-
-
-def _values_of(convertor: Any) -> list[str]:
     # A convertor of the application's own may match no sample: then only a route that takes any text covers it.
-    return [value for value in _VALUES if re.fullmatch(convertor.regex, value)] or [_STRANGE]
+    values = {
+        name: [value for value in _VALUES if re.fullmatch(convertor.regex, value)] or [_STRANGE]
+        for name, convertor in route.context.param_convertors.items()
+    }
+    rounds = [{name: taken[turn % len(taken)] for name, taken in values.items()} for turn in range(len(_VALUES))]
+    return [(route.context.path_format or "").format_map(row) for row in rounds]
 
 
 def _shape(route: ListedRoute) -> str:
