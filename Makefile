@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test e2e fuzz faults bench check lint format fmt migrate upgrade lock coverage clean
+.PHONY: help setup run dev demo test e2e fuzz faults bench check rules lint format fmt migrate upgrade lock coverage clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,7 +60,9 @@ faults: $(VENV)/.development ## kill processes 100 times amid work, break Postgr
 bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS=jobs measures jobs, --json is for programs
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-check: lint ## lint, format, types, boundaries, locked dependencies, migrations, routes, generated documents
+check: lint rules ## lint, format, types, boundaries, locked dependencies, migrations, routes, generated documents
+
+rules: $(VENV)/.development
 	$(BIN)/pytest -q tests/architecture tests/contract/test_locked.py tests/contract/test_settings_sample.py
 	cd examples/shop_reviews && ../../$(BIN)/mypy .
 	$(BIN)/kit openapi --check

@@ -27,17 +27,8 @@ from typing import IO, Any, NoReturn
 
 LIBRARIES = (
     *("aiosqlite", "cronsim", "email_validator", "fastapi", "fastapi_events.handlers.local", "fastapi_limiter.depends"),
-    *(
-        "fastapi_swagger",
-        "jinja2",
-        "jose.jwt",
-        "orjson",
-        "passlib.hash",
-        "psycopg",
-        "pydantic_settings",
-        "redis.asyncio",
-    ),
-    *("rich.table", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.aiosqlite"),
+    *("fastapi_swagger", "httpx2", "jinja2", "jose.jwt", "orjson", "passlib.hash", "psycopg", "pydantic_settings"),
+    *("redis.asyncio", "rich.table", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite.aiosqlite"),
     *("sqlalchemy.ext.asyncio", "structlog", "taskiq.receiver", "taskiq_redis", "typer"),
     *("uvicorn.protocols.http.httptools_impl", "uvicorn.supervisors", "uvloop"),
 )

@@ -1,8 +1,8 @@
 """Eight upgrades that start at once all end well; `UPGRADE_ROUNDS` says how often that is tried."""
 
 import os
-import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from app.core.migrations.env import sync_url
 from tests.conftest import backend
 from tests.core.migrations.timelines import tables_of
 from tests.planted import PlantedProject
+from tests.processes import started
 
 pytestmark = pytest.mark.skipif(not os.environ.get("E2E"), reason="starts eight processes a round: make e2e")
 
@@ -48,25 +49,17 @@ def empty(template: URL, tmp_path: Path) -> Iterator[URL]:
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_all_end_well(number: int, project: PlantedProject, empty: URL) -> None:
+def test_all_end_well(number: int, project: PlantedProject, empty: URL, tmp_path: Path) -> None:
     settings = project.environment(DATABASE_URL=empty.render_as_string(hide_password=False))
-    started = [
-        subprocess.Popen(
-            project.command("migrate"),
-            cwd=project.folder,
-            env=settings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(AT_ONCE)
-    ]
-    try:
-        ended = [process.communicate(timeout=600) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, (said, errors) in zip(started, ended, strict=True):
-        assert process.returncode == 0, errors
+    logs = [tmp_path / f"{each}.log" for each in range(AT_ONCE)]
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(started(*project.command("migrate"), env=settings, log=log, cwd=project.folder))
+            for log in logs
+        ]
+        ended = [process.wait(timeout=600) for process in running]
+    for code, log in zip(ended, logs, strict=True):
+        said = log.read_text()
+        assert code == 0, said
         assert said.endswith("is up to date.\n")
     assert {"alembic_version_gadgets", "widgets_events", "gadgets_events", "core_jobs"} <= tables_of(empty)
