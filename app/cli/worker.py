@@ -31,12 +31,20 @@ def worker(
     with_schedule: Annotated[
         bool, typer.Option("--with-schedule/--no-schedule", help="Keep the schedule too, as `kit scheduler` does.")
     ] = False,
+    queues: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Only jobs of these queues. [default: WORKER_QUEUES, or all]")
+    ] = "",
     check: CheckOption = False,
     within: WithinOption = 30.0,
+    alone: Annotated[bool, typer.Option("--alone", hidden=True)] = False,
 ) -> None:
     """Run jobs until told to stop. Any number may run side by side."""
+    if queues:
+        os.environ["WORKER_QUEUES"] = queues
     if check:
         _check("worker", within)
+    elif alone:
+        _help_a_worker()
     else:
         _run(run_jobs=True, run_schedule=with_schedule)
 
@@ -107,7 +115,8 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
                 logger.info("scheduler stops")
                 return
             listening = asyncio.create_task(_listen(opened, stopping))
-            logger.info("worker ready", concurrency=settings.JOBS_CONCURRENCY, schedule=run_schedule)
+            taken = settings.WORKER_QUEUES or "all"
+            logger.info("worker ready", queues=taken, concurrency=settings.JOBS_CONCURRENCY, schedule=run_schedule)
             await _beat_until(stopping, names, opened.runner)
             grace = settings.SHUTDOWN_GRACE_SECONDS
             logger.info("worker stops", grace=grace)
@@ -117,6 +126,32 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         configure_logging(settings)
         runner.run(work())
+
+
+def _help_a_worker() -> None:
+    """Run the jobs that may have ended a worker, each in a process of its own; a worker starts this."""
+    settings = load_settings()
+    load_registries()
+    import uvloop
+    from pydantic import SecretStr
+
+    from app.core.runtime import open_runtime
+    from app.core.services.log import configure_logging
+    from app.core.services.queue.isolation import Control, serve_helper
+    from app.core.services.queue.runner import OutcomeWriter
+
+    async def work(claim: dict[str, str], control: Control) -> None:
+        own = settings.model_copy(update={"DATABASE_URL": SecretStr(claim["url"])})
+        async with open_runtime(own, run_jobs=False) as opened:
+            store = opened.runner.store
+            await control.run(claim, store, OutcomeWriter(store).write)
+
+    def run(claim: dict[str, str], control: Control) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work(claim, control))
+
+    configure_logging(settings)
+    serve_helper(run)
 
 
 async def _listen(opened: "Runtime", stopping: asyncio.Event) -> None:

@@ -38,6 +38,9 @@ from app.core.services.providers import provided
 from app.core.services.queue import Clock, JobRunner, JobWaker, QueueService, QueueServiceInterface, make_broker
 from app.core.services.queue.broker import current_broker, current_waker
 from app.core.services.queue.interface import current_queue
+from app.core.services.queue.isolation import Isolation
+from app.core.services.queue.limits import Queues
+from app.core.services.queue.registry import tasks as registered
 from app.core.services.queue.runner import current_runner
 
 DATABASE_SECONDS = 2.0
@@ -100,10 +103,12 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
         make_private(Path(str(settings.database_url.database)).parent)
     opened.http = HttpClient(settings.HTTP_INTEGRATIONS)
     stack.push_async_callback(opened.http.close)
+    queues = Queues(settings.JOBS_CONCURRENCY, settings.JOBS_QUEUES, settings.WORKER_QUEUES)
+    slots = sum(map(queues.slots, queues.known(task.cls.queue for task in registered)))
     opened.database = Database.connect(
         settings.database_url,
         # Beside a connection for each job the runner needs its own, to claim and to keep the leases.
-        pool_size=max(settings.DB_POOL_SIZE, settings.JOBS_CONCURRENCY + 2 if run_jobs else 0),
+        pool_size=max(settings.DB_POOL_SIZE, slots + 2 if run_jobs else 0),
         pool_timeout=settings.DB_POOL_TIMEOUT_SECONDS,
         statement_timeout=settings.DB_STATEMENT_TIMEOUT_SECONDS,
         # A task has its own `timeout`, and may well keep its transaction while it works.
@@ -126,9 +131,10 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
     background = opened.background = Background()
     opened.runner = JobRunner(
         current_database,
-        concurrency=settings.JOBS_CONCURRENCY,
+        queues=queues,
         poll=settings.JOBS_POLL_SECONDS,
         lease=settings.JOBS_LEASE_SECONDS,
+        isolation=Isolation(settings.database_url),
     )
     waker = opened.waker = JobWaker(opened.runner, broker if redis else None, background)
     sender = Sender(settings.EMAIL_SENDER_NAME, settings.EMAIL_SENDER_ADDRESS, settings.DOMAIN)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -19,6 +19,12 @@ from app.core.process import Slot
 _SENTRY_DSN = re.compile(r"https?://[^\s@/]+@[^\s@/]+(/[^\s?#]+)+")
 _LOCAL_HOSTS = (None, "localhost", "127.0.0.1", "::1")
 
+QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+QUEUE_SETTING = re.compile(
+    rf"(?P<name>{QUEUE_NAME.pattern}):(?P<slots>[1-9]\d{{0,3}})"
+    r"(:max=(?P<running>[1-9]\d{0,5}))?(:(?P<starts>[1-9]\d{0,2})/(?P<seconds>[1-9]\d{0,3})s)?"
+)
+"""An item of `JOBS_QUEUES`, as `mail:5` or `reports:2:max=4:10/60s`."""
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 LogFormat = Literal["json", "console"]
@@ -91,6 +97,8 @@ class AppConfig(BaseConfig):
 
     WORKER_IN_APP: bool | None = None
     JOBS_CONCURRENCY: int = Field(default=10, ge=1)
+    JOBS_QUEUES: StrList = Field(default=["mail:5"])
+    WORKER_QUEUES: StrList = Field(default=[])
     JOBS_POLL_SECONDS: float = Field(default=1.0, gt=0)
     JOBS_LEASE_SECONDS: float = Field(default=20.0, gt=0)
     JOBS_KEEP_DAYS: int = Field(default=7, ge=0)
@@ -118,6 +126,20 @@ class AppConfig(BaseConfig):
 
     SENTRY_DSN: SecretStr | None = None
     ERROR_REPORTER: str | None = None
+
+    @field_validator("JOBS_QUEUES")
+    @classmethod
+    def _queues_must_parse(cls, value: list[str]) -> list[str]:
+        if not all(QUEUE_SETTING.fullmatch(item) for item in value):
+            raise ValueError("write NAME:SLOTS, with :max=N and :STARTS/SECONDSs if wished: mail:5,reports:2:10/60s")
+        return value
+
+    @field_validator("WORKER_QUEUES")
+    @classmethod
+    def _queues_have_names(cls, value: list[str]) -> list[str]:
+        if not all(QUEUE_NAME.fullmatch(item) for item in value):
+            raise ValueError("a queue is named by small letters, digits, '-', '_' and '.'")
+        return value
 
     @model_validator(mode="after")
     def _urls_must_parse(self) -> Self:

@@ -4,13 +4,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Enum, Index, String, Text, text
+from sqlalchemy import JSON, Enum, Index, SmallInteger, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db.base import BaseModel, db_now
 
 LISTEN_TASK = "events.listen"
 DEDUP_KEY_TAKEN = text("dedup_key IS NOT NULL AND finished_at IS NULL")
+RUNNING = text("status = 'processing'")
+DEFAULT_QUEUE = "default"
 
 
 class JobStatus(StrEnum):
@@ -31,6 +33,7 @@ class Job(BaseModel):
     the lease while it is processed. So one query finds what is due and what a lost runner left behind.
     `attempts` counts claims. It and `started_at` name one claim: the writes of a runner whose lease another took over
     no longer match the row.
+    A `suspect` was running when its process was lost, and runs alone since. A `limit_key` is what shares a limit.
     `principal` owns the personal data in the payload, as `user:7`: the row is deleted when that is erased.
     A `dedup_key` is taken while its job is unfinished; setting `finished_at` back to NULL may find it taken again.
     """
@@ -38,12 +41,22 @@ class Job(BaseModel):
     __tablename__ = "core_jobs"
     __table_args__ = (
         Index(
-            "ix_core_jobs_available_at_id",
+            "ix_core_jobs_claim",
+            "queue",
+            "priority",
             "available_at",
             "id",
             sqlite_where=text("finished_at IS NULL"),
             postgresql_where=text("finished_at IS NULL"),
         ),
+        # As small as the numbers of suspects and of running jobs.
+        Index(
+            "ix_core_jobs_suspect",
+            "priority",
+            sqlite_where=text("suspect = 1 AND finished_at IS NULL"),
+            postgresql_where=text("suspect AND finished_at IS NULL"),
+        ),
+        Index("ix_core_jobs_running", "queue", "limit_key", sqlite_where=RUNNING, postgresql_where=RUNNING),
         Index(
             "uq_core_jobs_task_dedup_key",
             "task",
@@ -64,6 +77,11 @@ class Job(BaseModel):
     task: Mapped[str] = mapped_column(String(200))
     # JSON, not JSONB: nothing queries inside a payload, and JSONB refuses NUL characters.
     payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # Defaults of the server: processes of the version before insert rows too while a newer one is deployed.
+    queue: Mapped[str] = mapped_column(String(64), default=DEFAULT_QUEUE, server_default=DEFAULT_QUEUE)
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    limit_key: Mapped[str | None] = mapped_column(String(255))
+    suspect: Mapped[bool] = mapped_column(default=False, server_default=false())
     status: Mapped[JobStatus] = mapped_column(
         Enum(JobStatus, native_enum=False, length=16, values_callable=lambda kind: [item.value for item in kind]),
         default=JobStatus.PENDING,
@@ -85,6 +103,20 @@ class Job(BaseModel):
         """Event and listener of a job that runs a listener; both None for any other task."""
         data = self.payload if self.task == LISTEN_TASK else {}
         return {"event": data.get("event"), "listener": data.get("listener")}
+
+
+class JobGate(BaseModel):
+    """What a claim looks at before it takes jobs of a queue or of a limit key (`queue mail`, `key stripe 7`).
+
+    `began` are the moments, in seconds since 1970, at which jobs began that a rate still counts.
+    """
+
+    __tablename__ = "core_job_gates"
+
+    name: Mapped[str] = mapped_column(String(300), unique=True)
+    paused: Mapped[bool] = mapped_column(default=False, server_default=false())
+    began: Mapped[list[float]] = mapped_column(JSON, default=list)
+    full_until: Mapped[datetime | None]
 
 
 class Schedule(BaseModel):

@@ -13,6 +13,7 @@ from app.core.db.base import utcnow
 from app.core.db.jobs import Job
 from app.core.runtime import Runtime, runtime
 from app.core.services.queue import JobRunner
+from app.core.services.queue.limits import Queues
 from tests.core.services.stage import Stage, stage
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ async def rolled_back(unit: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
 
 def make_runner(kit: Runtime, *, concurrency: int = 10, poll: float = 0.02, lease: float = 60) -> JobRunner:
     """A runner of the application's jobs, not started."""
-    return JobRunner(lambda: kit.database, concurrency=concurrency, poll=poll, lease=lease)
+    return JobRunner(lambda: kit.database, queues=Queues(concurrency), poll=poll, lease=lease)
 
 
 async def change(kit: Runtime, **values: object) -> None:

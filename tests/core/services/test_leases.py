@@ -1,13 +1,15 @@
 """Leases: who may write what became of a job."""
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.db.base import utcnow
 from app.core.db.jobs import Job, JobStatus
@@ -56,17 +58,29 @@ class TestLease:
         with freeze(timedelta(seconds=100)):
             assert await store.claim(1) == []
 
-    async def test_a_job_that_loses_its_process_every_time_is_dead(
+    async def test_the_first_loss_of_a_process_is_given_back_the_others_are_not(
         self, kit: Runtime, db: AsyncSession, store: JobStore, due: Due, jobs: Jobs
     ) -> None:
         await kit.queue.push(Play, {"number": 1})
-        for _ in range(Play.max_attempts):
-            assert len(await store.claim(1)) == 1
+        for number in range(Play.max_attempts + 1):
+            (job,) = await store.claim(1)
+            assert job.suspect is (number > 0)
             await due()
         assert await store.claim(1) == []
         job = (await jobs())[0]
         assert job.status == JobStatus.DEAD
-        assert job.last_error == "LeaseExpired: the process running it was lost in attempt 3"
+        assert job.last_error == "LeaseExpired: the process running it was lost in attempt 4"
+
+    async def test_suspects_have_a_room_of_their_own(
+        self, kit: Runtime, db: AsyncSession, store: JobStore, due: Due
+    ) -> None:
+        for number in range(3):
+            await kit.queue.push(Play, {"number": number})
+        assert len(await store.claim(3)) == 3
+        await due()
+        await kit.queue.push(Play, {"number": 3})
+        claimed = await store.claim(lambda queue, suspect: 1 if suspect else 5)
+        assert [(job.payload["number"], job.suspect) for job in claimed] == [(0, True), (3, False)]
 
     async def test_what_is_handed_back_can_be_claimed_at_once(
         self, kit: Runtime, db: AsyncSession, store: JobStore
@@ -108,11 +122,18 @@ class TestLease:
         ids = [job.id for batch in batches for job in batch]
         assert len(ids) == len(set(ids)) == 30
 
-    async def test_many_completed_rows_are_not_looked_at(self, committed: Database, store: JobStore) -> None:
-        ended = {"status": JobStatus.COMPLETED, "finished_at": utcnow()}
+    @pytest.mark.parametrize("waiting", [{}, {"available_at": timedelta(days=1)}], ids=["due", "not yet due"])
+    async def test_many_rows_are_not_looked_at(
+        self, committed: Database, store: JobStore, waiting: dict[str, timedelta]
+    ) -> None:
         common = {"task": "test.play", "payload": {"number": 1}, "max_attempts": 3, "available_at": utcnow()}
+        ended = {"status": JobStatus.COMPLETED, "finished_at": utcnow()}
+        later = {name: utcnow() + delay for name, delay in waiting.items()}
         async with committed.session_scope() as session:
             await session.execute(insert(Job), [{**common, **ended} for _ in range(5_000)])
+            for priority in (0, 10):
+                bulk = {**common, **later, "queue": "bulk", "priority": priority}
+                await session.execute(insert(Job), [bulk for _ in range(20_000)])
             await session.execute(insert(Job), [common for _ in range(20)])
             await session.execute(text("ANALYZE core_jobs"))
         sent: list[tuple[str, Any]] = []
@@ -121,18 +142,24 @@ class TestLease:
             sent.append((statement, parameters[0] if many else parameters))
 
         with listening(committed.engine.sync_engine, "before_cursor_execute", note):
-            assert await store.any_due()
+            assert await store.any_due(lambda queue, suspect: 1)
             jobs = await store.claim(10)
+            assert Counter(job.queue for job in jobs) == ({"default": 10} if waiting else {"bulk": 10, "default": 10})
             assert await store.extend(jobs) == set(jobs)
             assert await store.record([completed(job) for job in jobs]) == set(jobs)
         asked = [(statement, parameters) for statement, parameters in sent if "core_jobs" in statement]
-        assert len([statement for statement, _ in asked if "available_at <=" in statement]) == 2
-        assert len(asked) == 6
-        explain = "EXPLAIN QUERY PLAN " if committed.engine.dialect.name == "sqlite" else "EXPLAIN "
+        claiming = {statement for statement, _ in asked if "available_at <=" in statement}
+        assert len(asked) == (8 if waiting else 9)
         async with committed.engine.connect() as connection:
             for statement, parameters in asked:
-                found = await connection.exec_driver_sql(explain + statement, parameters)
-                plan = "\n".join(str(row) for row in found)
-                assert ("ix_core_jobs_available_at_id" in plan) is ("available_at <=" in statement)
-                assert "Seq Scan on core_jobs" not in plan
-                assert "SCAN core_jobs" not in plan
+                plan = await _plan(connection, statement, parameters)
+                assert ("ix_core_jobs_claim" in plan) is (statement in claiming), plan
+                assert "ANY(queue)" not in plan, plan
+                assert not re.search(r"Seq Scan on core_jobs|SCAN core_jobs\w*(?! ?\w* USING)", plan), plan
+                if "ORDER BY core_jobs.available_at" in statement:
+                    assert not re.search("Sort|TEMP B-TREE", plan), plan
+
+
+async def _plan(connection: AsyncConnection, statement: str, parameters: Any) -> str:
+    explain = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
+    return "\n".join(str(row) for row in await connection.exec_driver_sql(explain + statement, parameters))

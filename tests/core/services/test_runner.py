@@ -16,6 +16,7 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import JobRunner
+from app.core.services.queue.limits import Queues
 from app.core.services.queue.runner import OutcomeWriter
 from app.core.services.queue.store import JobStore, completed
 from tests.core.services.conftest import change, listening, make_runner, running, until
@@ -183,7 +184,7 @@ class TestBackground:
             return kit.database
 
         await kit.queue.push(Play, {"number": 1})
-        async with running(JobRunner(database, concurrency=1, poll=0.01, lease=60)):
+        async with running(JobRunner(database, queues=Queues(1), poll=0.01, lease=60)):
             await until(lambda: scene.values("play") == [1])
         assert looks >= 3
 
@@ -203,7 +204,7 @@ class TestBackground:
 
         scene.scenes["play"] = cut_off
         await kit.queue.push(Play, {"number": 1})
-        async with running(JobRunner(reachable, concurrency=1, poll=60, lease=0.3)):
+        async with running(JobRunner(reachable, queues=Queues(1), poll=60, lease=0.3)):
             await until(lambda: scene.values("play") == [1])
         assert "the leases of jobs could not be extended" in capfd.readouterr().out
         assert (await jobs())[0].status == JobStatus.COMPLETED
@@ -225,7 +226,7 @@ class TestBackground:
 
         scene.scenes["play"] = cut_off
         await kit.queue.push(Play, {"number": 1})
-        async with running(JobRunner(reachable, concurrency=1, poll=0.02, lease=lease)):
+        async with running(JobRunner(reachable, queues=Queues(1), poll=0.02, lease=lease)):
             await until(lambda: reachable.refused >= 5)
             reachable.yes = True
         assert capfd.readouterr().out.count("outcomes of jobs cannot be stored: trying again") == 1
@@ -242,7 +243,7 @@ class TestBackground:
 
         scene.scenes["play"] = cut_off
         number = await kit.queue.push(Play, {"number": 1})
-        async with running(JobRunner(reachable, concurrency=1, poll=60, lease=60), grace=0.05):
+        async with running(JobRunner(reachable, queues=Queues(1), poll=60, lease=60), grace=0.05):
             await until(lambda: reachable.refused > 0)
         out = capfd.readouterr().out
         assert out.count("outcomes of jobs cannot be stored: trying again") == 1
@@ -307,7 +308,7 @@ class TestBackground:
 
         scene.scenes["play"] = lose_a_beat
         await kit.queue.push(Play, {"number": 1})
-        async with running(JobRunner(database, concurrency=1, poll=60, lease=0.3)):
+        async with running(JobRunner(database, queues=Queues(1), poll=60, lease=0.3)):
             await until(lambda: scene.values("play") == [1])
         assert (await jobs())[0].status == JobStatus.COMPLETED
 
@@ -380,7 +381,8 @@ class TestBackground:
             async with running(make_runner(kit, poll=60, lease=0.4)):
                 await until(lambda: len(scene.entries) == 10)
         completing = [rows for text, rows in written if text.startswith("UPDATE") and "finished_at" in text]
-        extending = [rows for text, rows in written if text.startswith("UPDATE") and "finished_at" not in text]
+        kept = [each for each in written if each[0].startswith("UPDATE") and "started_at" not in each[0]]
+        extending = [rows for text, rows in kept if "finished_at" not in text]
         assert sum(completing) == 10
         assert len(completing) <= 2
         assert set(extending) == {10}
@@ -436,7 +438,7 @@ class TestPostgresAway:
         scene.scenes["play"] = cut_off
         await kit.queue.push(Play, {"number": 1})
         try:
-            async with running(JobRunner(lambda: through, concurrency=1, poll=0.02, lease=60)):
+            async with running(JobRunner(lambda: through, queues=Queues(1), poll=0.02, lease=60)):
                 await until(lambda: "outcomes of jobs cannot be stored: trying again" in capfd.readouterr().out)
                 await wire.connect(port)
         finally:

@@ -66,6 +66,7 @@ class MailServiceBase(MailServiceInterface):
 class MailTask(BaseTask):
     """A task that sends a mail; retried for about a day while the server is down."""
 
+    queue = "mail"
     max_attempts = 30
     backoff = 5.0
     timeout = 120.0

@@ -1,7 +1,8 @@
 """Run one claimed job, from its data to its outcome."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.core.services.failures import describe, jittered
 from app.core.services.log import logger
 from app.core.services.log.context import correlation
 from app.core.services.queue.interface import BaseTask, PermanentFailure, RunningJob, enter_job
-from app.core.services.queue.registry import RegisteredTask, tasks
+from app.core.services.queue.registry import RegisteredTask, UnknownTask, tasks
 from app.core.services.queue.store import Outcome, completed, dead, failed, postponed
 
 MAX_BACKOFF_SECONDS = 3600.0
@@ -42,19 +43,56 @@ async def run_task(task: RegisteredTask, arguments: dict[str, Any]) -> Any:
         raise
 
 
+class ProcessLost(Exception):
+    """The process that ran a job alone ended before the job did."""
+
+
 async def execute(job: Job, write: Write) -> None:
     """Run a claimed job and `write` its outcome; call it in an asyncio task and a context of the job's own."""
     enter_job(RunningJob(job.id, job.attempts, job.created_at))
-    # `event` is the text of a line.
-    heard = {name.replace("event", "event_name"): value for name, value in job.heard.items() if value}
-    if job.principal and job.principal.startswith("user:"):  # others are mail addresses
-        heard["user"] = job.principal
-    with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task, **heard):
+    with _logged(job):
         outcome, error = await _attempt(job)
         if await write(outcome):
             _log(outcome, error)
         else:
             logger.warning("a job was taken away while it ran: it may run twice", attempt=job.attempts)
+
+
+async def execute_alone(job: Job, write: Write, isolated: Callable[[], Awaitable[str | None]]) -> None:
+    """Run a claimed job by `isolated`, which says how its process ended; None where none could be started.
+
+    That process stores the outcome. If it has not, it was the job that ended it: that costs the job an attempt.
+    """
+    with _logged(job):
+        ending = await isolated()
+        if ending is None:
+            error = ProcessLost("no process could be started to run it alone")
+            outcome = postponed(job, describe(error), backoff(BaseTask, job.attempts))
+        else:
+            error = ProcessLost(f"the process that ran it alone {ending}")
+            task = BaseTask
+            with suppress(UnknownTask):
+                task = tasks.get(job.task).cls
+            outcome = _failure(job, task, error)
+        if await write(outcome):
+            _log(outcome, error)
+
+
+@contextmanager
+def _logged(job: Job) -> Iterator[None]:
+    """Name the job in every line of the block."""
+    # `event` is the text of a line.
+    heard = {name.replace("event", "event_name"): value for name, value in job.heard.items() if value}
+    if job.principal and job.principal.startswith("user:"):  # others are mail addresses
+        heard["user"] = job.principal
+    with correlation(job.request_id, job.conversation_id), bound_contextvars(job_id=job.id, task=job.task, **heard):
+        yield
+
+
+def _failure(job: Job, task: type[BaseTask], error: BaseException) -> Outcome:
+    if isinstance(error, PermanentFailure) or job.attempts >= job.max_attempts:
+        return dead(job, describe(error))
+    return failed(job, describe(error), backoff(task, job.attempts))
 
 
 async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
@@ -84,9 +122,7 @@ async def _attempt(job: Job) -> tuple[Outcome, BaseException | None]:
         raise
     except BaseException as exc:
         error = exc  # some would end the event loop
-    if isinstance(error, PermanentFailure) or job.attempts >= job.max_attempts:
-        return dead(job, describe(error)), error
-    return failed(job, describe(error), backoff(task.cls, job.attempts)), error
+    return _failure(job, task.cls, error), error
 
 
 def _log(outcome: Outcome, error: BaseException | None) -> None:

@@ -14,6 +14,8 @@ from cronsim import CronSim, CronSimError
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.process import ProcessService, Slot
 
+MAX_LIMIT_SECONDS = 86_400
+MAX_PRIORITY = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CATCHES_UP = ", what was missed once"
 
@@ -88,19 +90,43 @@ def schedule_of(declared: str | timedelta | Schedule) -> Schedule:
     return Cron(declared) if isinstance(declared, str) else Every(declared)
 
 
+@dataclass(frozen=True)
+class Limit:
+    """At most `running` jobs at once, and `starts` begun within any `seconds`, over all processes.
+
+    A retry is a start too.
+    """
+
+    running: int | None = None
+    starts: int | None = None
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        given = [number for number in (self.running, self.starts) if number is not None]
+        if not given or min(given) < 1:
+            raise ValueError("a limit has `running` or `starts`, each at least 1")
+        if (self.starts or 0) > 1000 or not 0 < self.seconds <= MAX_LIMIT_SECONDS:
+            raise ValueError("a limit counts at most 1000 starts, for at most a day")
+
+
 class BaseTask(ABC):
     """A piece of work that runs after the transaction that pushed it has committed, at least once.
 
     `run` takes the pushed data as keyword arguments, validated against its annotations, and the dependencies of
     `app.core.deps` or any other `Annotated[..., Depends(...)]` that needs no request. What it returns, JSON, is the
     result of the job. `max_attempts` counts the first run; `timeout` and `backoff` (the first delay, doubled each
-    time) are seconds. `__schedule__`, for tasks that run by the clock, is a cron line in UTC, an interval, or a
-    `Cron` or `Every` that says more. `__former_names__` are names under which older versions stored its jobs.
+    time) are seconds. Jobs wait in `queue` and begin by `priority`, from 100, the first, to -100. `limit` bounds those
+    that share a key, of `_get_limit_key`: by default all of the task. `__schedule__`, for tasks that run by the clock,
+    is a cron line in UTC, an interval, or a `Cron` or `Every` that says more. `__former_names__` are names under which
+    older versions stored its jobs.
     """
 
     __task_name__: ClassVar[str]
     __former_names__: ClassVar[tuple[str, ...]] = ()
     __schedule__: ClassVar[str | timedelta | Schedule | None] = None
+    queue: ClassVar[str] = "default"
+    priority: ClassVar[int] = 0
+    limit: ClassVar[Limit | None] = None
     max_attempts: ClassVar[int] = 5
     backoff: ClassVar[float] = 1.0
     timeout: ClassVar[float] = 300.0
@@ -111,6 +137,18 @@ class BaseTask(ABC):
     def _get_principal(cls, payload: Mapping[str, Any]) -> str | None:
         """Owner of the payload's personal data, as `user:7`, so that `erase_jobs` finds it; None for none."""
         return None
+
+    @classmethod
+    def _get_limit_key(cls, payload: Mapping[str, Any]) -> str | None:
+        """Name what shares `limit`, as `stripe 7`, in at most 250 characters; None for no limit."""
+        return cls.__task_name__
+
+
+def checked_priority(priority: int) -> int:
+    """Return a priority; ValueError if it is out of range."""
+    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise ValueError(f"a priority is from -{MAX_PRIORITY} to {MAX_PRIORITY}")
+    return priority
 
 
 class PermanentFailure(Exception):
@@ -186,6 +224,7 @@ class QueueServiceInterface(ProcessService):
         delay: timedelta | float | None = None,
         eta: datetime | None = None,
         dedup_key: str | None = None,
+        priority: int | None = None,
         durable: bool = True,
     ) -> int | None:
         """Store a run of `task` with the current unit of work and return the job's id.
@@ -194,8 +233,9 @@ class QueueServiceInterface(ProcessService):
         when it ends, so there is no id yet: None. Data that does not fit `task.run` raises TaskDataError.
 
         It runs as soon as it can, after `delay` (seconds), or at `eta` (with a time zone). While a job of `task`
-        with this `dedup_key` is unfinished, nothing is stored and that job's id returned. `durable=False` skips the
-        table for work that may be lost (tried once, after the commit, at once) and returns None.
+        with this `dedup_key` is unfinished, nothing is stored and that job's id returned. `priority` replaces that of
+        the task. `durable=False` skips the table for work that may be lost (tried once, after the commit, at once) and
+        returns None.
         """
 
     @abstractmethod

@@ -11,14 +11,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError
 from typing_extensions import TypedDict
 
+from app.core.configs.app import QUEUE_NAME
 from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
 from app.core.services.failures import describe_faults
 from app.core.services.queue.injection import dependencies_of, injected, path_of
-from app.core.services.queue.interface import BaseTask, PermanentFailure, schedule_of
+from app.core.services.queue.interface import BaseTask, PermanentFailure, checked_priority, schedule_of
 from app.core.services.secret_types import holds_secret
 
 T = TypeVar("T", bound=type[BaseTask])
+
+MAX_KEY_LENGTH = 255
 
 
 class TaskDataError(ValueError):
@@ -79,6 +82,13 @@ class RegisteredTask:
     def load(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments of `run` from a stored payload."""
         return dict(self.adapter.validate_python(dict(payload), by_alias=False, by_name=True))
+
+    def limit_key(self, payload: Mapping[str, Any]) -> str | None:
+        """Return the key of the limit that holds for this payload; TaskDataError if it is too long."""
+        key = self.cls._get_limit_key(payload) if self.cls.limit else None
+        if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+            raise TaskDataError(f"the limit key of {self.name} must be 1 to {MAX_KEY_LENGTH} printable characters")
+        return key
 
     async def run(self, arguments: Mapping[str, Any]) -> Any:
         """Run the task once, with the dependencies it asks for; return its result as JSON."""
@@ -165,6 +175,12 @@ def _checked(cls: type[BaseTask]) -> RegisteredTask:
         raise ConfigError(f"{path} has no __task_name__")
     if not inspect.iscoroutinefunction(getattr(cls, "run", None)):
         raise ConfigError(f"{path} has no `async def run(self, ...)`")
+    try:
+        checked_priority(cls.priority)
+    except ValueError as exc:
+        raise ConfigError(f"{path}.priority = {cls.priority!r}: {exc}") from exc
+    if not QUEUE_NAME.fullmatch(cls.queue):
+        raise ConfigError(f"{path}.queue = {cls.queue!r}: small letters, digits, '-', '_' and '.', 64 at most")
     try:
         task = RegisteredTask(cls)
         if task.schedule:

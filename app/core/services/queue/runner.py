@@ -15,7 +15,9 @@ from app.core.db.session import Database
 from app.core.process import Slot
 from app.core.services.failures import Outage, describe
 from app.core.services.log import logger
-from app.core.services.queue.execution import execute
+from app.core.services.queue.execution import execute, execute_alone
+from app.core.services.queue.isolation import Isolation
+from app.core.services.queue.limits import Queues
 from app.core.services.queue.store import JobStore, Outcome, handed_back
 
 MAX_PAUSE_SECONDS = 2.0
@@ -96,16 +98,25 @@ class OutcomeWriter:
 
 
 class JobRunner:
-    """Runs due jobs, at most `concurrency` at once.
+    """Runs due jobs, of each queue as many at once as it has slots; suspects, one at a time, in `isolation`.
 
     It claims jobs when it is woken, and polls every `poll` seconds: a retry, a lease that ended or a lost message
     wakes nobody.
     """
 
-    def __init__(self, database: Callable[[], Database], *, concurrency: int, poll: float, lease: float) -> None:
-        self.store = JobStore(database, timedelta(seconds=lease))
+    def __init__(
+        self,
+        database: Callable[[], Database],
+        *,
+        queues: Queues,
+        poll: float,
+        lease: float,
+        isolation: Isolation | None = None,
+    ) -> None:
+        self.store = JobStore(database, timedelta(seconds=lease), queues)
+        self.queues = queues
+        self._isolation = isolation
         self._writer = OutcomeWriter(self.store)
-        self._concurrency = concurrency
         self._poll = poll
         self._pause = poll
         self._outage = Outage(
@@ -118,6 +129,7 @@ class JobRunner:
         self._wake = asyncio.Event()
         self._active: dict[Job, asyncio.Task[None]] = {}
         self._running: set[Job] = set()  # those of the active whose run has not ended
+        self._full: set[str] = set()  # queues that may have more than there was room for
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -165,35 +177,45 @@ class JobRunner:
         return ran
 
     async def _claim_loop(self) -> None:
-        more = False
         while not self._stopping:
-            expected = more or self._wake.is_set()
+            expected = self._wake.is_set()
             self._wake.clear()
-            free = self._concurrency - len(self._active)
-            more = free > 0 and await self._claim(free, expected)
-            if not more:
+            if not await self._claim(expected):
                 with suppress(TimeoutError):  # time to poll
                     async with asyncio.timeout(self._pause):
                         await self._wake.wait()
 
-    async def _claim(self, free: int, expected: bool) -> bool:
-        """Start up to `free` jobs; return whether there may be more. Reads first unless some are `expected`."""
+    def _room(self, queue: str, suspect: bool) -> int:
+        slots = min(self.queues.slots(queue), 1) if suspect else self.queues.slots(queue)
+        return slots - sum(job.suspect == suspect and (suspect or job.queue == queue) for job in self._active)
+
+    async def _claim(self, expected: bool) -> bool:
+        """Start jobs where there is room; return whether to look again. Reads first unless some are `expected`."""
+        before = len(self._active)
         try:
             # After a late heartbeat (SQLite is locked, a task blocks the loop) our own jobs look due: not those.
             own = [job.id for job in self._active]
-            jobs = await self.store.claim(free, own) if expected or await self.store.any_due(own) else []
+            found = expected or await self.store.any_due(self._room, own)
+            jobs = await self.store.claim(self._room, own) if found else []
         except Exception as exc:
             self._pause = self._outage.failed(exc)
             return False
         self._outage.over()
         self._pause = self._poll
+        made_room = len(self._active) < before  # by jobs that ended meanwhile
         for job in jobs:
             self._start(job)
-        return len(jobs) == free
+        self._full = {job.queue for job in self._active if self._room(job.queue, job.suspect) <= 0}
+        return made_room and len(jobs) > 0
 
     def _start(self, job: Job) -> None:
         self._running.add(job)
-        task = asyncio.create_task(execute(job, self._write), context=Context())
+        if job.suspect and self._isolation:
+            stored = partial(self._running.discard, job)
+            run = execute_alone(job, self._write, partial(self._isolation.run, job, stored))
+        else:
+            run = execute(job, self._write)
+        task = asyncio.create_task(run, context=Context())
         self._active[job] = task
         task.add_done_callback(partial(self._ended, job))
 
@@ -202,7 +224,7 @@ class JobRunner:
         return self._writer.write(outcome)
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
-        if len(self._active) == self._concurrency:
+        if job.queue in self._full or job.limit_key or self.queues.limit(job.queue):
             self._wake.set()  # there was no room: more may be due
         if self._active.pop(job, None) and not task.cancelled() and (error := task.exception()):
             self._running.discard(job)
@@ -246,6 +268,8 @@ class JobRunner:
         for job in self._running:
             self._writer.write(handed_back(job))
         self._running.clear()
+        if self._isolation:
+            await self._isolation.close()
         await self._writer.close(ENDING_SECONDS)
 
 

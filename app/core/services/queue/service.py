@@ -25,10 +25,8 @@ from app.core.services.queue.interface import (
     JobNotReady,
     QueueServiceInterface,
 )
-from app.core.services.queue.registry import RegisteredTask, tasks
+from app.core.services.queue.registry import MAX_KEY_LENGTH, RegisteredTask, tasks
 from app.core.services.queue.store import new_job
-
-MAX_KEY_LENGTH = 255
 
 _FIRST_PAUSE_SECONDS = 0.02
 _MAX_PAUSE_SECONDS = 0.5
@@ -53,15 +51,16 @@ class QueueService(QueueServiceInterface):
         delay: timedelta | float | None = None,
         eta: datetime | None = None,
         dedup_key: str | None = None,
+        priority: int | None = None,
         durable: bool = True,
     ) -> int | None:
         registered = tasks.of(task)
         if not durable:
-            if (delay, eta, dedup_key) != (None, None, None):
-                raise TypeError("delay, eta and dedup_key need a durable push: what is not stored runs at once")
+            if (delay, eta, dedup_key, priority) != (None, None, None, None):
+                raise TypeError("delay, eta, dedup_key and priority need a durable push: the rest runs at once")
             self._hand_over(registered, registered.dump(data or {}))
             return None
-        job = new_job(registered, data or {}, dedup_key=_checked_key(dedup_key))
+        job = new_job(registered, data or {}, dedup_key=_checked_key(dedup_key), priority=priority)
         if (due := _due(delay, eta)) is not None:
             job.available_at = due
         at_once = due is None or (eta is not None and eta <= utcnow())

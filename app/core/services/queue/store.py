@@ -1,40 +1,120 @@
 """The SQL of the jobs table. Updates to a running job are fenced: they apply only to the run that claimed it."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Float, bindparam, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Float,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.core.db.base import db_now
-from app.core.db.jobs import Job, JobStatus
+from app.core.db.jobs import Job, JobGate, JobStatus
 from app.core.db.session import Database
 from app.core.services.log.context import conversation_id, request_id
-from app.core.services.queue.registry import RegisteredTask
+from app.core.services.queue.interface import Limit, checked_priority
+from app.core.services.queue.limits import UNLIMITED, Gate, Queues, enter_gate, is_running, key_gate, queue_gate
+from app.core.services.queue.registry import RegisteredTask, UnknownTask, tasks
 
+MAX_LOST = 1000
+"""Jobs of lost processes that one claim looks after."""
 RETRIABLE = (JobStatus.FAILED, JobStatus.DEAD, JobStatus.CANCELLED)
 
 # Composed once: every job pays for these.
 _table = Job.metadata.tables[Job.__tablename__]
-_due = select(Job.id).where(
-    Job.finished_at.is_(None),
-    Job.available_at <= db_now(),
-    Job.id.not_in(bindparam("besides", expanding=True)),
-)
-_any_due = _due.limit(1)
-_next_due = (
-    _due.order_by(Job.available_at, Job.id)
+
+
+def _find_lanes() -> Select[Any]:
+    """List the lanes that are not paused, by priority, each with its first due job.
+
+    A lane is the unfinished jobs of one queue and priority: an order of claims in the index. Each step of the recursion
+    is one look there, so that 100,000 jobs in a lane cost what one costs. Scalar subqueries in order, as any other
+    PostgreSQL may answer by reading the table.
+    """
+
+    def first(column: Any, *conditions: Any, order: Any = None) -> Any:
+        ordered = select(column).where(column.class_.finished_at.is_(None), *conditions)
+        return ordered.order_by(column if order is None else order).limit(1)
+
+    job = aliased(Job)
+    queues = select(first(job.queue).scalar_subquery().label("queue")).cte("queues", recursive=True)
+    known = queues.alias()
+    following = first(job.queue, job.queue > known.c.queue).correlate(known).scalar_subquery()
+    queues = queues.union_all(select(following).where(known.c.queue.is_not(None)))
+
+    highest = first(job.priority, job.queue == queues.c.queue, order=job.priority.desc()).correlate(queues)
+    lanes = select(queues.c.queue, highest.scalar_subquery().label("priority")).cte("lanes", recursive=True)
+    above = lanes.alias()
+    lower = (job.queue == above.c.queue, job.priority < above.c.priority)
+    next_one = first(job.priority, *lower, order=job.priority.desc()).correlate(above).scalar_subquery()
+    lanes = lanes.union_all(select(above.c.queue, next_one).where(above.c.priority.is_not(None)))
+
+    ready = (*_ready(job), job.queue == lanes.c.queue, job.priority == lanes.c.priority)
+    due = first(job.id, *ready, order=job.available_at).correlate(lanes).scalar_subquery()
+    return (
+        select(
+            *lanes.c,
+            db_now().label("now"),
+            due.label("due"),
+            first(job.id, *_ready(job), job.suspect, order=job.priority).scalar_subquery().label("suspect"),
+            select(job.id).where(*_ready(job), is_running(job)).limit(1).scalar_subquery().label("lost"),
+        )
+        .where(lanes.c.priority.is_not(None), _not_paused(lanes.c.queue))
+        .order_by(lanes.c.priority.desc(), lanes.c.queue)
+    )
+
+
+def _ready(job: Any) -> tuple[Any, ...]:
+    return job.available_at <= db_now(), job.id.not_in(bindparam("besides", expanding=True))
+
+
+def _not_paused(queue: Any) -> ColumnElement[bool]:
+    paused: ColumnElement[bool] = (queue_gate("") + queue).not_in(select(JobGate.name).where(JobGate.paused))
+    return paused
+
+
+_lanes = _find_lanes()
+_full_until = select(JobGate.full_until).where(JobGate.name == key_gate("") + Job.limit_key).scalar_subquery()
+_waiting = (
+    select(Job.id, Job.task, Job.queue, Job.limit_key)
+    .where(*_ready(Job), Job.finished_at.is_(None), Job.status != JobStatus.PROCESSING)
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
-    .cte("due")  # PostgreSQL may evaluate a plain subquery more than once and take more than the limit
+)
+_in_lane = _waiting.where(
+    Job.queue == bindparam("queue"),
+    Job.priority == bindparam("priority"),
+    Job.suspect.is_(False),
+    Job.limit_key.is_(None)
+    | (Job.limit_key.not_in(bindparam("full", expanding=True)) & func.coalesce(_full_until <= db_now(), true())),
+).order_by(Job.available_at, Job.id)
+_suspects = _waiting.where(Job.suspect, _not_paused(Job.queue)).order_by(Job.priority.desc(), Job.available_at, Job.id)
+_lost = (
+    select(Job)
+    .where(*_ready(Job), is_running(Job))
+    .order_by(Job.id)
+    .limit(bindparam("limit"))
+    .with_for_update(skip_locked=True)
 )
 _claim = (
     update(Job)
-    .where(Job.id.in_(select(_next_due.c.id)))
+    .where(Job.id.in_(bindparam("ids", expanding=True)))
     .values(
         status=JobStatus.PROCESSING,
         attempts=Job.attempts + 1,
@@ -95,13 +175,21 @@ def handed_back(job: Job) -> Outcome:
 
 
 def new_job(
-    task: RegisteredTask, data: Mapping[str, Any], *, dedup_key: str | None = None, principal: str | None = None
+    task: RegisteredTask,
+    data: Mapping[str, Any],
+    *,
+    dedup_key: str | None = None,
+    principal: str | None = None,
+    priority: int | None = None,
 ) -> Job:
     """Make a row for one run of `task`, due when it is stored, with the correlation ids of the calling code."""
     payload = task.dump(data)
     return Job(
         task=task.name,
         payload=payload,
+        queue=task.cls.queue,
+        priority=checked_priority(task.cls.priority if priority is None else priority),
+        limit_key=task.limit_key(payload),
         max_attempts=task.cls.max_attempts,
         request_id=request_id(),
         conversation_id=conversation_id(),
@@ -110,27 +198,52 @@ def new_job(
     )
 
 
+Room = Callable[[str, bool], int]
+"""How many jobs of a queue a process has room for; its suspects run apart from the others."""
+
+
 class JobStore:
     """Claims jobs and records the outcomes of their runs, each call in a transaction of its own."""
 
-    def __init__(self, database: Callable[[], Database], lease: timedelta) -> None:
+    def __init__(self, database: Callable[[], Database], lease: timedelta, queues: Queues | None = None) -> None:
         self._database = database
         self._lease = lease
+        self._queues = queues or Queues(UNLIMITED)
 
-    async def any_due(self, besides: Iterable[int] = ()) -> bool:
+    async def any_due(self, room: Room, besides: Iterable[int] = ()) -> bool:
         """Return whether a claim would find something. A read costs little, a claim takes SQLite's only write lock."""
         async with self._database().session_scope(read_only=True) as session:
-            return await session.scalar(_any_due, {"besides": list(besides)}) is not None
+            lanes = await session.execute(_lanes, {"besides": list(besides)})
+            return any(lane.lost or lane.suspect or (lane.due and room(lane.queue, False) > 0) for lane in lanes)
 
-    async def claim(self, limit: int, besides: Iterable[int] = ()) -> Sequence[Job]:
-        """Lease up to `limit` due jobs, but none of the ids in `besides`.
-
-        A job whose last allowed attempt ended with its lease (it may have killed its process) is dead instead.
-        """
+    async def claim(self, room: int | Room, besides: Iterable[int] = ()) -> Sequence[Job]:
+        """Lease due jobs, as many of each queue as there is `room` and its limits allow, but none in `besides`."""
         async with self._database().session_scope() as session:
-            values = {"limit": limit, "besides": list(besides), "lease": self._lease.total_seconds()}
-            claimed = await session.scalars(_claim, values)
-            return [job for job in sorted(claimed, key=lambda job: job.id) if not _dead_letter_if_exhausted(job)]
+            values = {"besides": list(besides)}
+            lanes = (await session.execute(_lanes, values)).all()
+            if not lanes:
+                return []
+            if lanes[0].lost:
+                await _suspect_lost(session, values)
+            room_for = (lambda *_: room) if isinstance(room, int) else room
+            choice = _Choice(session, self._queues, values, lanes[0].now, room_for)
+            if lanes[0].lost or lanes[0].suspect:
+                await choice.take_suspects()
+            for lane in lanes:
+                if lane.due:
+                    await choice.take(lane)
+            if not choice.ids:
+                return []
+            claimed = await session.scalars(_claim, {"ids": choice.ids, "lease": self._lease.total_seconds()})
+            return sorted(claimed, key=lambda job: choice.ids.index(job.id))
+
+    async def find_claimed(self, job_id: int, attempts: int, started_at: str) -> Job | None:
+        """Return the job of a claim that another process made, if it still holds."""
+        async with self._database().session_scope(read_only=True) as session:
+            job = await session.get(Job, job_id)
+        if job is None or job.status != JobStatus.PROCESSING:
+            return None
+        return job if (job.attempts, str(job.started_at)) == (attempts, started_at) else None
 
     async def extend(self, jobs: Iterable[Job]) -> set[Job]:
         """Extend leases; return the jobs that are still held."""
@@ -163,28 +276,107 @@ def _run_of(job: Job) -> tuple[int, int, datetime | None]:
     return job.id, job.attempts, job.started_at
 
 
-def _dead_letter_if_exhausted(job: Job) -> bool:
-    if job.attempts <= job.max_attempts:
-        return False
-    tried = job.attempts - 1
-    job.update(
-        status=JobStatus.DEAD,
-        attempts=tried,
-        finished_at=job.started_at,
-        last_error=f"LeaseExpired: the process running it was lost in attempt {tried}",
-    )
-    return True
+class _Choice:
+    """The jobs that one claim takes, locked."""
+
+    def __init__(
+        self, session: AsyncSession, queues: Queues, values: Mapping[str, Any], now: datetime, room: Room
+    ) -> None:
+        self.ids: list[int] = []
+        self._session = session
+        self._queues = queues
+        self._values = values
+        self._now = now
+        self._room = room
+        self._taken: Counter[str] = Counter()
+        self._gates: dict[str, Gate] = {}
+        self._full: set[str] = set()
+
+    async def take_suspects(self) -> None:
+        """Take suspects, of whichever queue: they share one room."""
+        for row in (await self._session.execute(_suspects, {**self._values, "limit": MAX_LOST})).all():
+            if self._room(row.queue, True) > len(self.ids):
+                await self._admit(row, await self._queue_gate(row.queue))
+
+    async def take(self, lane: Any) -> None:
+        """Take jobs of a lane in order, as many as its queue has room for."""
+        gate = await self._queue_gate(lane.queue)
+        while (room := self._room(lane.queue, False) - self._taken[lane.queue]) > 0 and (gate is None or gate.room > 0):
+            values = {
+                **self._values,
+                "besides": [*self._values["besides"], *self.ids],
+                "queue": lane.queue,
+                "priority": lane.priority,
+                "full": list(self._full),
+                "limit": room if gate is None else min(room, gate.room),
+            }
+            refused = set()
+            for row in (await self._session.execute(_in_lane, values)).all():
+                if await self._admit(row, gate):
+                    self._taken[lane.queue] += 1
+                else:
+                    refused.add(row.limit_key)
+            if not refused:
+                return
+            self._full |= refused
+
+    async def _admit(self, row: Any, queue_gate: Gate | None) -> bool:
+        """Take a job, unless its queue or its key is at its limit."""
+        limit = None
+        with suppress(UnknownTask):  # its run will say so
+            limit = tasks.get(row.task).cls.limit
+        gates = [queue_gate] if queue_gate else []
+        if row.limit_key is not None and limit is not None:
+            gates.append(await self._gate(key_gate(row.limit_key), limit, Job.limit_key == row.limit_key))
+        if any(gate.room < 1 for gate in gates):
+            return False
+        for gate in gates:
+            gate.begin(self._now)
+        self.ids.append(row.id)
+        return True
+
+    async def _queue_gate(self, queue: str) -> Gate | None:
+        limit = self._queues.limit(queue)
+        return await self._gate(queue_gate(queue), limit, Job.queue == queue) if limit else None
+
+    async def _gate(self, name: str, limit: Limit, mine: ColumnElement[bool]) -> Gate:
+        if name not in self._gates:
+            self._gates[name] = await enter_gate(self._session, name, limit, mine, self._now)
+        return self._gates[name]
+
+
+async def _suspect_lost(session: AsyncSession, values: Mapping[str, Any]) -> None:
+    """Let jobs whose lease is over wait again, as suspects: any of them may have ended the process.
+
+    It costs an attempt only if the job ran alone.
+    """
+    for job in await session.scalars(_lost, {**values, "limit": MAX_LOST}):
+        error = f"LeaseExpired: the process running it was lost in attempt {job.attempts}"
+        if job.suspect and job.attempts >= job.max_attempts:
+            job.update(status=JobStatus.DEAD, finished_at=db_now(), last_error=error)
+            continue
+        job.update(status=JobStatus.FAILED, available_at=db_now(), last_error=error)
+        if not job.suspect:
+            job.update(suspect=True, max_attempts=job.max_attempts + 1)
+    await session.flush()
 
 
 async def find_jobs(
-    *, db: AsyncSession, statuses: Collection[JobStatus] = (), task: str | None = None, limit: int | None = None
+    *,
+    db: AsyncSession,
+    statuses: Collection[JobStatus] = (),
+    task: str | None = None,
+    queue: str | None = None,
+    limit: int | None = None,
 ) -> Sequence[Job]:
-    """Return jobs of any of these statuses and this task, newest first."""
+    """Return jobs of any of these statuses, of this task and queue, newest first."""
     found = select(Job).order_by(Job.id.desc()).limit(limit)
     if statuses:
         found = found.where(Job.status.in_(statuses))
     if task is not None:
         found = found.where(Job.task == task)
+    if queue is not None:
+        found = found.where(Job.queue == queue)
     return (await db.scalars(found)).all()
 
 

@@ -1,0 +1,168 @@
+"""Isolation: suspects run in processes of their own, so that one that ends its process harms nobody else.
+
+    runner ──(socket: a claim)──> helper, `kit worker --alone` ── fork ──> the job's process
+           <── "stored", how it ended ──
+
+The helper has imported everything and opened nothing, so a fork of it is ready in a moment. Both see the end of the
+socket where the runner's process is gone: the job is handed back then, as it is not to blame.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+
+from sqlalchemy.engine import URL
+
+from app.core.configs import PROJECT_ROOT
+from app.core.db.jobs import Job
+from app.core.services.log import logger
+from app.core.services.queue.execution import Write, execute
+from app.core.services.queue.store import JobStore, Outcome, handed_back
+
+IDLE_SECONDS = 30.0
+"""Seconds after which a helper that has nothing to do is ended."""
+ENDING_SECONDS = 0.5
+"""Seconds for the processes to end in order."""
+
+_STORED = b"stored\n"
+
+
+class Isolation:
+    """The runner's side: starts the helper when there is a suspect, and ends it when there is none."""
+
+    def __init__(self, database: URL) -> None:
+        self._database = database.render_as_string(hide_password=False)
+        self._helper: Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def run(self, job: Job, stored: Callable[[], object]) -> str | None:
+        """Run a claimed job; return how its process ended, None where none could be started.
+
+        `stored` is called once the outcome is in the table. A run that is cancelled is ended.
+        """
+        if self._idle:
+            self._idle.cancel()
+        ending = None
+        try:
+            if self._helper is None or self._helper.returncode is not None:
+                await self._start()
+            claim = {"id": job.id, "attempts": job.attempts, "started_at": str(job.started_at), "url": self._database}
+            self._writer.write(json.dumps(claim).encode() + b"\n")
+            while (line := await self._reader.readline()) == _STORED:
+                stored()
+            ending = line.decode().strip() or None
+        finally:
+            if ending is None:
+                await self.close()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._retire)
+        return ending
+
+    async def close(self) -> None:
+        """End the helper, and the job it may be running."""
+        if self._idle:
+            self._idle.cancel()
+        helper, self._helper = self._helper, None
+        if helper is None:
+            return
+        self._writer.close()
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(helper.wait(), ENDING_SECONDS)
+        finally:
+            if helper.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(helper.pid, signal.SIGKILL)
+
+    def _retire(self) -> None:
+        self._retiring = asyncio.get_running_loop().create_task(self.close())
+
+    async def _start(self) -> None:
+        ours, its = socket.socketpair()
+        with its:
+            self._helper = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "app.cli", "worker", "--alone"),
+                cwd=PROJECT_ROOT,
+                stdin=its.fileno(),
+                start_new_session=True,  # killed as a group; a signal to our group is ours to pass on
+            )
+        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+
+
+def serve_helper(run: Callable[[dict[str, str], "Control"], None]) -> None:
+    """Fork a process for each claim that comes by the standard input, and say how it ended.
+
+    Call it where nothing is open and no other thread runs. `run` is called in the forked process.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: None)  # the runner decides when a job ends
+    control = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # what jobs start must not read claims
+    for line in control.makefile("rb"):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                run(json.loads(line), Control(control))
+                code = 0
+            except Exception:
+                logger.exception("the process of a job failed")
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        with suppress(BrokenPipeError):  # then there is no next line either
+            control.sendall(f"{_how(os.waitstatus_to_exitcode(status))}\n".encode())
+
+
+def _how(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+
+
+class Control:
+    """The job's side of the socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    async def run(self, claim: dict[str, str], store: JobStore, write: Write) -> None:
+        """Run the job of a claim and `write` its outcome; hand it back where the runner is gone meanwhile."""
+        job = await store.find_claimed(int(claim["id"]), int(claim["attempts"]), claim["started_at"])
+        if job is None:
+            return
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: ASYNC230  a file of the kernel
+            score.write("1000")  # where memory ends, this process goes before the others
+        orphaned = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._watch, args=(loop, orphaned), daemon=True).start()
+
+        async def write_and_say(outcome: Outcome) -> bool:
+            held = await write(outcome)
+            self._connection.sendall(_STORED)
+            return held
+
+        running = loop.create_task(execute(job, write_and_say), context=Context())
+        gone = loop.create_task(orphaned.wait())
+        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+            return
+        running.cancel()
+        await asyncio.wait({running}, timeout=ENDING_SECONDS / 2)
+        await write(handed_back(job))
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, orphaned: asyncio.Event) -> None:
+        while self._connection.recv(1):
+            pass
+        loop.call_soon_threadsafe(orphaned.set)
+        threading.Event().wait(ENDING_SECONDS * 10)
+        os._exit(1)  # the job blocks the event loop, and nobody waits for it any more
