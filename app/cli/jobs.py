@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,15 @@ from app.cli.console import fail, load_registries, load_settings, say, show_json
 if TYPE_CHECKING:
     from app.core.db.jobs import Job, JobStatus
     from app.core.runtime import Runtime
+    from app.core.services.queue.limits import QueueState
     from app.core.services.queue.registry import RegisteredTask
 
-jobs = typer.Typer(help="Inspect, retry, cancel and purge jobs.", no_args_is_help=True)
+jobs = typer.Typer(help="Inspect, retry, cancel and purge jobs; pause queues.", no_args_is_help=True)
 task = typer.Typer(help="List tasks, and run one.", no_args_is_help=True)
 
 _ID = typer.Argument(metavar="ID", min=1, max=2**63 - 1)
 _IDS = typer.Argument(metavar="ID...", min=1, max=2**63 - 1)
+_QUEUE = typer.Argument(metavar="QUEUE")
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 _AGE = re.compile(r"(\d{1,5})([dhm])")
@@ -31,6 +34,7 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 def list_jobs(
     status: Annotated[list[str] | None, typer.Option(help="Only jobs of this status; may be repeated.")] = None,
     task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +49,7 @@ def list_jobs(
 
     async def read(opened: "Runtime") -> "Sequence[Job]":
         async with opened.database.session_scope(read_only=True) as db:
-            return await find_jobs(db=db, statuses=statuses, task=task, limit=limit)
+            return await find_jobs(db=db, statuses=statuses, task=task, queue=queue, limit=limit)
 
     found = with_runtime(read)
     if as_json:
@@ -53,7 +57,7 @@ def list_jobs(
     elif not found:
         typer.echo("No job fits.")
     else:
-        headings = ("ID", "TASK", "STATUS", "ATTEMPTS", "CREATED", "DUE", "LAST ERROR")
+        headings = ("ID", "TASK", "STATUS", "ATTEMPTS", "QUEUE", "PRIORITY", "CREATED", "DUE", "LAST ERROR")
         show_table(headings, [_row(job) for job in found])
 
 
@@ -144,13 +148,77 @@ def purge(
     say(f"Removed: {', '.join(f'{count} {status}' for status, count in removed.items())}.")
 
 
+@jobs.command("queues")
+def list_queues(as_json: Json = False) -> None:
+    """List queues: unfinished jobs, those due and running, since when the oldest waits, and what is paused."""
+
+    async def read(opened: "Runtime") -> "tuple[Sequence[QueueState], datetime]":
+        from sqlalchemy import select
+
+        from app.core.db.base import db_now
+        from app.core.services.queue.limits import queue_states
+        from app.core.services.queue.registry import tasks
+
+        known = opened.runner.queues.known(each.cls.queue for each in tasks)
+        async with opened.database.session_scope(read_only=True) as db:
+            return await queue_states(db=db, queues=known), (await db.scalars(select(db_now()))).one()
+
+    states, now = with_runtime(read)
+    if as_json:
+        show_json([asdict(state) for state in states])
+        return
+    headings = ("QUEUE", "UNFINISHED", "DUE", "RUNNING", "OLDEST WAITS", "")
+    show_table(
+        headings,
+        [
+            (
+                state.queue,
+                state.depth,
+                state.due,
+                state.running,
+                f"{(now - state.oldest).total_seconds():.0f} s" if state.oldest else "",
+                "paused" if state.paused else "",
+            )
+            for state in states
+        ],
+    )
+
+
+@jobs.command()
+def pause(queue: Annotated[str, _QUEUE]) -> None:
+    """Begin no more jobs of a queue, in any process, until it is resumed; what runs goes on."""
+    _set_paused(queue, paused=True)
+
+
+@jobs.command()
+def resume(queue: Annotated[str, _QUEUE]) -> None:
+    """Begin jobs of a paused queue again."""
+    _set_paused(queue, paused=False)
+
+
+def _set_paused(queue: str, *, paused: bool) -> None:
+    from app.core.configs.app import QUEUE_NAME
+
+    if not QUEUE_NAME.fullmatch(queue):
+        fail(f"{queue!r} cannot be a queue: small letters, digits, '-', '_' and '.', 64 at most.")
+
+    async def work(opened: "Runtime") -> bool:
+        from app.core.services.queue.limits import pause_queue
+
+        async with opened.database.session_scope() as db:
+            return await pause_queue(db=db, queue=queue, paused=paused)
+
+    state = "paused" if paused else "not paused"
+    say(f"Queue {queue} is {state}." if with_runtime(work) else f"Queue {queue} was {state} already.")
+
+
 def _row(job: "Job") -> tuple[object, ...]:
     due = _moment(job.available_at) if job.finished_at is None else ""
     error = (job.last_error or "")[:100]
     attempts = f"{job.attempts}/{job.max_attempts}"
     event, listener = job.heard.values()
     what = f"{event} -> {listener}" if listener else job.task
-    return job.id, what, job.status, attempts, _moment(job.created_at), due, error
+    return job.id, what, job.status, attempts, job.queue, job.priority, _moment(job.created_at), due, error
 
 
 def _moment(moment: datetime) -> str:
@@ -239,6 +307,8 @@ def _describe(found: "RegisteredTask") -> dict[str, Any]:
         "name": found.name,
         "data": [str(parameter) for parameter in found.parameters],
         "schedule": None if found.schedule is None else str(found.schedule),
+        "queue": cls.queue,
+        "priority": cls.priority,
         "max_attempts": cls.max_attempts,
         "backoff": cls.backoff,
         "timeout": cls.timeout,

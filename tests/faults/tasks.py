@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,45 @@ class Unlucky(BaseTask):
         if job.attempt < lucky_attempt:
             await asyncio.sleep(60)
         (folder / "done").touch()
+
+
+@queued
+class Poison(BaseTask):
+    """Ends the process it runs in, after a moment in which others begin."""
+
+    __task_name__ = "faults.poison"
+    max_attempts = 2
+    backoff = 0.1
+
+    async def run(self, ending: str) -> None:
+        """End by `exit`, by a signal of this name, or by memory."""
+        job = current_job()
+        assert job is not None
+        note("poisoned", job.id, job.attempt, os.getpid())
+        await asyncio.sleep(0.3)
+        if ending == "exit":
+            os._exit(0)
+        if ending == "memory":
+            with open("/proc/self/oom_score_adj") as score:  # noqa: ASYNC230  a file of the kernel
+                note("expendable", score.read().strip())
+            ending = "SIGKILL"  # as the kernel does
+        os.kill(os.getpid(), signal.Signals[ending])
+
+
+@queued
+class Healthy(BaseTask):
+    """Takes its time; loses nothing by a neighbour that ends its process."""
+
+    __task_name__ = "faults.healthy"
+    max_attempts = 1
+
+    async def run(self, seconds: float = 1.0) -> None:
+        """Wait, and note that it is done."""
+        job = current_job()
+        assert job is not None
+        note("begun", job.id)
+        await asyncio.sleep(seconds)
+        note("healthy", job.id)
 
 
 @queued

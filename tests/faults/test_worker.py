@@ -82,6 +82,7 @@ def of(database: Database) -> dict[str, str]:
         "DATABASE_URL": database.engine.url.render_as_string(hide_password=False),
         "JOBS_LEASE_SECONDS": "1",
         "JOBS_POLL_SECONDS": "0.2",
+        "MODULES": "app.*,tests.faults",  # what ran when its process was lost runs in a process of its own
     }
 
 

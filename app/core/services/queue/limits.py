@@ -9,9 +9,10 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, literal_column, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.configs.app import QUEUE_SETTING
+from app.core.db.base import db_now
 from app.core.db.integrity import insert_unless_taken
 from app.core.db.jobs import Job, JobGate, JobStatus
-from app.core.services.queue.interface import Limit
+from app.core.services.queue.interface import MAX_LIMIT_SECONDS, Limit
 
 UNLIMITED = 1_000_000
 
@@ -111,9 +112,10 @@ async def pause_queue(*, db: AsyncSession, queue: str, paused: bool) -> bool:
     return changed
 
 
-async def purge_gates(*, db: AsyncSession, before: datetime) -> None:
-    """Forget limits that nothing has passed since, longer ago than any rate counts."""
-    await db.execute(delete(JobGate).where(JobGate.updated_at < before, JobGate.paused.is_(False)))
+async def purge_gates(*, db: AsyncSession) -> None:
+    """Forget limits that nothing has passed for longer than any rate counts."""
+    idle = JobGate.updated_at < db_now(-2 * MAX_LIMIT_SECONDS)  # by the clock of a host
+    await db.execute(delete(JobGate).where(idle, JobGate.paused.is_(False)))
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ class QueueState:
     paused: bool
 
 
-async def queue_states(*, db: AsyncSession, now: datetime, queues: Iterable[str] = ()) -> Sequence[QueueState]:
+async def queue_states(*, db: AsyncSession, queues: Iterable[str] = ()) -> Sequence[QueueState]:
     """Return the state of every queue that has unfinished jobs or is paused, and of `queues`."""
     running = Job.status == JobStatus.PROCESSING
-    due = and_(~running, Job.available_at <= now)
+    due = and_(~running, Job.available_at <= db_now())
     counted = select(
         Job.queue,
         func.count().label("depth"),

@@ -16,6 +16,7 @@ from app.core.services.failures import Outage
 from app.core.services.log import logger
 from app.core.services.queue.broker import current_waker
 from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.limits import purge_gates
 from app.core.services.queue.registry import RegisteredTask, queued, tasks
 from app.core.services.queue.store import new_job, purge_jobs
 
@@ -96,5 +97,6 @@ class PurgeJobs(BaseTask):
         """Purge once."""
         kept = timedelta(days=current_settings().JOBS_KEEP_DAYS)
         async with session_scope() as db:
+            await purge_gates(db=db)
             removed = await purge_jobs(db=db, older_than=kept)
         logger.info("completed jobs purged", count=sum(removed.values()))
