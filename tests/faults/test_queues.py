@@ -1,9 +1,6 @@
 """Queues keep apart: poison, a silent mail server, a heap of other work; pauses and limits hold in every process."""
 
-import json
 import socket
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager

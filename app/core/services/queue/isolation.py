@@ -12,9 +12,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
-from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
@@ -40,7 +40,7 @@ class Isolation:
 
     def __init__(self, database: URL) -> None:
         self._database = database.render_as_string(hide_password=False)
-        self._helper: Process | None = None
+        self._helper: subprocess.Popen[bytes] | None = None
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self, job: Job, stored: Callable[[], object]) -> str | None:
@@ -52,7 +52,7 @@ class Isolation:
             self._idle.cancel()
         ending = None
         try:
-            if self._helper is None or self._helper.returncode is not None:
+            if self._helper is None or self._helper.poll() is not None:
                 await self._start()
             claim = {"id": job.id, "attempts": job.attempts, "started_at": str(job.started_at), "url": self._database}
             self._writer.write(json.dumps(claim).encode() + b"\n")
@@ -75,11 +75,12 @@ class Isolation:
         self._writer.close()
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(helper.wait(), ENDING_SECONDS)
+                async with asyncio.timeout(ENDING_SECONDS):
+                    while helper.poll() is None:  # noqa: ASYNC110  see `_start`
+                        await asyncio.sleep(0.01)
         finally:
-            if helper.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(helper.pid, signal.SIGKILL)
+            if helper.poll() is None:
+                os.killpg(helper.pid, signal.SIGKILL)
 
     def _retire(self) -> None:
         self._retiring = asyncio.get_running_loop().create_task(self.close())
@@ -87,10 +88,11 @@ class Isolation:
     async def _start(self) -> None:
         ours, its = socket.socketpair()
         with its:
-            self._helper = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app.cli", "worker", "--alone"),
+            # Not asyncio's, which under uvloop hands on the socket that the server listens on.
+            self._helper = subprocess.Popen(  # noqa: ASYNC220  takes a moment
+                [sys.executable, "-m", "app.cli", "worker", "--alone"],
                 cwd=PROJECT_ROOT,
-                stdin=its.fileno(),
+                stdin=its,
                 start_new_session=True,  # killed as a group; a signal to our group is ours to pass on
             )
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
