@@ -92,7 +92,7 @@ class Isolation:
             self._helper = subprocess.Popen(  # noqa: ASYNC220  takes a moment
                 [sys.executable, "-m", "app.cli", "worker", "--alone"],
                 cwd=PROJECT_ROOT,
-                stdin=its,
+                stdin=its.fileno(),
                 start_new_session=True,  # killed as a group; a signal to our group is ours to pass on
             )
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
