@@ -141,7 +141,8 @@ def _help_a_worker() -> None:
     from app.core.services.queue.runner import OutcomeWriter
 
     async def work(claim: dict[str, str], control: Control) -> None:
-        own = settings.model_copy(update={"DATABASE_URL": SecretStr(claim["url"])})
+        values = {"DATABASE_URL": SecretStr(claim["url"]), "DB_IDLE_TRANSACTION_TIMEOUT_SECONDS": 0.0}  # as a worker
+        own = settings.model_copy(update=values)
         async with open_runtime(own, run_jobs=False) as opened:
             store = opened.runner.store
             await control.run(claim, store, OutcomeWriter(store).write)

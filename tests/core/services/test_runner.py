@@ -418,7 +418,7 @@ class TestAway:
             return kit.database
 
         await kit.queue.push(Play, {"number": 1})
-        async with running(JobRunner(database, concurrency=1, poll=600, lease=60)):
+        async with running(JobRunner(database, queues=Queues(1), poll=600, lease=60)):
             await until(lambda: scene.values("play") == [1])
 
 
