@@ -183,12 +183,12 @@ class _Named(fastapi_schemas.GenerateJsonSchema):
     ) -> tuple[dict[tuple[Any, JsonSchemaMode], dict[str, Any]], dict[DefsRef, dict[str, Any]]]:
         self._types: dict[str, type] = {}
         self._taken: dict[str, str] = {}
-        for _, _, schema in inputs:
-            self._collect(schema)
+        for ref, kind in _classes([schema for _, _, schema in inputs]):
+            self._types.setdefault(ref, kind)
         mapping, definitions = super().generate_definitions(inputs)
         for name, definition in definitions.items():
-            kind = self._types.get(self._taken.get(name, ""))
-            if kind is not None and definition.get("title") == kind.__name__:
+            named = self._types.get(self._taken.get(name, ""))
+            if named is not None and definition.get("title") == named.__name__:
                 definition["title"] = name  # which some generators name their types after
         return mapping, definitions
 
@@ -202,17 +202,6 @@ class _Named(fastapi_schemas.GenerateJsonSchema):
         side = "Input" if mode == "validation" else "Output"
         self._prioritized_defsref_choices[unique] = [DefsRef(name), DefsRef(f"{name}-{side}"), unique]
         return unique
-
-    def _collect(self, schema: Any) -> None:
-        """The class behind each reference: that of a generic one names no modules."""
-        if isinstance(schema, dict):
-            if "ref" in schema and (kind := _class_of(schema)):
-                self._types[schema["ref"]] = kind
-            schema = schema.values()
-        elif not isinstance(schema, list | tuple):
-            return
-        for part in schema:
-            self._collect(part)
 
     def _name_of(self, kind: Any) -> str:
         """Name a class, and what is made of classes: `ListOfShopOrder`, `ShopOrderOrShopCart`."""
@@ -232,13 +221,16 @@ class _Named(fastapi_schemas.GenerateJsonSchema):
         return name if name.startswith(prefix) else prefix + name
 
 
-def _class_of(schema: dict[str, Any]) -> type | None:
-    """The class that a schema describes; validators of the whole stand around it, without a reference of its own."""
-    inner: Any = schema
-    while isinstance(inner, dict) and "cls" not in inner and (inner is schema or "ref" not in inner):
-        inner = inner.get("schema")
-    kind = inner.get("cls") if isinstance(inner, dict) and (inner is schema or "ref" not in inner) else None
-    return kind if isinstance(kind, type) else None
+def _classes(schema: Any, ref: str = "") -> Iterator[tuple[str, type]]:
+    """The class behind each reference: that of a generic one names no modules. Validators may stand around it."""
+    if isinstance(schema, dict):
+        ref = schema.get("ref", ref)
+        if ref and isinstance(kind := schema.get("cls"), type):
+            yield ref, kind
+            ref = ""
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list | tuple) else ():
+        yield from _classes(part, ref)
 
 
 def _split(ref: str) -> tuple[str, str]:
