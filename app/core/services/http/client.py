@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from itertools import count
 from random import SystemRandom
 from typing import Any, Unpack
 from urllib.parse import quote
@@ -38,8 +37,6 @@ PACKING_SIZE = 64 * 1024
 
 _random = SystemRandom()
 
-OpenTransport = Callable[[Integration], httpx2.AsyncBaseTransport]
-
 
 def open_transport(integration: Integration) -> httpx2.AsyncBaseTransport:
     """Open the connection pool of an integration; it connects when it is used."""
@@ -65,7 +62,11 @@ class Call:
 class HttpClient(HttpClientInterface):
     """Calls integrations through pools that are opened at their first use."""
 
-    def __init__(self, integrations: Mapping[str, Integration], open_transport: OpenTransport = open_transport) -> None:
+    def __init__(
+        self,
+        integrations: Mapping[str, Integration],
+        open_transport: Callable[[Integration], httpx2.AsyncBaseTransport] = open_transport,
+    ) -> None:
         self._integrations = integrations
         self._open_transport = open_transport
         self._upstreams: dict[str, Upstream] = {}
@@ -178,19 +179,19 @@ class Upstream:
     async def send(self, call: Call) -> httpx2.Response:
         """Send a request, again where that may help and repeats nothing, until its deadline."""
         breaker = self._breaker(call.request.url)
-        for attempt in count(1):
+        while True:
             try:
                 with breaker.attempt():
-                    call.attempts = attempt
+                    call.attempts += 1
                     return await self._attempt(call)
             except UpstreamError as exc:
-                pause = _random.uniform(0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt))
-                pause += exc.retry_after or 0
+                longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**call.attempts)
+                pause = _random.uniform(0, longest) + (exc.retry_after or 0)
                 left = call.deadline - asyncio.get_running_loop().time()
-                if not (exc.may_pass and call.may_repeat) or attempt > self.integration.retries or pause >= left:
+                repeats = exc.may_pass and call.may_repeat and call.attempts <= self.integration.retries
+                if not repeats or pause >= left:
                     raise
             await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
 
     def _breaker(self, url: httpx2.URL) -> CircuitBreaker:
         """Return the breaker of the integration, or of one of the hosts that users named: each fails for itself."""
