@@ -1,5 +1,6 @@
 """Settings: where they come from, what is refused, what is made."""
 
+import re
 import stat
 import traceback
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from app.cli.console import faults_of
 from app.core.configs import AppConfig, BaseConfig, Environment, check_settings, local_secret, unknown_env_keys
-from app.core.configs.base import make_private, shared_secrets
+from app.core.configs.base import _CONSTANTS, PROJECT_ROOT, make_private, shared_secrets
 from app.core.configs.safety import weak_secret
 from app.core.exceptions import ConfigError
 
@@ -124,6 +125,32 @@ class TestSources:
     def test_unknown_key_is_reported_with_the_likely_name(self, clean_env: Path) -> None:
         clean_env.write_text("DATABASE_ULR=sqlite:///x.db\nPORT=1\n")
         assert unknown_env_keys() == [".env: unknown setting 'DATABASE_ULR'; did you mean DATABASE_URL?"]
+
+    @pytest.mark.parametrize("by_file", [True, False])
+    def test_a_key_that_names_a_constant_is_reported_with_its_place(
+        self, clean_env: Path, monkeypatch: pytest.MonkeyPatch, by_file: bool
+    ) -> None:
+        if by_file:
+            clean_env.write_text("CACHE_MAX_SECONDS=60\n")
+        else:
+            monkeypatch.setenv("CACHE_MAX_SECONDS", "60")
+        said = "CACHE_MAX_SECONDS is no setting: change the constant in app/core/services/cache/store.py"
+        assert unknown_env_keys() == [said]
+
+    def test_a_setting_of_a_module_may_have_the_name_of_a_constant(
+        self, clean_env: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(BaseConfig, "known", [*BaseConfig.known])
+
+        class ShopConfig(BaseConfig):
+            CACHE_MAX_SECONDS: int = 60
+
+        clean_env.write_text("CACHE_MAX_SECONDS=60\n")
+        assert unknown_env_keys() == []
+
+    def test_every_constant_is_where_it_is_said_to_be(self) -> None:
+        for name, place in _CONSTANTS.items():
+            assert re.search(rf"^{name} = ", (PROJECT_ROOT / place).read_text(), re.MULTILINE), name
 
     def test_a_wrong_value_is_named_and_not_shown(self, clean_env: Path) -> None:
         clean_env.write_text("PORT=hunter2\n")

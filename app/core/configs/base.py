@@ -30,6 +30,14 @@ from app.core.exceptions import ConfigError
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds `app/`, `.env` and `var/`."""
 
+# Former settings that nobody set: constants now.
+_CONSTANTS = {
+    "CACHE_MAX_ITEMS": "app/core/services/cache/store.py",
+    "CACHE_MAX_BYTES": "app/core/services/cache/store.py",
+    "CACHE_MAX_VALUE_BYTES": "app/core/services/cache/store.py",
+    "CACHE_MAX_SECONDS": "app/core/services/cache/store.py",
+}
+
 
 def env_file() -> Path:
     """Return the settings file: `ENV_FILE` where set, `.test.env` when testing, `.env` otherwise."""
@@ -139,11 +147,19 @@ def shared_secrets() -> list[str]:
 
 
 def unknown_env_keys() -> list[str]:
-    """List the keys of the settings file that are no setting, each with the likely name."""
+    """List the keys of the settings file that are no setting, each with the likely name.
+
+    Keys that name a constant are listed with its place, those of the environment too.
+    """
     names = sorted({field for config in BaseConfig.known for field in config.model_fields})
-    messages = []
-    for key in _values_of(env_file()):
-        if key.partition("__")[0] not in names:
+    keys = _values_of(env_file())
+    messages = [
+        f"{name} is no setting: change the constant in {place}"
+        for name, place in _CONSTANTS.items()
+        if name not in names and (name in keys or name in os.environ)
+    ]
+    for key in keys:
+        if key.partition("__")[0] not in names and key not in _CONSTANTS:
             close = difflib.get_close_matches(key.upper(), names, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             messages.append(f"{env_file().name}: unknown setting {key!r}{hint}")
