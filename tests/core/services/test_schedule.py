@@ -80,6 +80,23 @@ class TestTick:
         await look_at(NINE, scheduled(DAILY), schedulers=3)
         assert len(await jobs()) == 1
 
+    @pytest.mark.parametrize(("ahead", "left"), [(30, 31), (90, 1)])
+    async def test_it_waits_for_a_clock_that_was_set_back_a_little_and_follows_one_that_was_set_back_far(
+        self,
+        kit: Runtime,
+        committed: Database,
+        jobs: Jobs,
+        capfd: pytest.CaptureFixture[str],
+        ahead: int,
+        left: int,
+    ) -> None:
+        task = scheduled(Every(timedelta(seconds=1)))
+        await look_at(NINE + timedelta(seconds=ahead), task)
+        assert await look_at(NINE, task, schedulers=3) == {NINE + timedelta(seconds=left)}
+        assert await jobs() == []  # no tick twice
+        said = "a schedule was ahead of the clock: it goes on from now" in capfd.readouterr().out
+        assert said is (ahead == 90)
+
     async def test_clocks_that_differ_a_little_store_it_once(
         self, kit: Runtime, committed: Database, jobs: Jobs
     ) -> None:
