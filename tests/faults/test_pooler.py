@@ -50,8 +50,9 @@ async def test_processes_share_the_connections_of_a_pooler(service: Service, poo
         await service.idle(60)
     assert found == {200: often(300) // 2, 401: often(300) - often(300) // 2}
     assert {job.status for job in service.jobs()} == {JobStatus.COMPLETED}
+    locks = "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database WHERE locktype = 'advisory'"
     with service.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").scalar() == 0
+        assert connection.exec_driver_sql(f"{locks} AND datname = current_database()").scalar() == 0
 
 
 async def _statuses(http: httpx.AsyncClient, count: int, known: dict[str, str]) -> Counter[int]:

@@ -169,7 +169,7 @@ async def examine() -> Details:
 async def _examine(database: Database, redis: Redis | None, checks: tuple[HealthCheck, ...]) -> Details:
     questions = [_outcome(_ESSENTIAL, _ask_database(database))]
     if redis is not None:
-        questions.append(_outcome(("redis",), _ask_redis(redis)))
+        checks = (HealthCheck("redis", redis.ping), *checks)
     questions += [_outcome((check.name,), _ask(check)) for check in checks]
     found = Details(status="ok", components={})
     for outcome in await asyncio.gather(*questions):
@@ -214,11 +214,6 @@ async def _ask_database(database: Database) -> tuple[State, State]:
         return "ok", "ahead" if ahead else "ok"
     logger.warning("the database is not migrated")
     return "ok", "failed"
-
-
-async def _ask_redis(redis: Redis) -> tuple[State]:
-    await redis.ping()
-    return ("ok",)
 
 
 async def _ask(check: HealthCheck) -> tuple[State]:

@@ -149,13 +149,9 @@ def _url() -> URL:
 def connected(url: URL) -> Iterator[Connection]:
     """A connection to migrate with; no other process migrates this database while it is open."""
     engine = _engine(sync_url(url))
-    if engine.dialect.name == "sqlite":  # the BEGIN IMMEDIATE of each timeline's transaction is the lock
-        with engine.connect() as connection:
-            event.listen(connection, "begin", _begin_in_turn)
-            yield connection
-        return
-    with _alone(engine), engine.connect() as connection:
-        event.listen(connection, "begin", _bound_locks)
+    # On SQLite the BEGIN IMMEDIATE of each timeline's transaction is the lock.
+    alone = nullcontext() if engine.dialect.name == "sqlite" else _alone(engine)
+    with alone, engine.connect() as connection:
         yield connection
 
 
@@ -208,10 +204,7 @@ def reading(url: URL) -> Iterator[Connection]:
     """A connection to look with: waits for no migration, makes no SQLite file where there is none."""
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         url = url.set(database=":memory:")
-    engine = _engine(sync_url(url))
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "begin", begin_sqlite)
-    with engine.connect().execution_options(kit_read_only=True) as connection:
+    with _engine(sync_url(url)).connect().execution_options(kit_read_only=True) as connection:
         yield connection
 
 
@@ -223,12 +216,15 @@ def sync_url(url: URL) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         options = {"application_name": "kit migrate", **driver_options(url, app_config.DB_PREPARED_STATEMENTS)}
-        return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
+        event.listen(engine, "begin", _bound_locks)
+        return engine
     make_private(Path(url.database or ".").parent)
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
     event.listen(engine, "do_connect", make_private_file)
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "connect", _without_foreign_keys)
+    event.listen(engine, "begin", _begin_in_turn)
     return engine
 
 

@@ -115,7 +115,8 @@ def test_an_index_is_built_concurrently_while_others_wait_to_migrate(
 def test_the_lock_ends_with_the_connection_that_has_it(
     shop: Shop, upgrade: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ended = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    ours = "SELECT oid FROM pg_database WHERE datname = current_database()"
+    ended = f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = ({ours})"
     add_revision(shop.line, 2, ADD)
     with connected(shop.migrations.url):
         waiting = upgrade()
