@@ -27,6 +27,7 @@ class LinkTask(MailTask):
     """Base of tasks that mail a link. Without a user they do nothing: an unknown address queues them too."""
 
     send: ClassVar[Callable[..., Awaitable[None]]]
+    priority = 10  # somebody waits for it
 
     async def run(
         self,
@@ -63,6 +64,7 @@ class SendEmailChange(LinkTask):
     """Mail a link to a new address that makes it the account's."""
 
     __task_name__ = "auth.send_email_change"
+    priority = LinkTask.priority
     send = AccountMailService.send_email_change
 
     @classmethod

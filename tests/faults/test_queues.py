@@ -70,3 +70,57 @@ class TestPoison:
         with service.runner():
             await until(lambda: service.journal.of("healthy"))
             await until(lambda: service.jobs("faults.healthy")[0].status == JobStatus.COMPLETED)
+
+
+class TestIsolation:
+    async def test_a_mail_waits_for_no_bulk_work(self, service: Service) -> None:
+        service.settings["SHUTDOWN_GRACE_SECONDS"] = "1"
+        store(service, "faults.work", 100_000, seconds=600)
+        with service.front(), service.runner():
+            await until(lambda: len(service.journal.of("started")) == 10)  # every slot of its queue is taken
+            assert await service.post("/faults/mails", count=1) == 200
+            await until(service.mail.messages, SECONDS)
+
+    async def test_a_silent_mail_server_holds_up_mails_alone(self, service: Service) -> None:
+        with silent_server() as port:
+            service.settings |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(port), "SMTP_TLS": "false"}
+            service.settings["SHUTDOWN_GRACE_SECONDS"] = "1"
+            with service.front(), service.runner():
+                assert await service.post("/faults/mails", count=30) == 200
+                await until(lambda: JobStatus.PROCESSING in {job.status for job in service.jobs("core.mail.send")})
+                assert await service.post("/faults/marks", name="beside") == 200
+                await until(lambda: service.journal.of("mark"), SECONDS)
+                assert {job.finished_at for job in service.jobs("core.mail.send")} == {None}
+
+
+class TestEveryProcess:
+    async def test_a_paused_queue_rests_in_all_of_them_until_it_is_resumed(self, service: Service) -> None:
+        with service.front(), service.runner(), service.worker():
+            service.kit("jobs", "pause", "default")
+            assert await service.post("/faults/marks", name="late") == 200
+            assert await service.post("/faults/mails", count=20) == 200
+            await until(lambda: len(service.mail.messages()) == 20)
+            assert not service.journal.of("mark")
+            service.kit("jobs", "resume", "default")
+            await until(lambda: service.journal.of("mark"))
+
+    async def test_all_of_them_obey_one_limit(self, service: Service) -> None:
+        service.settings |= {"JOBS_QUEUES": "default:5:max=2", "JOBS_LEASE_SECONDS": "60"}
+        with service.front(), service.runner(), service.worker():
+            store(service, "faults.work", 10, seconds=0.2)
+            await until(lambda: len(service.journal.of("done")) == 10)
+        together = most = 0
+        for line in service.journal.path.read_text().splitlines():
+            together += {"started": 1, "done": -1}.get(line.split()[0], 0)
+            most = max(most, together)
+        assert most == 2
+        assert len({process for _, _, process in service.journal.of("done")}) <= 2
+
+    async def test_a_worker_takes_the_queues_it_is_told(self, service: Service) -> None:
+        with service.front():
+            store(service, "faults.healthy", seconds=0)
+            store(service, "faults.healthy", queue="bulk", seconds=0)
+            service.settings["WORKER_QUEUES"] = "bulk"
+            with service.runner():
+                await until(lambda: service.journal.of("healthy"))
+            assert [job.status for job in service.jobs("faults.healthy")] == [JobStatus.PENDING, JobStatus.COMPLETED]
