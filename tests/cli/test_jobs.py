@@ -109,6 +109,31 @@ class TestLooking:
         )
 
 
+class TestQueues:
+    def test_they_are_listed_and_paused(self, run: Kit, table: Session) -> None:
+        table.add(Job(task=TASK, queue="mail", priority=7, max_attempts=5, payload={}, available_at=utcnow()))
+        table.commit()
+        assert ok(run("jobs", "pause", "mail")) == "Queue mail is paused.\n"
+        assert ok(run("jobs", "pause", "mail")) == "Queue mail was paused already.\n"
+        states = {state["queue"]: state for state in json.loads(ok(run("jobs", "queues", "--json")))}
+        assert {name: states["mail"][name] for name in ("depth", "due", "running", "paused")} == {
+            "depth": 1,
+            "due": 1,
+            "running": 0,
+            "paused": True,
+        }
+        assert datetime.fromisoformat(states["mail"]["oldest"]).tzinfo
+        assert [states["default"][name] for name in ("depth", "due", "running", "paused")] == [3, 2, 1, False]
+        heading, *lines = ok(run("jobs", "queues")).splitlines()
+        assert heading.split() == ["QUEUE", "UNFINISHED", "DUE", "RUNNING", "OLDEST", "WAITS"]
+        assert [line.split()[0] for line in lines] == ["default", "mail"]
+        assert lines[1].split()[-1] == "paused"
+        (job,) = json.loads(ok(run("jobs", "list", "--queue", "mail", "--json")))
+        assert (job["queue"], job["priority"]) == ("mail", 7)
+        assert ok(run("jobs", "resume", "mail")) == "Queue mail is not paused.\n"
+        assert refused(run("jobs", "pause", "Mail!")).startswith("'Mail!' cannot be a queue")
+
+
 class TestDeciding:
     def test_run_again(self, run: Kit, table: Session, stores: dict[str, str]) -> None:
         done = run("jobs", "retry", "4", "9")

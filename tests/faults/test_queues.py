@@ -18,11 +18,10 @@ SECONDS = 20
 """Ten times what a mail may wait beside other work."""
 
 
-def store(
-    service: Service, task: str, count: int = 1, *, queue: str = "default", key: str | None = None, **data: object
-) -> None:
+def store(service: Service, task: str, count: int = 1, *, queue: str = "default", **data: object) -> None:
     """Jobs, by hand."""
-    row = {"task": task, "payload": data, "queue": queue, "limit_key": key, "max_attempts": 2, "available_at": utcnow()}
+    now = utcnow()
+    row = {"task": task, "payload": data, "queue": queue, "max_attempts": 2, "available_at": now, "created_at": now}
     with Session(service.engine) as session:
         session.execute(insert(Job), [row] * count)
         session.commit()
@@ -89,7 +88,7 @@ class TestIsolation:
                 assert await service.post("/faults/mails", count=30) == 200
                 await until(lambda: JobStatus.PROCESSING in {job.status for job in service.jobs("core.mail.send")})
                 assert await service.post("/faults/marks", name="beside") == 200
-                await until(lambda: service.journal.of("mark"), SECONDS)
+                await until(lambda: service.journal.of("marked"), SECONDS)
                 assert {job.finished_at for job in service.jobs("core.mail.send")} == {None}
 
 
@@ -100,9 +99,9 @@ class TestEveryProcess:
             assert await service.post("/faults/marks", name="late") == 200
             assert await service.post("/faults/mails", count=20) == 200
             await until(lambda: len(service.mail.messages()) == 20)
-            assert not service.journal.of("mark")
+            assert not service.journal.of("marked")
             service.kit("jobs", "resume", "default")
-            await until(lambda: service.journal.of("mark"))
+            await until(lambda: service.journal.of("marked"))
 
     async def test_all_of_them_obey_one_limit(self, service: Service) -> None:
         service.settings |= {"JOBS_QUEUES": "default:5:max=2", "JOBS_LEASE_SECONDS": "60"}
