@@ -89,6 +89,7 @@ def _include_modules(app: FastAPI, settings: AppConfig) -> None:
 def _add_middlewares(app: FastAPI, settings: AppConfig) -> None:
     """Add the middlewares from the inside out: the last one added sees a request first."""
     app.add_middleware(InputGuard, max_body_size=settings.MAX_BODY_SIZE)
+    app.add_middleware(health.StartGate)
     app.add_middleware(ErrorBoundary)
     app.add_middleware(GZipMiddleware, minimum_size=1024)  # token answers are smaller: no BREACH
     if settings.BACKEND_CORS_ORIGINS:

@@ -142,14 +142,21 @@ class KitGroup(TyperGroup):
     """A group whose commands end with one line, not a traceback, for an error of settings or storage."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with explained_errors():
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):  # how commands end; explaining them would import, and log, for nothing
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """End the program with one line where the block meets an error of settings or storage."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):  # how commands end; explaining them would import, and log, for nothing
+        raise
+    except Exception as exc:
+        if (message := _explained(exc)) is None:
             raise
-        except Exception as exc:
-            if (message := _explained(exc)) is None:
-                raise
-            fail(message)
+        fail(message)
 
 
 def _explained(error: Exception) -> str | None:

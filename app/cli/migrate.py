@@ -10,6 +10,7 @@ from app.cli.console import fail, load_settings, say, show_json, show_table
 from app.cli.groups import developer_group, developer_object
 
 if TYPE_CHECKING:
+    from app.core.configs import AppConfig
     from app.core.migrations.migrate import Migrations
     from app.core.migrations.timelines import RevisionInfo
 
@@ -104,7 +105,11 @@ def history(timeline: OneTimeline = None, as_json: AsJson = False) -> None:
 
 def opened_migrations() -> "Migrations":
     """Return the migrations of the configured database; in a checkout, revisions are read before they run."""
-    settings = load_settings()
+    return migrations_of(load_settings())
+
+
+def migrations_of(settings: "AppConfig") -> "Migrations":
+    """Return the migrations of the database that `settings` name."""
     quiet_alembic()
     from app.core.migrations.migrate import Migrations
 

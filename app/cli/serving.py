@@ -1,21 +1,29 @@
-"""A uvicorn server that limits header sections and finishes pending requests on shutdown."""
+"""Connections that bound what a client may send before its body, how long it may take, and what it costs once gone."""
 
 import asyncio
-import socket
+import inspect
+import resource
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-ACCEPT_SECONDS = 0.1
+from app.core.process import lifecycle
+
 REQUEST_SECONDS = 1.5
 LINGER_SECONDS = 1.0
 """Time for which a refused connection is still read: closed at once it would be reset, and the answer lost."""
 
 MAX_HEAD_SIZE = 64 * 1024
 MAX_FIELDS = 100
+MIN_BODY_RATE = 500
+"""Bytes a second that a body must have on average, after the time that a client has in any case."""
+
+_FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+MAX_CONNECTIONS = 2**31 if _FILES == resource.RLIM_INFINITY else _FILES * 3 // 4
+"""Connections beyond which the slowest clients make room; the other descriptors are for the database and files."""
 
 ARRIVED_AT = "kit.arrived_at"  # what app.core.api.middlewares reads; see _refuse for why it is not imported
 
@@ -28,14 +36,18 @@ _LARGE_HEAD = (
 )
 
 
+_TOO_SLOW = (HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "The request took too long to arrive.")
+
+
 class _Refused(Exception):
     """Ends the parsing of a request that is too large before its body."""
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that reads no more than `MAX_HEAD_SIZE` of what is not body.
+    """A connection that reads no more than `MAX_HEAD_SIZE` of what is not body, and waits for no slow client.
 
-    It is not closed before its first request could arrive.
+    It is not closed before its first request could arrive. A client that leaves cancels the GET it waits for: nobody
+    reads the answer. Other methods write, and are finished.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -45,6 +57,56 @@ class Connection(HttpToolsProtocol):
         self._fields = 0
         self._unseen = 0  # of what the parser keeps for itself: a field or a target that has not ended
         self._refusal: tuple[HTTPStatus, str, str] | None = None
+        self._since = self.loop.time()  # what we wait for from the client
+        self._body_size = 0
+        self._answering: tuple[asyncio.Task[Any] | None, Scope] | None = None
+        self._application, self.app = self.app, self._answer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Make room where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            others = [each for each in self.connections if isinstance(each, Connection) and each.keeps_waiting]
+            others.sort(key=lambda each: each._since)
+            for each in others[: len(others) // 10 + 1]:  # several: who floods us has us sort the less often
+                each.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what nobody waits for any more."""
+        super().connection_lost(exc)
+        self.app = self._application  # else we keep each other in memory
+        if self._answering and not self.cycle.response_started:
+            task, scope = self._answering
+            # A function that is not a coroutine goes on in its thread, and needs what is closed by the cancellation.
+            if task and scope["method"] == "GET" and inspect.iscoroutinefunction(scope.get("endpoint")):
+                task.cancel()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._answering = asyncio.current_task(), scope
+        try:
+            await self._application(scope, receive, send)
+        except asyncio.CancelledError:  # the client has left, or the server stops: nothing that went wrong
+            self.cycle.disconnected = True
+            self.transport.close()
+
+    @property
+    def keeps_waiting(self) -> bool:
+        """True while it is the client's turn to send."""
+        if self.transport.is_closing() or self._refusal:
+            return False
+        if self._in_head:
+            return self.cycle is None or self.cycle.response_complete
+        return not (self.flow.read_paused or self.cycle.waiting_for_100_continue)
+
+    def check(self, now: float, patience: float) -> None:
+        """Refuse a client that takes longer than `patience` for a head or, at `MIN_BODY_RATE`, a body."""
+        if not self.keeps_waiting:
+            self._since, self._body_size = now, 0
+        elif now - self._since > patience + self._body_size / MIN_BODY_RATE:
+            if self._in_head and not self._unseen and not self._size:
+                self.transport.close()  # nothing was asked
+            else:
+                self._refuse(_TOO_SLOW)
 
     def data_received(self, data: bytes) -> None:
         """Parse the data; discard it once the connection is refused."""
@@ -59,6 +121,7 @@ class Connection(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._in_head, self._size, self._fields, self._unseen = True, 0, 0, 0
+        self._since = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """Count a piece of the target."""
@@ -75,19 +138,28 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop counting: the head fits."""
         self._in_head, self._unseen = False, 0
+        self._since, self._body_size = self.loop.time(), 0
         super().on_headers_complete()
+        if self.cycle and lifecycle.grace_ends is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Bodies are limited by the application."""
         self._unseen = 0
+        self._body_size += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Record when the request arrived, however late the service reads it, and wait for the next head."""
         scope: Any = self.scope
         scope[ARRIVED_AT] = datetime.now(UTC)
-        self._in_head, self._unseen = True, 0
+        self._in_head, self._size, self._unseen = True, 0, 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Let what is left to do go on, whatever the client does."""
+        self._answering = None
+        super().on_response_complete()
 
     def _count(self, size: int, refusal: tuple[HTTPStatus, str, str]) -> None:
         self._size += size
@@ -103,6 +175,9 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, refusal: tuple[HTTPStatus, str, str]) -> None:
         """Answer with a problem and close; say nothing where that would be taken for another request's answer."""
         self._refusal = refusal
+        if self.cycle and self.cycle.response_complete and not self._in_head:
+            self.transport.close()  # answered before its body had arrived
+            return
         if self.cycle and not self.cycle.response_complete:
             if self._in_head:
                 self.cycle.keep_alive = False  # of the request before: its answer closes the connection
@@ -112,7 +187,7 @@ class Connection(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:
                 self.transport.close()
                 return
-        # Not above: uvicorn's supervisor stops a process that takes longer than 5 s to import this file.
+        # Not above: importing them reads the settings.
         from app.core.api.problems import problem
         from app.core.services.log import logger
 
@@ -132,14 +207,3 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(REQUEST_SECONDS, super().shutdown)
         else:
             super().shutdown()
-
-
-class Server(uvicorn.Server):
-    """The server of a process that is the only one on its socket."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept pending connections, which closing the socket would reset, then stop as uvicorn does."""
-        for listener in sockets or []:
-            listener.listen(0)  # no new connection is queued
-        await asyncio.sleep(ACCEPT_SECONDS)
-        await super().shutdown(sockets)

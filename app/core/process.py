@@ -1,9 +1,10 @@
 """The open resources of this process, a typed slot each. `app.core.runtime` fills them; nothing here imports it."""
 
+import time
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Generic, Literal, TypeVar, cast
 
 from app.core.exceptions import RuntimeNotOpen
 
@@ -43,3 +44,23 @@ class Slot(Generic[T]):
 
     def __set__(self, owner: object, resource: T) -> None:
         self._held = resource
+
+
+class Lifecycle:
+    """What a server process does before it serves and after it was told to stop; `kit run` sets it."""
+
+    starting: Mapping[str, Literal["ok", "failed"]] | None = None
+    """While the service starts: what it has, and what it waits for."""
+
+    grace_ends: float | None = None
+    """The end of the grace time of a process that stops, by `time.monotonic()`."""
+
+    cutting = False
+    """True once requests are cancelled because the grace time is over."""
+
+    def grace(self, seconds: float) -> float:
+        """Return how much is left of the grace time, which is `seconds` where nothing has begun it."""
+        return seconds if self.grace_ends is None else max(0.0, self.grace_ends - time.monotonic())
+
+
+lifecycle = Lifecycle()

@@ -23,7 +23,7 @@ from app.core.db.session import Database, current_database
 from app.core.exceptions import ConfigError
 from app.core.migrations.timelines import known_revisions
 from app.core.modules import parts
-from app.core.process import Slot
+from app.core.process import Slot, lifecycle
 from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
 from app.core.services.cache.interface import current_cache
@@ -175,7 +175,7 @@ async def _jobs(run_jobs: bool, run_schedule: bool) -> AsyncIterator[None]:
         if clock:
             clock.cancel()
             await asyncio.gather(clock, return_exceptions=True)
-        grace = current_settings().SHUTDOWN_GRACE_SECONDS
+        grace = lifecycle.grace(current_settings().SHUTDOWN_GRACE_SECONDS)
         grace_ends = asyncio.get_running_loop().time() + grace
         await current_runner().stop(grace)
         # One grace for both; at least a second, as what was dispatched outside a unit may still be on its way.

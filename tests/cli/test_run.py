@@ -7,16 +7,18 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from app.cli.run import _stores, answers, listen
+from app.cli.run import answers, listen
+from app.cli.starting import _stores
 from app.core.configs import AppConfig
 from tests.processes import Process, environment, kit, started, wait_for
 
@@ -64,10 +66,9 @@ class TestRefusal:
         line = refused(kit("run", HOST="192.0.2.1", PORT=str(free_port()), VAR_DIR=str(tmp_path)))
         assert line.startswith("Cannot listen on 192.0.2.1 port ")
 
-    @pytest.mark.parametrize("command", ["run", "migrate"])
-    def test_a_database_that_does_not_answer(self, tmp_path: Path, command: str) -> None:
+    def test_a_database_that_does_not_answer(self, tmp_path: Path) -> None:
         url = "postgresql://ann:hidden@127.0.0.1:1/kit"
-        line = refused(kit(command, PORT=str(free_port()), DATABASE_URL=url, VAR_DIR=str(tmp_path)))
+        line = refused(kit("migrate", PORT=str(free_port()), DATABASE_URL=url, VAR_DIR=str(tmp_path)))
         assert line.startswith("The database postgresql+psycopg://ann:***@127.0.0.1:1/kit cannot be used: ")
         assert "refused" in line
         assert "hidden" not in line
@@ -129,6 +130,7 @@ class TestStart:
             assert "Redis  none: cache and limits are in this process\n" in text
             assert "Jobs   run here\n" in text
             assert "GET /health/live" not in text
+            assert "waiting for the database" not in text
             assert "\x1b" not in text
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
                 assert json.load(answer)["data"]["checks"] == {"database": "ok", "migrations": "ok"}
@@ -191,3 +193,63 @@ def test_production_keeps_the_standard_output_for_the_log(tmp_path: Path, option
     said = errors.read_text()
     assert "There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD." in said
     assert "/docs" not in said
+
+
+@pytest.mark.once
+class TestSlowClients:
+    """Against the server itself, with no proxy before it."""
+
+    @staticmethod
+    def _trickle(port: int, beginning: bytes, piece: bytes) -> bytes:
+        """What a client gets that sends `piece` again and again."""
+        with socket.create_connection(("127.0.0.1", port), timeout=0.2) as client:
+            client.sendall(beginning)
+            give_up = time.monotonic() + 60
+            while time.monotonic() < give_up:
+                with suppress(TimeoutError):
+                    return client.recv(65536)
+                with suppress(OSError):
+                    client.sendall(piece)
+            raise AssertionError("it may send for ever")
+
+    def test_they_are_cut(self, tmp_path: Path) -> None:
+        head = b"POST /api/v1/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        body = head + b"Content-Length: 4000\r\n\r\n"
+        with service(tmp_path, CLIENT_TIMEOUT_SECONDS="1") as (_, port, _):
+            assert self._trickle(port, b"", b"") == b""
+            for beginning, piece in ((head, b"A: b\r\n"), (body, b"x"), (body + b"{", b"")):
+                answer = self._trickle(port, beginning, piece)
+                assert answer.startswith(b"HTTP/1.1 408 "), answer
+                assert b"application/problem+json" in answer
+                assert b"connection: close" in answer
+            refused = b"POST /health/live HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+                client.sendall(refused)
+                assert client.recv(65536).startswith(b"HTTP/1.1 405 ")
+                assert client.recv(65536) == b""  # nothing that could be taken for another answer
+
+    def test_a_body_that_is_only_long_is_read(self, tmp_path: Path) -> None:
+        with service(tmp_path, CLIENT_TIMEOUT_SECONDS="1") as (_, port, _):
+            size = 3000
+            answer = self._trickle(
+                port,
+                b"POST /api/v1/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                + b"Content-Length: %d\r\n\r\n" % size,
+                b" " * (size // 15),  # for three seconds
+            )
+        assert answer.startswith(b"HTTP/1.1 422 "), answer
+
+    def test_others_are_served_when_they_use_up_the_connections(self, tmp_path: Path) -> None:
+        port, log = free_port(), tmp_path / "out.log"
+        env = environment(tmp_path, PORT=str(port), CLIENT_TIMEOUT_SECONDS="600")
+        limited = ("bash", "-c", 'ulimit -n 128 && exec "$@"', "_", *KIT, "run")
+        with started(*limited, env=env, log=log), ExitStack() as stack:
+            wait_for(lambda: answers("127.0.0.1", port))
+            for number in range(300):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                with suppress(OSError):  # those who wait for too long make room
+                    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\n" + b"Content-Length: 9\r\n\r\n" * (number % 2))
+                if number % 20 == 0:
+                    wait_for(lambda: answers("127.0.0.1", port), 30)
+            assert answers("127.0.0.1", port)
+            assert answers("127.0.0.1", port, "/health/live")

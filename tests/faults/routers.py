@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import time
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from app.auth import UserCreated
@@ -90,3 +93,27 @@ async def slow(seconds: float) -> str:
     """An answer that takes its time."""
     await asyncio.sleep(seconds)
     return "x" * 100_000
+
+
+@router_v1.get("/stream")
+async def stream() -> StreamingResponse:
+    """An answer without end."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"piece\n"
+            await asyncio.sleep(0.1)
+
+    return StreamingResponse(pieces())
+
+
+@router_v1.get("/blocked")
+async def blocked(seconds: float) -> None:
+    """An answer that holds up all others."""
+    time.sleep(seconds)  # noqa: ASYNC251  that is the point
+
+
+@router_v1.get("/process")
+async def process() -> int:
+    """Which process answers."""
+    return os.getpid()

@@ -30,6 +30,16 @@ async def stopped(process: Process) -> int:
     return process.wait()
 
 
+async def all_serve(service: Service, processes: int) -> None:
+    """Until so many server processes have answered."""
+    seen: set[int] = set()
+    async with asyncio.timeout(120):
+        while len(seen) < processes:
+            async with service.client() as http:
+                answers = await asyncio.gather(*(http.get("/faults/process") for _ in range(10)))
+            seen |= {answer.json() for answer in answers}
+
+
 class Visitors:
     """Clients that ask again and again until a connection is refused, each time in a new one."""
 
@@ -55,15 +65,97 @@ class Visitors:
                 self.outcomes[f"answered {answer.status_code}"] += 1
 
 
-async def test_a_server_answers_every_request_it_let_in(service: Service) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_server_answers_every_request_it_let_in(service: Service, processes: str) -> None:
+    if not service.served and processes != "1":
+        pytest.skip("needs PostgreSQL and Redis")
+    service.settings["WEB_CONCURRENCY"] = processes
     visitors = Visitors(service)
     with service.app() as app:
+        await all_serve(service, int(processes))
         crowd = asyncio.create_task(visitors.come(20))
         await until(lambda: visitors.outcomes["answered 200"] > often(100))
         assert await stopped(app) == 0
         await crowd
     tally["requests"] += visitors.outcomes.total()
     assert set(visitors.outcomes) == {"answered 200"}
+
+
+async def test_it_serves_on_while_it_is_not_ready_and_then_refuses(service: Service) -> None:
+    service.settings["SHUTDOWN_DRAIN_SECONDS"] = "3"
+    with service.app() as app:
+        app.send_signal(signal.SIGTERM)
+        async with service.client(limits=httpx.Limits(max_keepalive_connections=0)) as http:
+            ready = f"http://127.0.0.1:{service.port}/health/ready"
+            async with asyncio.timeout(60):
+                while (answer := await http.get(ready)).status_code == 200:  # noqa: ASYNC110  it tells nobody
+                    await asyncio.sleep(0.02)
+            assert (answer.status_code, answer.json()["checks"]) == (503, {"shutdown": "failed"})
+            answer = await http.get("/faults/slow", params={"seconds": 0})
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+            await until(lambda: app.poll() is not None, 60)
+            with pytest.raises(httpx.ConnectError):
+                await http.get(ready)
+    assert app.returncode == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_what_the_grace_is_too_short_for_is_cut_with_a_problem(service: Service, processes: str) -> None:
+    if not service.served and processes != "1":
+        pytest.skip("needs PostgreSQL and Redis")
+    service.settings |= {"SHUTDOWN_GRACE_SECONDS": "1", "WEB_CONCURRENCY": processes}
+    with service.app() as app:
+        async with service.client() as http, http.stream("GET", "/faults/stream") as stream:
+            pieces = stream.aiter_bytes()
+            assert await anext(pieces) == b"piece\n"
+            slow = asyncio.create_task(http.get("/faults/slow", params={"seconds": 600}))
+            await asyncio.sleep(0.5)
+            assert await stopped(app) == 0
+            answer = await slow
+            with pytest.raises(httpx.RemoteProtocolError):
+                async for _ in pieces:
+                    pass
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.headers["connection"], answer.headers["retry-after"]) == ("close", "1")
+    assert answer.json()["code"] == "shutting_down"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_everything_at_once(
+    service: Service, processes: str, second: signal.Signals
+) -> None:
+    if not service.served and processes != "1":
+        pytest.skip("needs PostgreSQL and Redis")
+    service.settings |= {"SHUTDOWN_GRACE_SECONDS": "600", "WEB_CONCURRENCY": processes}
+    with service.app() as app:
+        await all_serve(service, int(processes))
+        async with service.client() as http, http.stream("GET", "/faults/stream") as stream:
+            pieces = stream.aiter_bytes()
+            await anext(pieces)
+            app.send_signal(signal.SIGTERM)
+            await asyncio.sleep(1)
+            assert app.poll() is None
+            app.send_signal(second)
+            await until(lambda: app.poll() is not None, 10)
+        with pytest.raises(httpx.ConnectError):
+            await service.post("/faults/work")
+    assert app.returncode == 128 + second
+
+
+async def test_no_thread_and_no_blocked_loop_outlasts_the_grace(service: Service) -> None:
+    service.settings["SHUTDOWN_GRACE_SECONDS"] = "0"
+    with service.app() as app:
+        async with service.client() as http:
+            blocked = asyncio.create_task(http.get("/faults/blocked", params={"seconds": 600}))
+            await asyncio.sleep(0.5)
+            app.send_signal(signal.SIGTERM)
+            await until(lambda: app.poll() is not None, 60)
+            with pytest.raises(httpx.TransportError):
+                await blocked
+    assert app.returncode != 0
 
 
 async def test_running_tasks_finish_or_are_handed_back(service: Service) -> None:

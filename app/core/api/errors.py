@@ -1,5 +1,6 @@
 """Renders every error as an answer: the only place where errors of the application meet HTTP status codes."""
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 from app.core import exceptions as kinds
 from app.core.api.problems import PROBLEM_CODE, input_problem, problem, title_of, with_known_names
 from app.core.api.routes import allowed_methods
+from app.core.process import lifecycle
 from app.core.services.background import PendingWork, pending_work
 from app.core.services.log import logger
 
@@ -163,6 +165,10 @@ class ErrorBoundary:
                         await answer.replace(_unexpected_error(scope, left), scope, receive)
                     else:
                         await answer.replace(await _late_answer_to(scope, exc), scope, receive)
+                except asyncio.CancelledError:
+                    if answer.begun or not lifecycle.cutting:
+                        raise
+                    await _cut_short(scope)(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         handshake = _Handshake(scope, send)
@@ -179,6 +185,12 @@ class ErrorBoundary:
             elif handshake.is_open:
                 close = {"type": "websocket.close", "code": _close_code(answer), "reason": scope.get(PROBLEM_CODE, "")}
                 await handshake.send(close)
+
+
+def _cut_short(scope: Scope) -> Response:
+    """Render the answer to a request that was not done when the time to stop was over."""
+    detail = "The server is stopping and could not finish this request in time."
+    return problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down", detail, headers={"Connection": "close"})
 
 
 async def _late_answer_to(scope: Scope, exc: Exception) -> ASGIApp:

@@ -7,7 +7,7 @@ true of what modules check, unless they say that they cannot serve without it.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
@@ -17,13 +17,15 @@ from fastapi import Response as HttpResponse
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.api.responses import Response
-from app.core.db.installation import current_redis, expected_revisions
+from app.core.api.routes import route_of
+from app.core.db.installation import KnownRevisions, current_redis, expected_revisions
 from app.core.db.integrity import lacks_tables
 from app.core.db.session import Database, current_database
 from app.core.exceptions import UnavailableError
-from app.core.process import Slot
+from app.core.process import Slot, lifecycle
 from app.core.services.log import logger
 
 CHECK_SECONDS = 2.0
@@ -96,7 +98,8 @@ class NotReady(UnavailableError):
     code = "not_ready"
 
     def __init__(self, found: Details) -> None:
-        failed = ", ".join(name for name in found.failed if name in _essential())
+        own = _own_state()
+        failed = ", ".join(name for name in found.failed if own or name in _essential())
         super().__init__(f"Not ready: {failed}.", retry_after=RETRY_SECONDS)
         self.extra = {"checks": _checks(found)}
 
@@ -132,6 +135,20 @@ async def details(response: HttpResponse) -> Response[Details]:
     return Response(data=await _examine_for(response))
 
 
+class StartGate:
+    """Answers 503 to everything but health checks until the service has started."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if lifecycle.starting is not None and scope["type"] in ("http", "websocket"):
+            route = route_of(scope)
+            if route is None or route.endpoint not in (live, ready, health, details):
+                raise NotReady(await examine())
+        await self.app(scope, receive, send)
+
+
 async def _examine_for(response: HttpResponse) -> Details:
     """Examine; make `response` a 503 unless the service is ready."""
     found = await examine()
@@ -154,8 +171,18 @@ _latest: dict[_Parts, tuple[float, asyncio.Task[Details]]] = {}
 """The latest examination and when it began, by what it asks."""
 
 
+def _own_state() -> Mapping[str, Literal["ok", "failed"]] | None:
+    return {"shutdown": "failed"} if lifecycle.grace_ends is not None else lifecycle.starting
+
+
 async def examine() -> Details:
-    """Ask every component; concurrent callers, and those of the second after, share one examination."""
+    """Ask every component; concurrent callers, and those of the second after, share one examination.
+
+    A process that starts or stops is not ready, whatever these say.
+    """
+    if own := _own_state():
+        components = {name: Component(status=state, duration_ms=0) for name, state in own.items()}
+        return Details(status="unavailable", components=components)
     parts = (current_database(), current_redis(), current_checks())
     now = time.monotonic()
     begun, task = _latest.get(parts, (now, None))
@@ -200,20 +227,25 @@ async def _outcome(names: tuple[str, ...], question: Coroutine[Any, Any, tuple[S
 
 
 async def _ask_database(database: Database) -> tuple[State, State]:
-    lines = await asyncio.to_thread(expected_revisions())  # reads the files once, then remembers
+    state = await migration_state(database, await asyncio.to_thread(expected_revisions()))  # read once
+    if state == "failed":
+        logger.warning("the database is not migrated")
+    return "ok", state
+
+
+async def migration_state(database: Database, lines: Iterable[KnownRevisions]) -> State:
+    """Compare the revisions that the database has with those of this code."""
     try:
         async with database.session_scope(read_only=True) as session:
             found = {line: frozenset(await session.scalars(line.applied)) for line in lines}
     except DBAPIError as exc:
         if not lacks_tables(exc.orig):
             raise
-        logger.warning("the database is not migrated")
-        return "ok", "failed"
+        return "failed"
     ahead = {line for line, applied in found.items() if applied - line.revisions}
     if all(line in ahead or line.heads <= applied for line, applied in found.items()):
-        return "ok", "ahead" if ahead else "ok"
-    logger.warning("the database is not migrated")
-    return "ok", "failed"
+        return "ahead" if ahead else "ok"
+    return "failed"
 
 
 async def _ask(check: HealthCheck) -> tuple[State]:

@@ -21,9 +21,6 @@ from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID, new_id
 from app.core.services.log.service import mark_logged
 
 _ARRIVED_AT = "kit.arrived_at"
-START_PROBE = b"kit-run"
-"""User agent of the requests by which `kit run` finds out that its server is up."""
-
 CLIENT_GONE = 499
 """Status in the access log when the client left before it had its answer (nginx's number)."""
 
@@ -143,9 +140,7 @@ class AccessLog:
         if exc_info:
             logger.error("request", **values, exc_info=exc_info)
         else:
-            # `kit run` asks its own server until it answers.
-            is_own = scope["path"] == "/health/live" and (b"user-agent", START_PROBE) in scope["headers"]
-            (logger.debug if is_own else logger.info)("request", **values)
+            logger.info("request", **values)
 
 
 class _Complete(Exception):

@@ -70,6 +70,8 @@ class AppConfig(BaseConfig):
     MAX_BODY_SIZE: int = Field(default=1024 * 1024, ge=0)
     RATE_LIMITER_ENABLED: bool = True
     RATE_LIMITER_TIMEOUT_SECONDS: float = Field(default=0.2, gt=0)
+    CLIENT_TIMEOUT_SECONDS: float = Field(default=20.0, gt=0)
+    SHUTDOWN_DRAIN_SECONDS: float | None = Field(default=None, ge=0)
     SHUTDOWN_GRACE_SECONDS: int = Field(default=20, ge=0)
     MODULES: StrList = Field(default=["app.*"])
     VAR_DIR: Path = Path("var")
@@ -88,6 +90,7 @@ class AppConfig(BaseConfig):
     DB_IDLE_TRANSACTION_TIMEOUT_SECONDS: float = Field(default=60.0, ge=0)
     DB_PREPARED_STATEMENTS: bool = True
     MIGRATE_LOCK_TIMEOUT_SECONDS: float = Field(default=1.0, ge=0)
+    MIGRATE_ON_START: bool = True
     SQL_ECHO: bool = False
 
     REDIS_URL: SecretStr | None = None
@@ -173,6 +176,13 @@ class AppConfig(BaseConfig):
     def is_relaxed(self) -> bool:
         """True in `local` and `testing`, where defaults for development are in force."""
         return self.ENVIRONMENT in (Environment.LOCAL, Environment.TESTING)
+
+    @property
+    def drain_seconds(self) -> float:
+        """`SHUTDOWN_DRAIN_SECONDS`, or 0 in `local` and `testing` and 5 elsewhere."""
+        if self.SHUTDOWN_DRAIN_SECONDS is None:
+            return 0.0 if self.is_relaxed else 5.0
+        return self.SHUTDOWN_DRAIN_SECONDS
 
     @cached_property
     def var_dir(self) -> Path:

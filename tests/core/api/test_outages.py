@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from fastapi import APIRouter
-from sqlalchemy import text
+from sqlalchemy import AsyncAdaptedQueuePool, text
 from sqlalchemy.engine import URL
 
+from app.cli.serving import Connection
 from app.core.db import Database, statements_may_take
 from app.core.deps import DBSession
 from app.core.runtime import runtime
@@ -18,7 +19,10 @@ from app.core.services.queue.execution import run_task
 from app.core.services.queue.registry import RegisteredTask
 from tests.conftest import backend
 from tests.core.api.conftest import Serve
+from tests.core.api.server import serving
 from tests.core.api.test_errors import check
+from tests.core.log.capture import captured_log
+from tests.processes import until
 
 pytestmark = pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="SQLite has no server")
 
@@ -211,3 +215,43 @@ async def test_nothing_is_set_in_the_session_of_a_pooler(committed: Database, pr
     names = {"idle_in_transaction_session_timeout", "tcp_keepalives_idle"}
     assert set(found) & names == (names if prepared else set())
     await database.close()
+
+
+async def is_running(database: Database, wanted: bool) -> None:
+    """Until a statement sleeps, or none does. PostgreSQL shows a transaction the same activity for its whole life."""
+    async with asyncio.timeout(30):
+        while True:
+            async with database.session_scope() as db:
+                if bool(await db.scalar(RUNNING)) is wanted:
+                    return
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_client_that_leaves_cancels_what_it_read_and_not_what_it_writes(
+    committed: Database, method: str
+) -> None:
+    done: list[str] = []
+    leaving = APIRouter()
+
+    @leaving.api_route("/slowly", methods=["GET", "POST"])
+    async def slowly(db: DBSession) -> None:
+        await db.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": HANGS if method == "GET" else 2})
+        done.append("ran")
+
+    pool = committed.engine.pool
+    assert isinstance(pool, AsyncAdaptedQueuePool)
+    with used(committed):
+        async with serving(Connection, leaving) as port:
+            with captured_log() as lines:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(f"{method} /slowly HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n".encode())
+                await until(lambda: pool.checkedout() == 1)
+                await is_running(committed, True)
+                writer.close()
+                await is_running(committed, False)
+                await until(lambda: pool.checkedout() == 0)
+                await until(lambda: lines.all("request"))
+            assert (lines.one("request")["status"], done) == ((499, []) if method == "GET" else (200, ["ran"]))
+            assert "Traceback" not in lines.text
+            async with committed.session_scope(read_only=True) as db:
+                assert await db.scalar(text("SELECT 1")) == 1

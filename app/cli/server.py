@@ -1,0 +1,238 @@
+"""Server processes: alive before their database is, and stopped without a connection reset or a wait without end."""
+
+import asyncio
+import ctypes
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from contextlib import suppress
+from functools import partial
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload
+
+from app.cli.console import explained_errors
+from app.cli.migrate import quiet_alembic
+from app.cli.serving import Connection
+from app.cli.starting import announce, bootstrap, prepare
+from app.core.process import lifecycle
+
+if TYPE_CHECKING:
+    from app.core.configs import AppConfig
+
+ACCEPT_SECONDS = 0.25
+"""Time for handshakes under way when the socket is about to be closed."""
+CUT_SECONDS = 1.0
+"""Time for cancelled requests to send their last answer."""
+CLOSE_SECONDS = 4
+"""Time for all that comes after the grace; whoever needs longer is killed."""
+RESPAWN_SECONDS = 0.5
+
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_SO_ATTACH_FILTER = 26
+# Classic BPF: drop segments with SYN, byte 13 & 2 of the TCP header, and let all others through.
+_NO_SYN = b"".join(
+    struct.pack("HBBI", *step) for step in ((0x30, 0, 0, 13), (0x45, 0, 1, 2), (6, 0, 0, 0), (6, 0, 0, 1 << 31))
+)
+
+
+def refuse_connections(listener: socket.socket) -> None:
+    """Take no new connection, in all processes that share the socket, and keep those that were accepted.
+
+    Closing a socket resets what waits in its queue. A client whose SYN is dropped tries again after a second, and is
+    refused by the closed port.
+    """
+    program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
+    try:
+        fprog = struct.pack("HL", len(_NO_SYN) // 8, ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    except OSError:  # no Linux: a queue for one connection comes near it
+        listener.listen(0)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains before it stops, and ends in time.
+
+    The one that `leads` listens before its application can be opened, migrates and says where it is. Others, and those
+    that replace one, listen once theirs is open: no request meets a process that is not ready beside one that is.
+    """
+
+    opened: socket.socket | None = None
+    """Gets a byte once the application is open."""
+
+    def __init__(self, config: uvicorn.Config, settings: "AppConfig", quiet: bool) -> None:
+        super().__init__(config)
+        self.settings = settings
+        self.quiet = quiet
+        self.leads = True
+        self._stops_at = math.inf
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the application, and listen."""
+        if self.leads:
+            lifecycle.starting = {"database": "failed", "migrations": "failed"}
+        self._closing, self._is_open = asyncio.Event(), asyncio.Event()
+        self._application = asyncio.create_task(self._run_application())
+        self._application.add_done_callback(self._end)
+        if not self.leads:
+            await self._is_open.wait()
+        await super().startup(sockets)
+        if parent := multiprocessing.parent_process():
+            asyncio.get_running_loop().add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+
+    async def _run_application(self) -> None:
+        from app.main import app
+
+        if self.leads:
+            await prepare(self.settings)
+        async with app.router.lifespan_context(app) as state:
+            self.lifespan.state.update(state or {})
+            news = await bootstrap(self.settings) if self.leads else []
+            lifecycle.starting = None
+            self._is_open.set()
+            if self.leads:
+                announce(self.settings, self.servers[0].sockets[0], news, self.quiet)
+            if self.opened:
+                self.opened.send(b"\0")
+            await self._closing.wait()
+
+    def _end(self, _application: "asyncio.Task[None]") -> None:
+        self.should_exit = True
+        self._is_open.set()
+
+    def _orphaned(self, sentinel: int) -> None:
+        asyncio.get_running_loop().remove_reader(sentinel)
+        self.handle_exit(signal.SIGTERM, None)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal, end at once at the second."""
+        if sig == signal.SIGINT and multiprocessing.parent_process():
+            return  # a terminal signals the whole group: the parent passes it on
+        if self._stops_at < math.inf:
+            os._exit(128 + sig)
+        drain = self.settings.drain_seconds if lifecycle.starting is None else 0
+        self._stops_at = time.monotonic() + drain
+        lifecycle.grace_ends = self._stops_at + self.settings.SHUTDOWN_GRACE_SECONDS
+        # By the kernel: neither a blocked event loop nor a thread that goes on keeps the process.
+        signal.alarm(math.ceil(drain) + self.settings.SHUTDOWN_GRACE_SECONDS + CLOSE_SECONDS)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Refuse slow clients every second; return whether to stop serving."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check(now, self.settings.CLIENT_TIMEOUT_SECONDS)
+        return await super().on_tick(counter) or time.monotonic() >= self._stops_at
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept what is pending, finish requests within the grace time, then close the application."""
+        for listener in sockets or []:
+            refuse_connections(listener)
+        await asyncio.sleep(ACCEPT_SECONDS)
+        loop, grace = asyncio.get_running_loop(), lifecycle.grace(self.settings.SHUTDOWN_GRACE_SECONDS)
+        timers = [loop.call_later(grace, self._cut), loop.call_later(grace + CUT_SECONDS, self._abort)]
+        await super().shutdown(sockets)
+        for timer in timers:
+            timer.cancel()
+        self._closing.set()
+        if lifecycle.starting is not None:
+            self._application.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._application
+
+    def _cut(self) -> None:
+        """Have requests answered by a problem, streams and websockets ended."""
+        lifecycle.cutting = True
+        for task in self.server_state.tasks:
+            task.cancel()
+
+    def _abort(self) -> None:
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def serve_child(server: Server, sockets: list[socket.socket]) -> None:
+    """Run a server in a process of its own; STARTUP_FAILURE is the exit code where its application fails."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server.config.configure_logging()
+    quiet_alembic()
+    try:
+        with explained_errors():
+            server.run(sockets)
+    except typer.Exit:
+        sys.exit(STARTUP_FAILURE)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(STARTUP_FAILURE)
+
+
+class Reload(ChangeReload):  # type: ignore[misc, valid-type]  # one of two classes, by what is installed
+    """Starts a server process again whenever the code changes; the first alone migrates and says where it is."""
+
+    def __init__(self, server: Server, listener: socket.socket) -> None:
+        self._server = server
+        super().__init__(server.config, target=partial(serve_child, server), sockets=[listener])
+
+    def restart(self) -> None:
+        """Start again."""
+        self._server.leads = False
+        super().restart()
+
+    def signal_handler(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal, end at once at the second."""
+        if self.should_exit.is_set():
+            self.process.kill()
+            os._exit(128 + sig)
+        super().signal_handler(sig, frame)
+
+
+def supervise(server: Server, count: int, listener: socket.socket) -> bool:
+    """Run a server in `count` processes until told to stop; return whether all ended well.
+
+    The first leads, the others follow once it is open. One that dies is replaced, unless its application fails.
+    """
+    news, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno())
+    for each in (*_STOP, signal.SIGCHLD):
+        signal.signal(each, lambda *_: None)  # its number is read from the socket
+    server.opened = writer
+    processes = [_started(server, listener)]
+    received = 0
+    while received not in _STOP and not any(process.exitcode == STARTUP_FAILURE for process in processes):
+        received = news.recv(1)[0]
+        server.leads = server.leads and received != 0
+        alive = [process for process in processes if process.exitcode in (None, STARTUP_FAILURE)]
+        if len(alive) < len(processes):
+            time.sleep(RESPAWN_SECONDS)
+        missing = (1 if server.leads else count) - len(alive)
+        processes = [*alive, *(_started(server, listener) for _ in range(missing))]
+    listener.close()
+    for process in processes:
+        process.terminate()
+    while any(process.is_alive() for process in processes):
+        if (received := news.recv(1)[0]) in _STOP:
+            for process in processes:
+                process.kill()
+            os._exit(128 + received)
+    # By the signal: it had not come so far as to handle it.
+    return all(process.exitcode in (0, -signal.SIGTERM) for process in processes)
+
+
+def _started(server: Server, listener: socket.socket) -> SpawnProcess:
+    process = multiprocessing.get_context("spawn").Process(target=serve_child, args=(server, [listener]))
+    process.start()
+    return process
