@@ -4,6 +4,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
@@ -69,6 +70,20 @@ class TestPoison:
         with service.runner():
             await until(lambda: service.journal.of("healthy"))
             await until(lambda: service.jobs("faults.healthy")[0].status == JobStatus.COMPLETED)
+
+    async def test_a_worker_that_stops_hands_its_suspect_back(self, service: Service) -> None:
+        service.settings |= {"JOBS_LEASE_SECONDS": "2", "SHUTDOWN_GRACE_SECONDS": "1"}
+        store(service, "faults.work", seconds=600)
+        for number in (1, 2):
+            with service.runner() as runner:
+                await until(lambda: len(service.journal.of("started")) == number)  # noqa: B023
+                if number == 1:
+                    strike(runner)
+        ((_, _, first), (_, _, alone)) = service.journal.of("started")
+        assert first != alone
+        await until(lambda: not Path(f"/proc/{alone}").exists())
+        (job,) = service.jobs("faults.work")
+        assert (job.status, job.attempts, job.max_attempts, job.suspect) == (JobStatus.PENDING, 1, 3, True)
 
 
 class TestIsolation:

@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT
 from app.core.db.jobs import Job
+from app.core.services.failures import describe
 from app.core.services.log import logger
 from app.core.services.queue.execution import Write, execute
 from app.core.services.queue.store import JobStore, Outcome, handed_back
@@ -59,10 +60,13 @@ class Isolation:
             while (line := await self._reader.readline()) == _STORED:
                 stored()
             ending = line.decode().strip() or None
+        except OSError as exc:
+            logger.error("suspects cannot be run", error=describe(exc))
         finally:
             if ending is None:
                 await self.close()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._retire)
+        if ending:
+            self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._retire)
         return ending
 
     async def close(self) -> None:
@@ -89,13 +93,14 @@ class Isolation:
         ours, its = socket.socketpair()
         with its:
             # Not asyncio's, which under uvloop hands on the socket that the server listens on.
-            self._helper = subprocess.Popen(  # noqa: ASYNC220  takes a moment
+            helper = subprocess.Popen(  # noqa: ASYNC220  takes a moment
                 [sys.executable, "-m", "app.cli", "worker", "--alone"],
                 cwd=PROJECT_ROOT,
                 stdin=its.fileno(),
                 start_new_session=True,  # killed as a group; a signal to our group is ours to pass on
             )
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._helper = helper
 
 
 def serve_helper(run: Callable[[dict[str, str], "Control"], None]) -> None:

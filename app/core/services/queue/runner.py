@@ -195,6 +195,7 @@ class JobRunner:
         try:
             # After a late heartbeat (SQLite is locked, a task blocks the loop) our own jobs look due: not those.
             own = [job.id for job in self._active]
+            expected &= not self._full or any(self._room(queue, False) > 0 for queue in self._full)
             found = expected or await self.store.any_due(self._room, own)
             jobs = await self.store.claim(self._room, own) if found else []
         except Exception as exc:
