@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -94,8 +93,6 @@ class Served(Backend):
         super().__init__()
         self.server = make_url(database_url).set(drivername="postgresql+psycopg")
         self.redis_url = redis_url
-        self._dropping = ThreadPoolExecutor(max_workers=1)
-        self._dropped: list[Future[None]] = []
         self._create(self.template)
 
     @property
@@ -111,10 +108,6 @@ class Served(Backend):
         return url
 
     def drop(self, url: URL) -> None:
-        """Remove a copy while the tests go on: PostgreSQL writes a checkpoint for each, which takes up to a second."""
-        self._dropped.append(self._dropping.submit(self._drop, url))
-
-    def _drop(self, url: URL) -> None:
         self._admin(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(str(url.database))))
 
     def environment(self) -> dict[str, str]:
@@ -123,15 +116,12 @@ class Served(Backend):
     def close(self) -> None:
         super().close()
         self.drop(self.template)
-        self._dropping.shutdown()
-        for dropped in self._dropped:
-            dropped.result()  # raises what went wrong
         with Redis.from_url(self.redis_url, socket_timeout=5) as redis:
             for key in redis.scan_iter(f"{self.environment()['REDIS_KEY_PREFIX']}*"):
                 redis.delete(key)
 
     def _create(self, url: URL, template: str | None = None) -> None:
-        self._drop(url)
+        self.drop(url)
         self._admin(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                 sql.Identifier(str(url.database)), sql.Identifier(template or "template0")
