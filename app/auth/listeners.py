@@ -6,7 +6,7 @@ from app.core.deps import DBSession, QueueService, listener
 from app.core.services.events import ListenedEvent
 
 
-@listener(UserCreated)
+@listener(UserCreated, queue="mail")
 async def send_welcome(event: ListenedEvent[UserCreated], db: DBSession, mails: AccountMails) -> None:
     """Greet the new user by mail."""
     await mails.send_welcome(event.data.user_id, db=db)

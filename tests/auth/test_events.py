@@ -117,6 +117,7 @@ class TestNamedEvents:
 
         jobs = (await db.scalars(select(Job).where(Job.task == "events.listen"))).all()
         assert {job.principal for job in jobs} == {f"user:{user_id}"}
+        assert {job.queue for job in jobs if job.payload["listener"].endswith(":send_welcome")} == {"mail"}
         for job in jobs:
             named = {name: job.payload["data"][name] for name in ("id", "user_id", "email", "username")}
             assert named == {"id": user_id, "user_id": user_id, "email": "ann@example.com", "username": "ann"}

@@ -131,6 +131,7 @@ REDIS_FAULTS: dict[str, tuple[Act, Act]] = {
 MAIL_FAULTS: dict[str, tuple[Act, Act]] = {
     "refusing": (Site.stop_mail_server, Site.start_mail_server),
     "slow": (Site.slow_mail_server, Site.start_mail_server),
+    "silent": (Site.silence_mail_server, Site.start_mail_server),
 }
 
 
@@ -176,6 +177,7 @@ class TestServers:
         site.post.delivered.clear()
         async with site.failing(f"SMTP {fault}", *MAIL_FAULTS[fault]) as load:
             assert await site.service.post("/faults/mails", count=count) == 200
+            await until(lambda: load.outcomes("register")["201"] > 15, 60)  # each of them is greeted by a listener
             assert await site.service.post("/faults/marks", name=f"beside-{fault}") == 200
             await until(lambda: any(name == f"beside-{fault}" for name, _ in site.service.journal.of("marked")), 15)
         assert set(load.outcomes()) == {"200", "201"}

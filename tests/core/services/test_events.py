@@ -523,6 +523,10 @@ class TestRegistration:
         with pytest.raises(ConfigError, match=r"two listeners are called tests\.core\.services\.stage:first"):
             registry.add(CurtainRaised, first, durable=True)
 
+    def test_a_queue_with_a_name_that_is_none_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"stage:first\.queue = 'No name': small letters"):
+            ListenerRegistry().add(CurtainRaised, first, durable=True, queue="No name")
+
     def test_what_cannot_listen_is_refused(self) -> None:
         def plain(event: ListenedEvent[CurtainRaised]) -> None: ...
 

@@ -17,6 +17,8 @@ from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
 from app.core.process import ProcessService, Slot
 from app.core.services.queue.injection import call_with_dependencies, dependencies_of, path_of
+from app.core.services.queue.interface import BaseTask
+from app.core.services.queue.registry import check_queue
 from app.core.services.secret_types import holds_secret
 
 
@@ -88,6 +90,7 @@ class Listener:
     event: type[BaseEvent]
     handler: Handler
     durable: bool
+    queue: str = BaseTask.queue
 
     def kind(self, path: str | None) -> type[BaseEvent]:
         """Return the class of a stored event: this listener's own, or the one called `path` that extends it."""
@@ -107,7 +110,7 @@ class ListenerRegistry:
     def __init__(self) -> None:
         self._listeners: dict[str, Listener] = {}
 
-    def add(self, event: type[BaseEvent], handler: Handler, *, durable: bool) -> None:
+    def add(self, event: type[BaseEvent], handler: Handler, *, durable: bool, queue: str = BaseTask.queue) -> None:
         """Register `handler`; ConfigError if it cannot listen or a name is taken."""
         if not (isinstance(event, type) and issubclass(event, BaseEvent) and event is not BaseEvent):
             raise ConfigError(f"@listener takes a subclass of BaseEvent, not {event!r}")
@@ -119,9 +122,10 @@ class ListenerRegistry:
             raise ConfigError(f"{handler!r} cannot listen: it is no `async def`")
         name = f"{handler.__module__}:{handler.__qualname__}"
         _check_parameters(handler, name)
+        check_queue(name, queue)
         if name in self._listeners:
             raise ConfigError(f"two listeners are called {name}")
-        self._listeners[name] = Listener(name, event, handler, durable)
+        self._listeners[name] = Listener(name, event, handler, durable, queue)
 
     def of(self, event: type[BaseEvent]) -> list[Listener]:
         """Return the listeners of `event` and of the classes it extends."""
@@ -144,18 +148,19 @@ class ListenerRegistry:
 listeners = ListenerRegistry()
 
 
-def listener(event: type[BaseEvent], *, durable: bool = True) -> Callable[[H], H]:
+def listener(event: type[BaseEvent], *, durable: bool = True, queue: str = BaseTask.queue) -> Callable[[H], H]:
     """Have the decorated coroutine function hear `event` after the transaction that dispatched it has committed.
 
     Events of a class that extends `event` are heard too, as what they are.
 
     It takes the ListenedEvent and, as a route does, any dependency of `app.core.deps`: `db: DBSession` is a unit of
-    work that commits when the listener has ended well. Durable: a job of its own, at least once, retried on its own.
+    work that commits when the listener has ended well. Durable: a job of its own in `queue`, at least once, retried on
+    its own; one that sends mails belongs in `mail`, where a mail server that hangs holds up mails alone.
     `durable=False`: in this process, at most once.
     """
 
     def register(handler: H) -> H:
-        listeners.add(event, handler, durable=durable)
+        listeners.add(event, handler, durable=durable, queue=queue)
         return handler
 
     return register

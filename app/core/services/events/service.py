@@ -91,6 +91,7 @@ class EventsService(EventsServiceInterface):
     def _add(self, session: AsyncSession, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:
         for data in runs:
             row = new_job(tasks.of(Listen), data, principal=event.data._get_principal())
+            row.queue = listeners.get(data["listener"]).queue
             store_with(session, row, partial(self._waker, row))
 
     async def _store(self, event: ListenedEvent, runs: Sequence[dict[str, Any]]) -> None:

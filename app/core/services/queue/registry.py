@@ -167,6 +167,12 @@ def _dump(adapter: TypeAdapter[Any], value: Any) -> Any:
     return dumped
 
 
+def check_queue(path: str, queue: str) -> None:
+    """Refuse what is no name of a queue by a ConfigError."""
+    if not QUEUE_NAME.fullmatch(queue):
+        raise ConfigError(f"{path}.queue = {queue!r}: small letters, digits, '-', '_' and '.', 64 at most")
+
+
 def _checked(cls: type[BaseTask]) -> RegisteredTask:
     if not (isinstance(cls, type) and issubclass(cls, BaseTask)):
         raise ConfigError(f"@queued takes a subclass of BaseTask, not {cls!r}")
@@ -179,8 +185,7 @@ def _checked(cls: type[BaseTask]) -> RegisteredTask:
         checked_priority(cls.priority)
     except ValueError as exc:
         raise ConfigError(f"{path}.priority = {cls.priority!r}: {exc}") from exc
-    if not QUEUE_NAME.fullmatch(cls.queue):
-        raise ConfigError(f"{path}.queue = {cls.queue!r}: small letters, digits, '-', '_' and '.', 64 at most")
+    check_queue(path, cls.queue)
     try:
         task = RegisteredTask(cls)
         if task.schedule:
