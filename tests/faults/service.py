@@ -78,7 +78,7 @@ class Service:
         """A server process that answers, at a port of its own if told; `settings` count for it alone."""
         port = port or self.port
         with self._process("run", PORT=str(port), **settings) as process:
-            wait_for(lambda: answers("127.0.0.1", port) or process.poll() is not None)
+            wait_for(lambda: answers("127.0.0.1", port, "/health/ready") or process.poll() is not None)
             assert process.poll() is None, "the server did not start"
             yield process
 
