@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -90,6 +91,27 @@ class TestRequest:
                 await http().get("shop", "/", headers={"X-Name": value})
         assert server.received == []
 
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"content-length": "5"},
+            {"Transfer-Encoding": "chunked", "Content-Length": "0"},  # which two servers would read differently
+            {"Host": "inside.example"},
+        ],
+    )
+    async def test_headers_of_the_transfer_are_not_the_callers(
+        self, server: HttpServer, http: Open, headers: dict[str, str]
+    ) -> None:
+        server.play("/", answer())
+        with pytest.raises(RequestRefused):
+            await http().post("shop", "/", headers=headers, json={"n": 1})
+        assert server.received == []
+
+    async def test_a_refused_header_is_not_quoted(self, http: Open) -> None:
+        with pytest.raises(RequestRefused) as caught:
+            await http().get("shop", "/", headers={"X-Api-Key": f"{SECRET}\n"})
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+
     async def test_cookies_are_not_kept_for_the_next_caller(self, server: HttpServer, http: Open) -> None:
         server.play("/", answer(Set_Cookie="session=ann; Path=/"))
         client = http()
@@ -161,6 +183,18 @@ class TestFailures:
             server.play("/", answer(body=body))
             with pytest.raises(UpstreamError):
                 (await http().get("shop", "/")).json()
+
+    @pytest.mark.parametrize("charset", ["zlib_codec", "idna", "punycode", "rot13", "undefined", "none"])
+    async def test_a_text_in_what_is_no_charset_is_read_as_utf_8(
+        self, server: HttpServer, http: Open, charset: str
+    ) -> None:
+        server.play("/", answer(body="é".encode(), Content_Type=f"text/plain; charset={charset}"))
+        assert (await http().get("shop", "/")).text == "é"
+
+    async def test_a_text_is_read_in_its_charset(self, server: HttpServer, http: Open) -> None:
+        for charset in ("ISO-8859-1", "windows-1252", "UTF-16", "euc_jp", "latin1"):
+            server.play("/", answer(body="o".encode(charset), Content_Type=f'text/plain; charset="{charset}"'))
+            assert (await http().get("shop", "/")).text == "o"
 
     async def test_headers_of_any_bytes_are_answered(self, server: HttpServer, http: Open) -> None:
         server.play("/", answer(X_Name="Jörg 💩"))

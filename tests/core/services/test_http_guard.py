@@ -1,6 +1,8 @@
 """The guard for addresses that users give: what it refuses, at whatever hop, and what it connects to."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -168,6 +170,28 @@ class TestConnection:
         with pytest.raises(UpstreamTimeout):
             await guarded(SlowNames(), connect_timeout=0.1).get("hooks", f"http://shop.example:{server.port}/")
 
+    async def test_names_that_hang_hold_up_no_other_work(
+        self, guarded: Any, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answered, asked = threading.Event(), socket.getaddrinfo
+
+        def slow(host: str, *given: Any, **named: Any) -> Any:
+            if host == "slow.example":
+                answered.wait(60)
+            return asked(host, *given, **named)
+
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        client = guarded(connect_timeout=0.2, max_connections=40)
+        url = f"http://slow.example:{server.port}/"
+        try:
+            calls = [client.get("hooks", url) for _ in range(40)]
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(each) for each in found} == {UpstreamTimeout}
+            async with asyncio.timeout(30):
+                await asyncio.get_running_loop().getaddrinfo("localhost", server.port)  # as for the database
+        finally:
+            answered.set()
+
 
 class TestTLS:
     async def test_the_name_is_verified_though_the_address_is_pinned(
@@ -212,14 +236,15 @@ class TestRedirects:
         assert (await client.get("hooks", f"http://shop.example:{server.port}/")).text == "1"
         assert server.received[1].headers["host"] == f"other.example:{server.port}"
 
+    @pytest.mark.parametrize("method", ["POST", "GET"])
     @pytest.mark.parametrize("given", [{"headers": {"webhook-signature": "v1,x"}}, {"json": {"secret": 1}}])
     async def test_what_was_meant_for_one_does_not(
-        self, server: HttpServer, guarded: Any, given: dict[str, Any]
+        self, server: HttpServer, guarded: Any, method: str, given: dict[str, Any]
     ) -> None:
         client = guarded(Names(shop=[["127.0.0.1"]], other=[["127.0.0.1"]]), redirects=1)
         server.play("/", answer(307, Location=f"http://other.example:{server.port}/there"))
         with pytest.raises(UpstreamError, match="to another one"):
-            await client.post("hooks", f"http://shop.example:{server.port}/", **given)
+            await client.request("hooks", method, f"http://shop.example:{server.port}/", **given)
         assert len(server.received) == 1
 
 

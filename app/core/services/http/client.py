@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
@@ -27,6 +28,9 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+"""Headers that say whom a request is for and where it ends: not the caller's to choose."""
+_TEXT_CHARSET = re.compile(r"(utf|us-ascii|iso-|latin|windows-|euc|gb|big5|shift_jis|koi8)[a-z0-9_-]*")
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
@@ -130,6 +134,8 @@ class Upstream:
         given = dict(options.get("headers") or {})
         if key := options.get("idempotency_key"):
             given["Idempotency-Key"] = key
+        if not FRAMING.isdisjoint(map(str.lower, given)):
+            raise RequestRefused
         try:
             request = httpx2.Request(
                 method.upper(),
@@ -147,7 +153,7 @@ class Upstream:
             request,
             deadline=asyncio.get_running_loop().time() + options.get("timeout", self.integration.total_timeout),
             may_repeat=request.method in IDEMPOTENT or "Idempotency-Key" in request.headers,
-            is_plain=not (given or self.integration.has_credentials),
+            is_plain=not (given or request.content or self.integration.has_credentials),
             expected=options.get("expected", ()),
         )
 
@@ -211,8 +217,8 @@ class Upstream:
             raise UpstreamUnavailable(may_pass=True) from exc
         except (TimeoutError, httpx2.TimeoutException) as exc:
             raise UpstreamTimeout(is_outage=True, may_pass=True) from exc
-        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol) as exc:
-            raise RequestRefused from exc
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol):
+            raise RequestRefused from None  # it quotes the value of a header
         except httpx2.RequestError as exc:
             raise UpstreamError(is_outage=True, may_pass=True) from exc
         status = response.status_code
@@ -271,6 +277,12 @@ class Upstream:
 
 class Answer(httpx2.Response):
     """The whole answer of another service."""
+
+    @property
+    def charset_encoding(self) -> str | None:
+        """Return the announced charset if it is one of text: others of Python's codecs unpack, or never end."""
+        announced = super().charset_encoding
+        return announced if announced and _TEXT_CHARSET.fullmatch(announced) else None
 
     def json(self, **options: Any) -> Any:
         """Return the JSON of the body; UpstreamError if it is none."""

@@ -7,7 +7,9 @@ spelling of an address (0x7f.1, 2130706433, ::ffff:127.0.0.1) is read differentl
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -32,9 +34,14 @@ _SPECIAL = [
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
+# Threads of its own: a name server of a stranger that hangs would hold those that look up the database's name.
+_lookups = ThreadPoolExecutor(4, thread_name_prefix="guarded-lookup")
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """Return the addresses of `host`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    asked = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_lookups, asked)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
