@@ -42,6 +42,8 @@ BREACHES = {
             "by attribute, relative": "from .. import till\nx = lambda: till.deps.Till",
             "by string": "import importlib\nx = lambda: importlib.import_module('app.till.deps')",
             "by relative string": "from importlib import *\nx = lambda: import_module('..till.deps', 'app.shop')",
+            "by another package": "import importlib\nx = lambda: importlib.import_module('.deps', package='app.till')",
+            "by another package alone": "from importlib import *\nx = lambda: import_module('.', 'app.till.deps')",
             "by builtin": "x = lambda: __import__('app.till.deps')",
             "by keyword": "import importlib\nx = lambda: importlib.import_module(name='app.till.deps')",
             "by another name": "from importlib import import_module as load\nx = lambda: load('app.till.deps')",

@@ -142,16 +142,15 @@ class _Hidden(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if self._bound.get(called, called).rpartition(".")[2] in ("import_module", "__import__"):
-            named = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "name")]
-            for given in named:  # of an f-string what comes before the part that only running it tells
-                text = given.values[0] if isinstance(given, ast.JoinedStr) and given.values else given
-                if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                    self._add(node.lineno, self._absolute(text.value.rstrip(".")))
+            given = {one.arg: one.value for one in node.keywords}
+            given |= dict(zip(("name", "package"), node.args, strict=False))
+            if name := _text(given.get("name")):
+                self._add(node.lineno, self._absolute(name, _text(given.get("package"))))
         self.generic_visit(node)
 
-    def _absolute(self, name: str) -> str:
+    def _absolute(self, name: str, package: str = "") -> str:
         try:
-            return resolve_name(name, self._package)
+            return resolve_name(name, package or self._package)
         except ImportError:  # it leads out of the top, and would fail when it runs
             return name
 
@@ -161,3 +160,9 @@ class _Hidden(ast.NodeVisitor):
             name = name.rpartition(".")[0]
         if name in self._modules and name != above:
             self.found.add((line, name))
+
+
+def _text(node: ast.AST | None) -> str:
+    """Return the text written there: of an f-string what comes before the part that only running it tells."""
+    text = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
+    return text.value if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""

@@ -143,8 +143,10 @@ def _examples(route: ListedRoute) -> list[str]:
         name: [value for value in _VALUES if re.fullmatch(convertor.regex, value)] or [_STRANGE]
         for name, convertor in route.context.param_convertors.items()
     }
-    rounds = [{name: taken[turn % len(taken)] for name, taken in values.items()} for turn in range(len(_VALUES))]
-    return [(route.context.path_format or "").format_map(row) for row in rounds]
+    examples = [route.context.path_format or ""] * len(_VALUES)
+    for name, taken in values.items():  # not str.format: other braces stand for themselves
+        examples = [path.replace(f"{{{name}}}", taken[turn % len(taken)]) for turn, path in enumerate(examples)]
+    return examples
 
 
 def _shape(route: ListedRoute) -> str:

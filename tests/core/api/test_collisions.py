@@ -93,6 +93,7 @@ class TestHidden:
         ("GET /users/{id}", "GET /{name}/list"),
         ("GET /{name}.json", "GET /{name}"),
         ("GET /a{name}", "GET /{name}"),
+        ("GET /{name}", "GET /{name}/{braces-of-its-own}/{"),
     ],
 )
 def test_what_can_be_reached_is_not_listed(first: str, other: str) -> None:
