@@ -38,6 +38,8 @@ CUT_SECONDS = 1.0
 CLOSE_SECONDS = 4
 """Time for all that comes after the grace; whoever needs longer is killed."""
 RESPAWN_SECONDS = 0.5
+HOLD_SECONDS = 10.0
+"""Time for which requests wait for a start that meets no obstacle."""
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _SO_ATTACH_FILTER = 26
@@ -95,6 +97,7 @@ class Server(uvicorn.Server):
         from app.main import app
 
         if self.leads:
+            lifecycle.hold_until = time.monotonic() + HOLD_SECONDS
             await prepare(self.settings)
         async with app.router.lifespan_context(app) as state:
             self.lifespan.state.update(state or {})
@@ -123,6 +126,7 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         drain = self.settings.drain_seconds if lifecycle.starting is None else 0
         self._stops_at = time.monotonic() + drain
+        lifecycle.hold_until = 0
         lifecycle.grace_ends = self._stops_at + self.settings.SHUTDOWN_GRACE_SECONDS
         # By the kernel: neither a blocked event loop nor a thread that goes on keeps the process.
         signal.alarm(math.ceil(drain) + self.settings.SHUTDOWN_GRACE_SECONDS + CLOSE_SECONDS)

@@ -45,6 +45,7 @@ async def prepare(settings: "AppConfig") -> None:
                 problem = exc
                 if not _may_pass(settings, exc):
                     raise
+            lifecycle.hold_until = 0
             await asyncio.sleep(outage.failed(problem))
     finally:
         await database.close()

@@ -52,6 +52,9 @@ class Lifecycle:
     starting: Mapping[str, Literal["ok", "failed"]] | None = None
     """While the service starts: what it has, and what it waits for."""
 
+    hold_until = 0.0
+    """The moment until which requests wait for the end of the start, by `time.monotonic()`."""
+
     grace_ends: float | None = None
     """The end of the grace time of a process that stops, by `time.monotonic()`."""
 

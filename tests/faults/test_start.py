@@ -116,6 +116,18 @@ async def test_it_is_alive_without_its_database_and_serves_when_it_appears(
     assert "Traceback" not in text, text
 
 
+async def test_requests_wait_for_a_start_that_meets_no_obstacle(stage: Stage) -> None:
+    async with stage.database():
+        done = await asyncio.to_thread(kit, "migrate", **stage.settings)
+        assert done.returncode == 0, done.stderr
+        with stage.run() as process:
+            async with asyncio.timeout(120):
+                while (answer := await stage.get("/api/v1/profile")) is None:  # noqa: ASYNC110  a server tells nobody
+                    await asyncio.sleep(0.05)
+            assert answer.status_code == 401
+            assert await stopped(process) == 0
+
+
 async def test_it_can_leave_migrating_to_another(stage: Stage) -> None:
     async with stage.database():
         with stage.run(MIGRATE_ON_START="false") as process:

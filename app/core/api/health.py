@@ -31,6 +31,7 @@ from app.core.services.log import logger
 CHECK_SECONDS = 2.0
 VALID_SECONDS = 1.0
 RETRY_SECONDS = 5
+HOLD_LOOK_SECONDS = 0.05
 
 State = Literal["ok", "failed", "ahead"]
 """`ahead`: newer code has migrated the database; this process goes on until it is replaced."""
@@ -136,7 +137,10 @@ async def details(response: HttpResponse) -> Response[Details]:
 
 
 class StartGate:
-    """Answers 503 to everything but health checks until the service has started."""
+    """Holds everything but health checks until the service has started; answers 503 where that takes long.
+
+    A proxy does not repeat a POST that was answered with 503: a restart of seconds costs no request an error.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -145,7 +149,10 @@ class StartGate:
         if lifecycle.starting is not None and scope["type"] in ("http", "websocket"):
             route = route_of(scope)
             if route is None or route.endpoint not in (live, ready, health, details):
-                raise NotReady(await examine())
+                while lifecycle.starting is not None:  # noqa: ASYNC110  a process has no event that outlives its loop
+                    if time.monotonic() >= lifecycle.hold_until:
+                        raise NotReady(await examine())
+                    await asyncio.sleep(HOLD_LOOK_SECONDS)
         await self.app(scope, receive, send)
 
 
