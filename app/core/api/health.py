@@ -149,7 +149,7 @@ class StartGate:
         if lifecycle.starting is not None and scope["type"] in ("http", "websocket"):
             route = route_of(scope)
             if route is None or route.endpoint not in (live, ready, health, details):
-                while lifecycle.starting is not None:  # noqa: ASYNC110  a process has no event that outlives its loop
+                while lifecycle.starting is not None:
                     if time.monotonic() >= lifecycle.hold_until:
                         raise NotReady(await examine())
                     await asyncio.sleep(HOLD_LOOK_SECONDS)
