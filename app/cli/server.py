@@ -11,7 +11,6 @@ import struct
 import sys
 import time
 import traceback
-from contextlib import suppress
 from functools import partial
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -151,9 +150,10 @@ class Server(uvicorn.Server):
         for timer in timers:
             timer.cancel()
         self._closing.set()
-        if lifecycle.starting is not None:
+        if lifecycle.starting is not None and lifecycle.grace_ends is not None:
             self._application.cancel()
-        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self._application, return_exceptions=True)  # told to stop: nothing went wrong
+        else:
             await self._application
 
     def _cut(self) -> None:

@@ -186,9 +186,13 @@ def module_checks(found: Iterable[ModuleType]) -> tuple[HealthCheck, ...]:
     """The `checks` of these files, named after their modules."""
     named = []
     for part in found:
-        checks = getattr(part, "checks", ())
-        if not checks or not all(isinstance(check, HealthCheck) for check in checks):
+        checks = getattr(part, "checks", None)
+        is_list = isinstance(checks, list | tuple) and all(isinstance(check, HealthCheck) for check in checks)
+        if not checks or not is_list:
             raise ConfigError(f"{part.__name__} defines no checks: checks = [HealthCheck(name, ask)]")
+        names = [check.name for check in checks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"{part.__name__} defines several checks named {', '.join(sorted(twice))}")
         module = part.__name__.split(".")[-2]
         named += [replace(check, name=f"{module}.{check.name}") for check in checks]
     return tuple(named)

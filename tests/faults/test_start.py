@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy.engine import URL
 
+from app.core.migrations.env import connected
 from tests.conftest import backend
 from tests.core.api.test_outages import Proxy
 from tests.processes import Process, environment, free_port, kit, started, until
@@ -27,6 +28,7 @@ class Stage:
     def __init__(self, folder: Path, url: URL) -> None:
         self.log = folder / "run.log"
         self.port, self.db_port = free_port(), free_port()
+        self.target = url
         self._proxy = Proxy(url)
         self._folder = folder
         self.settings = {
@@ -149,6 +151,16 @@ async def test_it_stops_while_it_waits(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
+async def test_it_stops_while_another_migrates(stage: Stage, processes: str) -> None:
+    settings = {"WEB_CONCURRENCY": processes, "ENVIRONMENT": "testing", "SHUTDOWN_GRACE_SECONDS": "600"}
+    async with stage.database():
+        with connected(stage.target), stage.run(**settings) as process:
+            await until(lambda: "Another process is migrating" in stage.log.read_text())
+            assert await stopped(process) == 0
+    assert "Traceback" not in stage.log.read_text()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -160,7 +172,7 @@ async def test_a_wrong_address_ends_it_with_one_line(
     stage: Stage, processes: str, change: dict[str, Any], said: str
 ) -> None:
     async with stage.database():
-        url = stage._proxy.target.set(host="127.0.0.1", port=stage.db_port, **change)
+        url = stage.target.set(host="127.0.0.1", port=stage.db_port, **change)
         stage.settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
         with stage.run(WEB_CONCURRENCY=processes) as process:
             await until(lambda: process.poll() is not None)

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ State = Literal["ok", "failed", "ahead"]
 _ESSENTIAL = ("database", "migrations")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HealthCheck:
     """A check of a module: `ask` raises where what it asks does not work, and has two seconds.
 
@@ -177,6 +178,9 @@ _Parts = tuple[Database, Redis | None, tuple[HealthCheck, ...]]
 _latest: dict[_Parts, tuple[float, asyncio.Task[Details]]] = {}
 """The latest examination and when it began, by what it asks."""
 
+_asked: dict[str, asyncio.Task[tuple[State, ...]]] = {}
+"""The latest question to each part."""
+
 
 def _own_state() -> Mapping[str, Literal["ok", "failed"]] | None:
     return {"shutdown": "failed"} if lifecycle.grace_ends is not None else lifecycle.starting
@@ -201,10 +205,10 @@ async def examine() -> Details:
 
 
 async def _examine(database: Database, redis: Redis | None, checks: tuple[HealthCheck, ...]) -> Details:
-    questions = [_outcome(_ESSENTIAL, _ask_database(database))]
+    questions = [_outcome(_ESSENTIAL, partial(_ask_database, database))]
     if redis is not None:
         checks = (HealthCheck("redis", redis.ping), *checks)
-    questions += [_outcome((check.name,), _ask(check)) for check in checks]
+    questions += [_outcome((check.name,), partial(_ask, check)) for check in checks]
     found = Details(status="ok", components={})
     for outcome in await asyncio.gather(*questions):
         found.components |= outcome
@@ -213,22 +217,29 @@ async def _examine(database: Database, redis: Redis | None, checks: tuple[Health
     return found
 
 
-async def _outcome(names: tuple[str, ...], question: Coroutine[Any, Any, tuple[State, ...]]) -> dict[str, Component]:
+async def _outcome(
+    names: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, tuple[State, ...]]]
+) -> dict[str, Component]:
     """The state of each of `names`, all `failed` where there is no answer in time."""
     begun = time.perf_counter()
-    asking = asyncio.create_task(question)
-    asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, also when nobody waits
     states = tuple[State, ...]("failed" for _ in names)
     try:
-        # Not asyncio.timeout: a driver waits for its server before it lets go of what is cancelled.
-        if not (await asyncio.wait({asking}, timeout=CHECK_SECONDS))[0]:
-            raise TimeoutError(f"no answer within {CHECK_SECONDS:g} s")
-        states = await asking
+        if (before := _asked.get(names[0])) and not before.done():
+            raise TimeoutError("an earlier question, which was cancelled, has not ended")
+        asking = _asked[names[0]] = asyncio.create_task(ask())
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, also when nobody waits
+        try:
+            # Not asyncio.timeout: a driver waits for its server before it lets go of what is cancelled.
+            if not (await asyncio.wait({asking}, timeout=CHECK_SECONDS))[0]:
+                raise TimeoutError(f"no answer within {CHECK_SECONDS:g} s")
+        finally:
+            asking.cancel()
+        if asking.cancelled():  # by itself: its result would cancel whoever asks for our state
+            raise RuntimeError("what was asked was cancelled")
+        states = asking.result()
     except Exception as exc:  # whatever it is, the answer is that this part does not work
         error = f"{type(exc).__name__}: {exc}"
         logger.warning("a part of the service does not answer", part=names[0], error=error)
-    finally:
-        asking.cancel()
     took = round((time.perf_counter() - begun) * 1000, 2)
     return {name: Component(status=state, duration_ms=took) for name, state in zip(names, states, strict=True)}
 

@@ -20,6 +20,7 @@ from app.core.configs import app_config, make_private
 from app.core.db.engines import begin_sqlite, driver_options, make_private_file, prepare_sqlite
 from app.core.migrations import dialects  # noqa: F401  registers itself with Alembic
 from app.core.migrations.timelines import SHARED, MigrationError, Timeline, Timelines, installed_timelines
+from app.core.process import lifecycle
 
 _LOCK_KEY = 7_305_882_411  # any number that nothing else on this database locks
 _LOCK = text(
@@ -91,9 +92,18 @@ def _run(connection: Connection, options: dict[str, Any], applied: list[str], ho
                 raise
             if pause == 1:
                 _tell_blockers(connection, exc)
-            time.sleep(min(pause, _MAX_PAUSE_SECONDS))
+            _pause(min(pause, _MAX_PAUSE_SECONDS))
         else:
             return
+
+
+def _pause(seconds: float) -> None:
+    """Wait between two tries; MigrationError in a server that is told to stop, which waits for its threads."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if lifecycle.grace_ends is not None:
+            raise MigrationError("told to stop before the database could be migrated")
+        time.sleep(min(seconds, _LOOK_SECONDS))
 
 
 def _tell_blockers(connection: Connection, exc: OperationalError) -> None:
@@ -168,7 +178,7 @@ def _alone(engine: Engine) -> Iterator[None]:
             connection.rollback()
             while not connection.scalar(_LOCK):
                 connection.rollback()
-                time.sleep(_LOOK_SECONDS)
+                _pause(_LOOK_SECONDS)
         try:
             yield
         finally:
@@ -190,13 +200,19 @@ def _bound_locks(connection: Connection) -> None:
 
 def _begin_in_turn(connection: Connection) -> None:
     """Begin on SQLite, and say so where another process has to end first."""
-    try:
-        connection.exec_driver_sql("PRAGMA busy_timeout=1000")
-        begin_sqlite(connection)
-    except OperationalError:
-        logger.warning("Another process is writing to this database. Waiting for it.")
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")
-        begin_sqlite(connection)
+    connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+    give_up = time.monotonic() + _WAIT_SECONDS
+    for attempt in count(1):
+        try:
+            begin_sqlite(connection)
+        except OperationalError as exc:
+            if not str(exc.orig).endswith("is locked") or time.monotonic() > give_up:
+                raise
+            if attempt == 1:
+                logger.warning("Another process is writing to this database. Waiting for it.")
+            _pause(_LOOK_SECONDS)
+        else:
+            return
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import ModuleType
 
 import httpx
@@ -169,12 +170,17 @@ class TestReady:
             async with asyncio.timeout(50):
                 answers = await asyncio.gather(*(http.get("/health/ready") for _ in range(5)))
             assert not stubborn.gave_up.is_set()
+            assert stubborn.asked == 1  # one examination for all who ask at once
+            answers.append(await http.get("/health/ready"))
+            assert stubborn.asked == 1  # and no other before it has given up
             stubborn.answers.set()
             await asyncio.wait_for(stubborn.gave_up.wait(), 60)
+            async with asyncio.timeout(60):
+                while stubborn.asked == 1:
+                    answers.append(await http.get("/health/ready"))
         finally:
             runtime().database = usual
         assert {check(answer, 503, "not_ready")["checks"]["database"] for answer in answers} == {"failed"}
-        assert stubborn.asked == 1  # one examination for all who ask at once
 
 
 class Supplier:
@@ -191,6 +197,21 @@ class Supplier:
 
     async def hang(self) -> None:
         await asyncio.Event().wait()
+
+    async def wait_for_a_cancelled_task(self) -> None:
+        task = asyncio.create_task(self.hang())
+        task.cancel()
+        await task
+
+
+@dataclass
+class Endpoint:
+    """Something to ask that has no hash."""
+
+    address: str
+
+    async def __call__(self) -> None:
+        """Answer."""
 
 
 @pytest.fixture
@@ -232,6 +253,16 @@ class TestModules:
             "shop.supplier": "failed",
         }
 
+    async def test_one_whose_task_was_cancelled_has_failed(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        runtime().checks = (HealthCheck("shop.supplier", supplier.wait_for_a_cancelled_task),)
+        async with asyncio.timeout(50):
+            answer = await http.get("/health/ready")
+        assert answer.json()["data"]["checks"]["shop.supplier"] == "failed"
+
+    async def test_one_may_be_any_object_that_can_be_called(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
+        runtime().checks = (HealthCheck("shop.supplier", Endpoint("supplier.example")),)
+        assert (await http.get("/health/ready")).json()["data"]["checks"]["shop.supplier"] == "ok"
+
     async def test_they_are_asked_once_a_second_at_most(self, http: httpx.AsyncClient, supplier: Supplier) -> None:
         began = time.monotonic()
         answers = 0
@@ -244,13 +275,23 @@ class TestModules:
     async def test_they_are_named_after_their_module(self, supplier: Supplier) -> None:
         part = ModuleType("app.shop.health")
         part.__dict__["checks"] = [HealthCheck("supplier", supplier.answer)]
-        assert module_checks([part]) == (HealthCheck("shop.supplier", supplier.answer),)
+        (check,) = module_checks([part])
+        assert (check.name, check.ask, check.essential) == ("shop.supplier", supplier.answer, False)
 
-    @pytest.mark.parametrize("checks", [[], ["supplier"]])
-    def test_a_file_without_any_stops_the_start(self, checks: list[object]) -> None:
+    @pytest.mark.parametrize(
+        "checks",
+        [[], ["supplier"], HealthCheck("supplier", Supplier().answer), iter([HealthCheck("one", Supplier().answer)])],
+    )
+    def test_a_file_without_any_stops_the_start(self, checks: object) -> None:
         part = ModuleType("app.shop.health")
         part.__dict__["checks"] = checks
         with pytest.raises(ConfigError, match=r"app\.shop\.health defines no checks"):
+            module_checks([part])
+
+    def test_two_of_one_name_stop_the_start(self, supplier: Supplier) -> None:
+        part = ModuleType("app.shop.health")
+        part.__dict__["checks"] = [HealthCheck("supplier", supplier.answer), HealthCheck("supplier", supplier.hang)]
+        with pytest.raises(ConfigError, match=r"app\.shop\.health defines several checks named supplier"):
             module_checks([part])
 
 
