@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 from sqlalchemy.exc import StatementError
 
 from app.core.db.base import utcnow
@@ -16,6 +16,7 @@ from app.core.db.jobs import Job, JobStatus
 from app.core.db.session import Database
 from app.core.runtime import Runtime
 from app.core.services.queue import JobRunner
+from app.core.services.queue.isolation import Isolation
 from app.core.services.queue.limits import Queues
 from app.core.services.queue.runner import OutcomeWriter
 from app.core.services.queue.store import JobStore, completed
@@ -480,3 +481,23 @@ class TestSideBySide:
             claimed = await asyncio.wait_for(store.claim(10), 60)
             await other.rollback()
         assert [job.payload for job in claimed] == [{"number": 1}]
+
+
+class TestAlone:
+    @pytest.mark.parametrize("fault", ["a setting its process refuses", "no database", "no program"])
+    async def test_a_suspect_that_could_not_begin_is_not_charged(
+        self, kit: Runtime, committed: Database, jobs: Jobs, monkeypatch: pytest.MonkeyPatch, fault: str
+    ) -> None:
+        if fault == "a setting its process refuses":
+            monkeypatch.setenv("JOBS_QUEUES", "no such thing")
+        elif fault == "no program":
+            monkeypatch.setattr("sys.executable", "/nowhere/python")
+        isolation = Isolation(make_url("postgresql+psycopg://nobody@127.0.0.1:1/none"))
+        runner = JobRunner(lambda: kit.database, queues=Queues(1), poll=60, lease=60, isolation=isolation)
+        await kit.queue.push(Play, {"number": 1})
+        await change(kit, suspect=True)
+        async with running(runner), asyncio.timeout(60):
+            while (job := (await jobs())[0]).status in (JobStatus.PENDING, JobStatus.PROCESSING):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (job.status, job.attempts, job.max_attempts) == (JobStatus.FAILED, 1, Play.max_attempts + 1)
+        assert job.last_error == "ProcessLost: no process could be started to run it alone"

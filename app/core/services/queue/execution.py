@@ -59,7 +59,7 @@ async def execute(job: Job, write: Write) -> None:
 
 
 async def execute_alone(job: Job, write: Write, isolated: Callable[[], Awaitable[str | None]]) -> None:
-    """Run a claimed job by `isolated`, which says how its process ended; None where none could be started.
+    """Run a claimed job by `isolated`, which says how its process ended; None where the job had not begun.
 
     That process stores the outcome. If it has not, it was the job that ended it: that costs the job an attempt.
     """

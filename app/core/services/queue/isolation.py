@@ -1,7 +1,7 @@
 """Isolation: suspects run in processes of their own, so that one that ends its process harms nobody else.
 
     runner ──(socket: a claim)──> helper, `kit worker --alone` ── fork ──> the job's process
-           <── "stored", how it ended ──
+           <── "begun", "stored", how it ended ──
 
 The helper has imported everything and opened nothing, so a fork of it is ready in a moment. Both see the end of the
 socket where the runner's process is gone: the job is handed back then, as it is not to blame.
@@ -33,6 +33,7 @@ IDLE_SECONDS = 30.0
 ENDING_SECONDS = 0.5
 """Seconds for the processes to end in order."""
 
+_BEGUN = b"begun\n"
 _STORED = b"stored\n"
 
 
@@ -45,29 +46,31 @@ class Isolation:
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self, job: Job, stored: Callable[[], object]) -> str | None:
-        """Run a claimed job; return how its process ended, None where none could be started.
+        """Run a claimed job; return how its process ended, None where it ended before the job began.
 
         `stored` is called once the outcome is in the table. A run that is cancelled is ended.
         """
         if self._idle:
             self._idle.cancel()
-        ending = None
+        ending, begun = None, False
         try:
             if self._helper is None or self._helper.poll() is not None:
                 await self._start()
             claim = {"id": job.id, "attempts": job.attempts, "started_at": str(job.started_at), "url": self._database}
             self._writer.write(json.dumps(claim).encode() + b"\n")
-            while (line := await self._reader.readline()) == _STORED:
-                stored()
+            while (line := await self._reader.readline()) in (_BEGUN, _STORED):
+                begun = True
+                if line == _STORED:
+                    stored()
             ending = line.decode().strip() or None
-        except OSError as exc:
+        except OSError as exc:  # no memory, no descriptor; or the helper ended with a claim unread
             logger.error("suspects cannot be run", error=describe(exc))
         finally:
             if ending is None:
                 await self.close()
         if ending:
             self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._retire)
-        return ending
+        return (ending or "ended with its parent") if begun else None
 
     async def close(self) -> None:
         """End the helper, and the job it may be running."""
@@ -85,13 +88,14 @@ class Isolation:
         finally:
             if helper.poll() is None:
                 os.killpg(helper.pid, signal.SIGKILL)
+                helper.wait()
 
     def _retire(self) -> None:
         self._retiring = asyncio.get_running_loop().create_task(self.close())
 
     async def _start(self) -> None:
         ours, its = socket.socketpair()
-        with its:
+        try:
             # Not asyncio's, which under uvloop hands on the socket that the server listens on.
             helper = subprocess.Popen(  # noqa: ASYNC220  takes a moment
                 [sys.executable, "-m", "app.cli", "worker", "--alone"],
@@ -99,6 +103,11 @@ class Isolation:
                 stdin=its.fileno(),
                 start_new_session=True,  # killed as a group; a signal to our group is ours to pass on
             )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            its.close()
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
         self._helper = helper
 
@@ -157,6 +166,7 @@ class Control:
             self._connection.sendall(_STORED)
             return held
 
+        self._connection.sendall(_BEGUN)  # what ends this process from here on is the job's doing
         running = loop.create_task(execute(job, write_and_say), context=Context())
         gone = loop.create_task(orphaned.wait())
         await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
