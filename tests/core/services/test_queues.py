@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.configs import AppConfig
@@ -19,7 +20,7 @@ from app.core.services.mail import SendMail
 from app.core.services.queue import BaseTask, Limit
 from app.core.services.queue.limits import Queues, pause_queue, purge_gates, queue_states
 from app.core.services.queue.registry import TaskDataError
-from app.core.services.queue.store import JobStore, completed
+from app.core.services.queue.store import MAX_LOST, JobStore, completed
 from tests.core.services.conftest import change, make_runner, running, until
 from tests.core.services.stage import Play, Say, Stage, stage
 from tests.utils import freeze
@@ -129,6 +130,24 @@ class TestQueues:
             class Bulk(Say):
                 __task_name__ = "test.bulk"
                 queue = "Bulk!"
+
+
+class TestSuspects:
+    async def test_those_of_other_queues_are_not_in_the_way(self, kit: Runtime, db: AsyncSession) -> None:
+        row = {"task": "test.play", "payload": {"number": 1}, "max_attempts": 1, "suspect": True}
+        await db.execute(insert(Job), [row | {"queue": queue} for queue in ["default"] * (MAX_LOST + 1) + ["mail"]])
+        await db.commit()
+        room = Queues(1, only=["mail"]).slots
+        (job,) = await make_store(kit).claim(lambda queue, suspect: room(queue))
+        assert job.queue == "mail"
+
+    async def test_they_are_left_alone_while_there_is_no_room(self, kit: Runtime, db: AsyncSession) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        await change(kit, suspect=True)
+        store = make_store(kit)
+        assert await store.any_due(lambda queue, suspect: 1)
+        assert not await store.any_due(lambda queue, suspect: 0 if suspect else 1)
+        assert not await store.any_due(lambda queue, suspect: 1 if suspect and queue != "default" else 0)
 
 
 class TestLimits:
