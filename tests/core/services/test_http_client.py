@@ -315,6 +315,15 @@ class TestBreaker:
         with pytest.raises(UpstreamUnavailable):
             await client.get("shop", "/")
 
+    async def test_a_caller_in_a_hurry_says_nothing_of_the_service(self, server: HttpServer, http: Open) -> None:
+        server.play("/slow", hang)
+        server.play("/", answer(body=b"1"))
+        client = http(breaker_failures=1)
+        for seconds in (0.05, -1):
+            with pytest.raises(UpstreamTimeout):
+                await client.get("shop", "/slow", timeout=seconds)
+        assert (await client.get("shop", "/")).text == "1"
+
     async def test_a_pool_that_is_full_says_nothing_of_the_service(self, server: HttpServer, http: Open) -> None:
         server.play("/hang", hang)
         server.play("/", answer(500))

@@ -60,6 +60,8 @@ class Call:
     is_plain: bool
     """True if it carries nothing that only its first receiver may see."""
     expected: Collection[int]
+    is_hurried: bool
+    """True if the caller set the deadline: to miss it says nothing of the service."""
     attempts: int = 0
 
 
@@ -155,6 +157,7 @@ class Upstream:
             may_repeat=request.method in IDEMPOTENT or "Idempotency-Key" in request.headers,
             is_plain=not (given or request.content or self.integration.has_credentials),
             expected=options.get("expected", ()),
+            is_hurried="timeout" in options,
         )
 
     def _url(self, path: str, path_params: Mapping[str, str | int]) -> str:
@@ -215,7 +218,9 @@ class Upstream:
                 response = await self._exchange(call)
         except httpx2.PoolTimeout as exc:  # ours, busy with other calls
             raise UpstreamUnavailable(may_pass=True) from exc
-        except (TimeoutError, httpx2.TimeoutException) as exc:
+        except TimeoutError as exc:
+            raise UpstreamTimeout(is_outage=not call.is_hurried, may_pass=True) from exc
+        except httpx2.TimeoutException as exc:
             raise UpstreamTimeout(is_outage=True, may_pass=True) from exc
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol):
             raise RequestRefused from None  # it quotes the value of a header
