@@ -81,8 +81,9 @@ async def _beat_until(stopping: asyncio.Event, names: list[str], runner: "JobRun
     """Touch the heartbeats until told to stop. An event loop that hangs does not get here."""
     from app.core.services.log import logger
 
-    try:
-        while runner.alive and not stopping.is_set():
+    failed = False
+    while runner.alive and not stopping.is_set():
+        try:
             for name in names:
                 # The folder is everybody's: follow no link and wait for no pipe of somebody else.
                 file = os.open(_heartbeat(name), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -90,10 +91,12 @@ async def _beat_until(stopping: asyncio.Event, names: list[str], runner: "JobRun
                     os.utime(file)
                 finally:
                     os.close(file)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _BEAT_SECONDS)
-    except OSError as exc:
-        logger.warning("the heartbeat cannot be written: --check will fail", error=str(exc))
+        except OSError as exc:
+            if not failed:
+                logger.warning("the heartbeat cannot be written: --check will fail", error=str(exc))
+            failed = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), _BEAT_SECONDS)
     await stopping.wait()
 
 

@@ -175,4 +175,7 @@ class TestCheck:
             wait_for(lambda: "the heartbeat cannot be written" in (stage.folder / "out.log").read_text())
             stage.store()
             wait_for(lambda: stage.statuses("faults.work") == [JobStatus.COMPLETED])
+            beat.unlink()
+            wait_for(lambda: self.check(stage, "worker").returncode == 0)
         assert not (tmp_path / "elsewhere").exists()
+        assert (stage.folder / "out.log").read_text().count("the heartbeat cannot be written") == 1
