@@ -42,7 +42,7 @@ class Backend(ABC):
 
     @abstractmethod
     def drop(self, url: URL) -> None:
-        """Remove a copy."""
+        """Take a copy back: nobody is connected to it any longer."""
 
     def environment(self) -> dict[str, str]:
         """The settings this backend needs, on top of `.test.env`. What else is in the environment must not count."""
@@ -84,8 +84,25 @@ class Embedded(Backend):
             Path(f"{url.database}{suffix}").unlink(missing_ok=True)
 
 
+_DEFINED = """
+SELECT sum(hashtext(ctid::text || xmin::text)) FROM (
+    SELECT ctid, xmin FROM pg_attribute UNION ALL SELECT ctid, xmin FROM pg_constraint
+    UNION ALL SELECT ctid, xmin FROM pg_proc UNION ALL SELECT ctid, xmin FROM pg_trigger
+) AS definitions
+"""
+"""Differs once anything was created, altered or dropped: a copy has the very rows of its template."""
+_MIGRATED = "SELECT sum(hashtext(ctid::text || xmin::text)) FROM alembic_version"
+_SMALL = "SELECT sum(pg_relation_size(oid)) < 1000000 FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+"""Rows that were deleted slow down who comes after: they stay in tables and indexes."""
+_STATE = (_DEFINED, _MIGRATED, _SMALL)
+
+
 class Served(Backend):
-    """PostgreSQL and Redis; the template is a database that copies are made of."""
+    """PostgreSQL and Redis; the template is a database that copies are made of.
+
+    A copy whose schema is still that of the template is emptied and used again. To drop a database, or to truncate its
+    tables, waits for the disk, up to a second each; to delete a few rows takes milliseconds.
+    """
 
     name = "served: PostgreSQL, Redis"
 
@@ -93,6 +110,8 @@ class Served(Backend):
         super().__init__()
         self.server = make_url(database_url).set(drivername="postgresql+psycopg")
         self.redis_url = redis_url
+        self._unused: list[URL] = []
+        self._pristine: list[object] = [None] * len(_STATE)
         self._create(self.template)
 
     @property
@@ -100,7 +119,12 @@ class Served(Backend):
         return self.server.set(database=f"{self.server.database}_{os.getpid()}_template")
 
     def copy(self) -> URL:
-        return self.empty(template=self.template.database)
+        if self._unused:
+            return self._unused.pop()
+        url = self.empty(template=self.template.database)
+        with self._connected(url) as connection:
+            self._pristine = [connection.execute(query).fetchone() for query in _STATE]
+        return url
 
     def empty(self, template: str | None = None) -> URL:
         url = self.server.set(database=f"{self.server.database}_{os.getpid()}_{next(self.numbers)}")
@@ -108,20 +132,46 @@ class Served(Backend):
         return url
 
     def drop(self, url: URL) -> None:
-        self._admin(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(str(url.database))))
+        ended = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = {} AND backend_type = {}"
+        self._admin(sql.SQL(ended).format(sql.Literal(url.database), sql.Literal("client backend")))
+        if self._emptied(url):
+            self._unused.append(url)
+        else:
+            self._remove(url)
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"REDIS_URL": self.redis_url}
 
     def close(self) -> None:
         super().close()
-        self.drop(self.template)
+        for url in (*self._unused, self.template):
+            self._remove(url)
         with Redis.from_url(self.redis_url, socket_timeout=5) as redis:
             for key in redis.scan_iter(f"{self.environment()['REDIS_KEY_PREFIX']}*"):
                 redis.delete(key)
 
+    def _emptied(self, url: URL) -> bool:
+        """True if the copy is as it was made again; False where more than rows of its tables has changed."""
+        with self._connected(url) as connection:
+            for query, pristine in zip(_STATE, self._pristine, strict=True):
+                if connection.execute(query).fetchone() != pristine:  # the first also sees that the table is gone
+                    return False
+            found = connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            )
+            tables = [sql.Identifier(name) for (name,) in found]
+            deleted = (sql.SQL("{0} AS (DELETE FROM {0})").format(table) for table in tables)
+            connection.execute("SET LOCAL synchronous_commit = off")
+            # One statement: foreign keys are checked at its end, whatever the order.
+            connection.execute(sql.SQL("WITH {} SELECT").format(sql.SQL(", ").join(deleted)))
+            connection.execute("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'")
+        return True
+
+    def _remove(self, url: URL) -> None:
+        self._admin(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(str(url.database))))
+
     def _create(self, url: URL, template: str | None = None) -> None:
-        self.drop(url)
+        self._remove(url)
         self._admin(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
                 sql.Identifier(str(url.database)), sql.Identifier(template or "template0")
@@ -129,9 +179,12 @@ class Served(Backend):
         )
 
     def _admin(self, statement: sql.Composed) -> None:
-        url = self.server.set(drivername="postgresql", database="postgres")
-        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        with self._connected(self.server.set(database="postgres"), autocommit=True) as connection:
             connection.execute(statement)
+
+    def _connected(self, url: URL, *, autocommit: bool = False) -> psycopg.Connection:
+        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg.connect(address, autocommit=autocommit)
 
 
 def choose() -> Backend:

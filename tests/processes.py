@@ -1,6 +1,7 @@
 """What tests of whole processes use."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from tests.utils import program
 
 BIN = Path(sys.executable).parent
 Process = Popen[bytes] | Forked
+_uses = itertools.count(1)
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -46,7 +48,7 @@ def served_settings() -> Iterator[dict[str, str]]:
         yield {
             "DATABASE_URL": url.render_as_string(hide_password=False),
             "REDIS_URL": own["REDIS_URL"],
-            "REDIS_KEY_PREFIX": f"{own['REDIS_KEY_PREFIX']}{url.database}:" if own["REDIS_URL"] else "",
+            "REDIS_KEY_PREFIX": f"{own['REDIS_KEY_PREFIX']}{next(_uses)}:" if own["REDIS_URL"] else "",
         }
     finally:
         backend.drop(url)

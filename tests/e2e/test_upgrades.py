@@ -6,10 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from app.core.migrations.env import sync_url
 from tests.conftest import backend
 from tests.core.migrations.timelines import tables_of
 from tests.planted import PlantedProject
@@ -35,15 +33,9 @@ def project(template: URL, tmp_path_factory: pytest.TempPathFactory) -> PlantedP
 
 
 @pytest.fixture
-def empty(template: URL, tmp_path: Path) -> Iterator[URL]:
+def empty() -> Iterator[URL]:
     """A database without a table; on SQLite not even a file."""
-    if template.get_backend_name() == "sqlite":
-        yield template.set(database=str(tmp_path / "new.db"))
-        return
-    url = backend.copy()
-    with sa.create_engine(sync_url(url), poolclass=sa.NullPool).begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-        connection.exec_driver_sql("CREATE SCHEMA public")
+    url = backend.empty()
     yield url
     backend.drop(url)
 
