@@ -11,5 +11,6 @@ async def bootstrap() -> list[str]:
         return [f"{exc}."]
     if admin is None:
         return []
-    password = admin.password or "the one in FIRST_USER_PASSWORD"
-    return [f"First admin: {admin.email}", f"Password:    {password}" + (" (shown only now)" if admin.password else "")]
+    password = f"{admin.password} (shown only now)" if admin.password else "the one in FIRST_USER_PASSWORD"
+    lines = [f"First admin: {admin.email}", f"Password:    {password}"]
+    return [*lines, f"FIRST_USER_PASSWORD should be changed. {admin.weakness}"] if admin.weakness else lines

@@ -7,15 +7,10 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from app.auth.security.identity import is_username, normalize_email
-from app.auth.security.passwords import MAX_LENGTH, MIN_LENGTH, PasswordHasher
+from app.auth.security.passwords import PasswordHasher, PasswordPolicy
 from app.auth.security.tokens import AccessTokens, Algorithm, SigningKey
 from app.core.configs import BaseConfig, app_config, local_secret
 from app.core.configs.safety import weak_secret
-
-_KNOWN_PASSWORDS = """
-    adminadmin admin123 admin1234 administrator changeme changeme1 changethis change-me 12345678 123456789 1234567890
-    password password1 password123 p@ssw0rd passw0rd qwertyui qwerty123 letmein1 welcome1 secret123
-"""
 
 
 def _username(value: str) -> str:
@@ -36,8 +31,8 @@ class AuthConfig(BaseConfig):
     JWT_AUDIENCE: str | None = None
     ACCESS_TOKEN_EXPIRE_MINUTES: int = Field(default=15, ge=1, le=24 * 60)
     REFRESH_TOKEN_EXPIRE_DAYS: int = Field(default=30, ge=1, le=3650)
-    EMAIL_RESET_TOKEN_EXPIRE_MINUTES: int = Field(default=60, ge=1, le=7 * 24 * 60)
-    EMAIL_VERIFY_TOKEN_EXPIRE_HOURS: int = Field(default=48, ge=1, le=30 * 24)
+    EMAIL_RESET_TOKEN_EXPIRE_MINUTES: int = Field(default=15, ge=1, le=7 * 24 * 60)
+    EMAIL_VERIFY_TOKEN_EXPIRE_HOURS: int = Field(default=24, ge=1, le=30 * 24)
 
     USER_REGISTRATION_ALLOWED: bool = True
     USER_VERIFICATION_REQUIRED: bool | None = None
@@ -46,6 +41,7 @@ class AuthConfig(BaseConfig):
     FIRST_USER_USERNAME: Annotated[str, AfterValidator(_username)] = "admin"
     FIRST_USER_PASSWORD: SecretStr | None = None
 
+    PASSWORD_MIN_LENGTH: int = Field(default=12, ge=8, le=64)
     PASSWORD_HASH_MEMORY_KIB: int = Field(default=19 * 1024, ge=8)
     PASSWORD_HASH_ROUNDS: int = Field(default=2, ge=1)
     PASSWORD_HASH_PARALLELISM: int = Field(default=1, ge=1)
@@ -93,19 +89,17 @@ class AuthConfig(BaseConfig):
             workers=self.PASSWORD_HASH_WORKERS,
         )
 
+    @cached_property
+    def password_policy(self) -> PasswordPolicy:
+        """Return what every new password must comply with."""
+        return PasswordPolicy(self.PASSWORD_MIN_LENGTH, app_config.PROJECT_NAME, app_config.DOMAIN)
+
     def problems(self) -> list[str]:
         found = super().problems()
         if self.JWT_PREVIOUS_SECRET_KEY and (reason := weak_secret(self.JWT_PREVIOUS_SECRET_KEY)):
             found.append(f"JWT_PREVIOUS_SECRET_KEY {reason}")
         named = {fault.split()[0] for fault in found}
-        found += [fault for fault in self._unusable() if fault.split()[0] not in named]
-        if self.FIRST_USER_PASSWORD and self._is_known(self.FIRST_USER_PASSWORD.get_secret_value()):
-            found.append("FIRST_USER_PASSWORD is a well-known password: choose another")
-        return found
-
-    def _is_known(self, password: str) -> bool:
-        known = {*_KNOWN_PASSWORDS.split(), self.FIRST_USER_EMAIL.lower(), self.FIRST_USER_USERNAME.lower()}
-        return password.lower() in known
+        return found + [fault for fault in self._unusable() if fault.split()[0] not in named]
 
     def _unusable(self) -> list[str]:
         found = []
@@ -117,9 +111,6 @@ class AuthConfig(BaseConfig):
                     found.append(f"{name} {exc}")
         if self.JWT_ALGORITHM != "HS256" and self.JWT_SECRET_KEY is None:
             found.append(f"JWT_SECRET_KEY is missing: {self.JWT_ALGORITHM} needs a private key in PEM form")
-        password = self.FIRST_USER_PASSWORD.get_secret_value() if self.FIRST_USER_PASSWORD else None
-        if password is not None and not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-            found.append(f"FIRST_USER_PASSWORD must have {MIN_LENGTH} to {MAX_LENGTH} characters")
         return found
 
 

@@ -1,7 +1,8 @@
 """Dependencies of routes in this and other modules: the caller, the services, the gateway."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -10,7 +11,7 @@ from fastapi.security import OAuth2PasswordBearer
 from app.auth.config import AuthConfig, get_auth_config
 from app.auth.emails.service import Links
 from app.auth.events import RequestOrigin, SecurityEvents
-from app.auth.exceptions import AccountNotActive, InvalidAccessToken
+from app.auth.exceptions import AccountNotActive, InvalidAccessToken, PasswordChangeRequired
 from app.auth.gateway import AuthGatewayInterface, get_gateway
 from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserDTO
@@ -36,6 +37,15 @@ async def auth_config(connection: HTTPConnection) -> AuthConfig:
 
 Config = Annotated[AuthConfig, Depends(auth_config)]
 
+F = TypeVar("F", bound=Callable[..., Any])
+_OPEN_BEFORE_CHANGE: set[Callable[..., Any]] = set()
+
+
+def open_before_password_change(endpoint: F) -> F:
+    """Mark one of the few routes of a caller who must change the password first; write it below `@router...`."""
+    _OPEN_BEFORE_CHANGE.add(endpoint)
+    return endpoint
+
 
 class Caller(NamedTuple):
     """The user who sent the request, and the session of the access token."""
@@ -58,6 +68,8 @@ async def optional_caller(
     if user is None:
         raise InvalidAccessToken
     remember_principal(connection, f"user:{user.id}")
+    if user.password_change_required and connection.scope.get("endpoint") not in _OPEN_BEFORE_CHANGE:
+        raise PasswordChangeRequired
     return Caller(user, session_id)
 
 

@@ -37,6 +37,11 @@ class AccountNotActive(PermissionDeniedError):
     default_detail = "The account is disabled or its address is not verified."
 
 
+class PasswordChangeRequired(PermissionDeniedError):
+    code = "password_change_required"
+    default_detail = "The password was made for this account and must be changed first: POST /profile/password."
+
+
 class RegistrationClosed(ActionNotAllowed):
     code = "registration_closed"
     default_detail = "Registration is closed."
@@ -83,6 +88,15 @@ class WrongPassword(InvalidInputError):
     def __init__(self) -> None:
         fault = {"loc": ["body", "current_password"], "msg": self.default_detail, "type": self.code}
         super().__init__(errors=[fault])
+
+
+class WeakPassword(InvalidInputError):
+    """A new password breaks the policy; `kind` is the type of the fault."""
+
+    code = "weak_password"
+
+    def __init__(self, kind: str, message: str, *, field: str) -> None:
+        super().__init__(message, errors=[{"loc": ["body", field], "msg": message, "type": kind}])
 
 
 class InvalidOneTimeToken(InvalidInputError):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from sqlalchemy import ForeignKey, Integer, SmallInteger, String
+from sqlalchemy import ForeignKey, Integer, SmallInteger, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import BIGINT, BaseModel, SoftDeleteMixin, db_now, live_unique
@@ -20,7 +20,7 @@ class User(SoftDeleteMixin, BaseModel):
     """An account. The `_key` columns decide what is the same address or name; the others keep its spelling.
 
     `security_stamp` is raised by whatever takes authority away. A link or a queued task that was asked for under
-    another stamp is void.
+    another stamp is void. `password_change_required` is set while the password is one that was generated.
     """
 
     __tablename__ = "auth_users"
@@ -38,6 +38,7 @@ class User(SoftDeleteMixin, BaseModel):
     is_verified: Mapped[bool] = mapped_column(default=False)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    password_change_required: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class EndReason(StrEnum):

@@ -81,6 +81,47 @@ class TestFirstUser:
         assert (await log_in(client, password.split()[1])).status_code == 200
 
     @pytest.mark.parametrize(
+        ("stage", "password", "confined"),
+        [("testing", "changethis", False), ("testing", "short", False), ("production", "x9!Short", True)],
+    )
+    async def test_a_weak_password_of_older_settings_is_told_of_once(
+        self,
+        db: AsyncSession,
+        client: httpx.AsyncClient,
+        environment: pytest.MonkeyPatch,
+        stage: str,
+        password: str,
+        confined: bool,
+    ) -> None:
+        get_settings.cache_clear()
+        environment.setenv("ENVIRONMENT", stage)
+        environment.setenv("JWT_SECRET_KEY", "5f2c8e1b7d3a496083bfae2d61c7905e")
+        environment.setenv("FIRST_USER_PASSWORD", password)
+
+        *_, told = await bootstrap()
+
+        assert told.startswith("FIRST_USER_PASSWORD should be changed. ")
+        assert password not in told
+        assert await bootstrap() == []
+        assert await db.scalar(select(User.password_change_required)) is confined
+        assert (await log_in(client, password)).status_code == 200
+
+    @pytest.mark.parametrize("password", ["changethis", "admin@example.com", "Administrator1", "x" * 5000])
+    async def test_outside_development_one_that_is_easy_to_guess_makes_none(
+        self, db: AsyncSession, environment: pytest.MonkeyPatch, password: str
+    ) -> None:
+        get_settings.cache_clear()
+        environment.setenv("ENVIRONMENT", "production")
+        environment.setenv("JWT_SECRET_KEY", "5f2c8e1b7d3a496083bfae2d61c7905e")
+        environment.setenv("FIRST_USER_PASSWORD", password)
+
+        (told,) = await bootstrap()
+
+        assert told.startswith("There is no administrator yet: change FIRST_USER_PASSWORD.")
+        assert password not in told
+        assert await db.scalar(select(func.count()).select_from(User)) == 0
+
+    @pytest.mark.parametrize(
         ("values", "setting"),
         [
             ({"email": "ADMIN@example.com"}, "FIRST_USER_EMAIL"),

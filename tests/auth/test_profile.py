@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.config import get_auth_config
 from app.auth.models import AuthSession, User
 from app.core.db.jobs import Job
 from tests.factories.user import UserFactory
@@ -78,7 +79,7 @@ class TestUpdate:
             {"password": "another good one"},
             {"email": "new@example.com"},
             {"email": "new@example.com", "current_password": "wrong password"},
-            {"email": "new@example.com", "current_password": "x" * 129},
+            {"email": "new@example.com", "current_password": "x" * 257},
             [],
         ],
         ids=str,
@@ -95,6 +96,44 @@ class TestUpdate:
 
 
 class TestPassword:
+    async def test_a_generated_one_must_be_changed_first(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create(is_superuser=True, password_change_required=True)
+        await login_user(client, user)
+
+        for method, path in (
+            ("GET", "/users"),
+            ("GET", f"/users/{user.id}"),
+            ("PATCH", "/profile"),
+            ("DELETE", "/profile"),
+            ("GET", "/auth/sessions"),
+        ):
+            refused = await client.request(method, f"/api/v1{path}", json={} if method == "PATCH" else None)
+            assert (refused.status_code, refused.json()["code"]) == (403, "password_change_required"), path
+        assert (await client.get(URL)).status_code == 200
+        assert (await client.get("/api/v1/users/me")).status_code == 200
+        change = {"current_password": PASSWORD, "new_password": "another good one"}
+        same = await client.post(f"{URL}/password", json=change | {"new_password": PASSWORD})
+        assert same.json()["errors"][0]["type"] == "password_unchanged"
+
+        assert (await client.post(f"{URL}/password", json=change)).status_code == 204
+        assert (await client.get("/api/v1/users")).status_code == 200
+
+    @pytest.mark.parametrize("route", ["logout", "logout-all"])
+    async def test_who_must_change_it_may_leave(self, db: AsyncSession, client: httpx.AsyncClient, route: str) -> None:
+        await login_user(client, await UserFactory.create(password_change_required=True))
+
+        assert (await client.post(f"/api/v1/auth/{route}")).status_code == 204
+        assert (await client.get(URL)).status_code == 401
+
+    async def test_one_that_the_policy_would_refuse_still_logs_in(
+        self, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        stored = await get_auth_config().password_hasher.hash("password")
+        user = await UserFactory.create(password_hash=stored)
+
+        await login_user(client, user, "password")
+        assert (await client.patch(URL, json={"username": "other"})).status_code == 200
+
     async def test_it_changes_and_other_sessions_end(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
         user = await UserFactory.create()
         other = await login_user(client, user)
@@ -133,6 +172,7 @@ class TestPassword:
             {"new_password": "another good one"},
             {"current_password": "wrong password", "new_password": "another good one"},
             {"current_password": PASSWORD, "new_password": "short"},
+            {"current_password": PASSWORD, "new_password": PASSWORD},
             {"current_password": PASSWORD, "new_password": None},
         ],
         ids=str,

@@ -23,6 +23,7 @@ from tests.utils import PASSWORD, CapturedMail
 URL = "/api/v1/auth/register"
 Drain = Callable[[], Awaitable[int]]
 Configure = Callable[..., AuthConfig]
+LONGEST = "".join(chr(0x4E00 + number) for number in range(256))
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -204,8 +205,9 @@ class TestInput:
             ({"username": "bob\n"}, "username"),
             ({"username": "bób"}, "username"),
             ({"username": None}, "username"),
-            ({"password": "1234567"}, "password"),
-            ({"password": "x" * 129}, "password"),
+            ({"password": "a short one"}, "password"),
+            ({"password": "x" * 257}, "password"),
+            ({"password": "ﷺ" * 15}, "password"),  # 18 characters each, once normalized
             ({"password": ["x" * 10]}, "password"),
             ({"is_superuser": True}, "?"),  # names it does not know are the caller's text
             ({"id": 1}, "?"),
@@ -233,14 +235,57 @@ class TestInput:
 
         assert answer.status_code == 422
 
-    @pytest.mark.parametrize("password", ["x" * 8, "x" * 128, "пароль на русском", "        ", "🔑" * 128])
-    async def test_length_is_the_only_rule_for_passwords(
+    @pytest.mark.parametrize(
+        "password",
+        ["nocapitalsatall", LONGEST, "пароль на русском", "  spaces around  ", LONGEST[:255] + "🔑"],
+        ids=str,
+    )
+    async def test_passwords_have_no_rules_of_composition_and_are_kept_whole(
         self, db: AsyncSession, client: httpx.AsyncClient, password: str
     ) -> None:
         assert (await client.post(URL, json=body(password=password))).status_code == 201
 
-        answer = await client.post("/api/v1/auth/login", data={"username": "bob", "password": password})
-        assert answer.status_code == 200
+        for given, status in ((password, 200), (password[:-1], 401), (f"{password} ", 401)):
+            answer = await client.post("/api/v1/auth/login", data={"username": "bob", "password": given})
+            assert answer.status_code == status
+
+    async def test_the_normal_form_of_a_password_is_what_counts(
+        self, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        await client.post(URL, json=body(password="crème brûlée au café"))
+
+        for given in ("cre\u0300me bru\u0302le\u0301e au cafe\u0301", "\uff43rème brûlée au café"):
+            answer = await client.post("/api/v1/auth/login", data={"username": "bob", "password": given})
+            assert answer.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("changes", "kind"),
+        [
+            ({"password": "eleven char"}, "password_too_short"),
+            ({"password": "Password1234"}, "password_too_common"),
+            ({"username": "gracehopper", "password": "I am Grace-Hopper"}, "password_contains_name"),
+        ],
+        ids=str,
+    )
+    async def test_a_weak_password_is_explained_and_not_repeated(
+        self, db: AsyncSession, client: httpx.AsyncClient, changes: dict[str, Any], kind: str
+    ) -> None:
+        answer = await client.post(URL, json=body(**changes))
+
+        problem = answer.json()
+        assert (answer.status_code, problem["code"]) == (422, "weak_password")
+        (fault,) = problem["errors"]
+        assert (fault["loc"], fault["type"], fault["msg"]) == (["body", "password"], kind, problem["detail"])
+        assert changes["password"] not in answer.text
+
+    async def test_the_least_length_is_a_setting(
+        self, db: AsyncSession, client: httpx.AsyncClient, configure: Configure
+    ) -> None:
+        configure(PASSWORD_MIN_LENGTH=15)
+
+        answer = await client.post(URL, json=body(password="fourteen chars"))
+        assert answer.json()["errors"][0]["msg"] == "Use at least 15 characters."
+        assert (await client.post(URL, json=body(password="fifteen of them"))).status_code == 201
 
 
 class TestWhereVerificationIsRequired:

@@ -8,12 +8,98 @@ import pytest
 
 from app.auth.exceptions import TooManyPasswords
 from app.auth.security.identity import email_key, is_username, normalize_email, username_key
-from app.auth.security.passwords import MAX_WAIT, HashPool, PasswordHasher
+from app.auth.security.passwords import MAX_WAIT, HashPool, PasswordHasher, PasswordPolicy
 from app.auth.security.tokens import new_token, successor, token_hash
 
 
 def hasher(rounds: int = 1, workers: int = 2) -> PasswordHasher:
     return PasswordHasher(memory_kib=64, rounds=rounds, parallelism=1, workers=workers)
+
+
+class TestPasswordPolicy:
+    policy = PasswordPolicy(12, "Acme Shop", "api.widgets.example")
+
+    def kind(self, password: str) -> str | None:
+        fault = self.policy.fault(password, email="al.gore+news@example.com", username="Bob_Smith")
+        return fault[0] if fault else None
+
+    @pytest.mark.parametrize(
+        "password",
+        [
+            "unbelievable",  # of the list
+            "UnBelievable",
+            "administrator",
+            "password2026",
+            "Password123!",
+            "!!dragon2026",
+            "123456789012",
+            "098765432109",
+            "abcdefghijklm",
+            "lkjhgfdsapoiu",
+            "aaaaaaaaaaaa",
+            "            ",
+            "passwordpassword",
+            "kX4!" * 5,
+            "x9" * 128,
+        ],
+    )
+    def test_what_is_easy_to_guess(self, password: str) -> None:
+        assert self.kind(password) == "password_too_common"
+
+    @pytest.mark.parametrize(
+        "password",
+        [
+            "my name is bobsmith",
+            "BOB-SMITH likes tea",
+            "\uff42\uff4f\uff42 smith likes tea",
+            "al.gore's invention",
+            "algorenews at night",
+            "I work for ACMESHOP",
+            "acme shop employee",
+            "widgets for everyone",
+            "api.widgets.example!",
+        ],
+    )
+    def test_what_names_the_account_or_the_service(self, password: str) -> None:
+        assert self.kind(password) == "password_contains_name"
+
+    def test_what_is_short(self) -> None:
+        assert self.kind("eleven char") == "password_too_short"
+
+    @pytest.mark.parametrize(
+        "password",
+        [
+            "correct horse battery staple",
+            "summer-4829-1738-2291",  # a common word with more behind it than it has itself
+            "api of an example",  # parts that are too short, and a top-level domain
+            "twelve chars",
+            " leading and trailing ",
+            "correcthorse1234",
+        ],
+    )
+    def test_all_else_is_accepted(self, password: str) -> None:
+        assert self.kind(password) is None
+
+    def test_short_names_do_not_count(self) -> None:
+        assert PasswordPolicy(12, "API", "a.io").fault("annapurna at dawn", email="ann@a.io", username="ann") is None
+
+    def test_a_normal_form_cannot_lengthen_or_shorten_a_password_past_the_limits(self) -> None:
+        assert self.kind("e\u0301a\u0301o\u0301i\u0301u\u0301y\u0301") == "password_too_short"
+        assert self.kind("ﷺ☂") == "password_too_short"
+        assert self.kind("ﷺ☂" * 14) == "password_too_long"
+
+    def test_the_least_length_is_met_by_what_is_generated(self) -> None:
+        for length in (8, 12, 64):
+            policy = PasswordPolicy(length, "Acme Shop", "api.widgets.example")
+            made = policy.generate()
+            assert len(made) >= max(16, length)
+            assert policy.fault(made, email="ann@example.com", username="ann") is None
+
+    def test_a_long_one_costs_little(self) -> None:
+        for password in ("ab" * 127 + "c", "1" * 255 + "a", "!a" * 127, "ﷺ" * 256):
+            began = time.process_time()
+            self.kind(password)
+            assert time.process_time() - began < 1, "a hundred times of what it takes"
 
 
 class TestEmailKey:

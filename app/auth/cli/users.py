@@ -1,6 +1,5 @@
 """Look after accounts."""
 
-import secrets
 import signal
 import sys
 from typing import Annotated
@@ -11,11 +10,12 @@ from pydantic import SecretStr
 from app.auth.config import get_auth_config
 from app.auth.schemas.user import PasswordSet, UserCreate
 from app.auth.services import accounts
+from app.core.configs import app_config
 
 app = typer.Typer()
 
 FromInput = Annotated[bool, typer.Option("--password-stdin", help="Read the password from the standard input.")]
-Generate = Annotated[bool, typer.Option("--generate", help="Make a password, and show it once.")]
+Generate = Annotated[bool, typer.Option("--generate", help="Make a password, show it once.")]
 
 
 @app.command()
@@ -31,10 +31,10 @@ async def create(
     data = UserCreate(
         email=email, username=username, password=SecretStr(password), is_verified=True, is_superuser=superuser
     )
-    user = await accounts.create_account(data)
+    user = await accounts.create_account(data, must_change=generate and not app_config.is_relaxed)
     typer.echo(f"{'Superuser' if superuser else 'User'} {user.username} ({user.email}) has id {user.id}.")
     if generate:
-        _show(password)
+        typer.echo(f"Password: {password} (shown only now)")
 
 
 @app.command()
@@ -45,22 +45,19 @@ async def reset_password(
 ) -> None:
     """Give an account another password; asks for it. Its sessions end, and links mailed to it are void."""
     password = _password(password_stdin, generate)
-    user = await accounts.reset_password(login, PasswordSet(password=SecretStr(password)).password)
+    new = PasswordSet(password=SecretStr(password)).password
+    user = await accounts.reset_password(login, new, must_change=generate and not app_config.is_relaxed)
     typer.echo(f"{user.username} ({user.email}) has another password; every session has ended.")
     if not accounts.is_usable(user, get_auth_config()):
         typer.echo("The account cannot log in: it is disabled, or its address is not verified.")
     if generate:
-        _show(password)
+        typer.echo(f"Password: {password} (shown only now)")
 
 
 def _password(from_input: bool, generate: bool) -> str:
     if from_input and generate:
         raise typer.BadParameter("choose one of --password-stdin and --generate")
-    return secrets.token_urlsafe(12) if generate else _given() if from_input else _asked()
-
-
-def _show(password: str) -> None:
-    typer.echo(f"Password: {password} (shown only now)")
+    return get_auth_config().password_policy.generate() if generate else _given() if from_input else _asked()
 
 
 def _given() -> str:

@@ -22,14 +22,14 @@ class VerifyEmail(AuthTemplate, BaseTemplate):
     """A link that verifies an address."""
 
     url: str = Field(examples=["https://example.com/verify-email#token=sample"])
-    hours: int = Field(examples=[48])
+    hours: int = Field(examples=[24])
 
 
 class ResetPassword(AuthTemplate, BaseTemplate):
     """A link that sets a new password."""
 
     url: str = Field(examples=["https://example.com/reset-password#token=sample"])
-    minutes: int = Field(examples=[60])
+    minutes: int = Field(examples=[15])
 
 
 class EmailChanged(AuthTemplate, BaseTemplate):

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from app.auth.models import User, UserStatus
 from app.auth.security.identity import USERNAME_MAX, USERNAME_MIN, USERNAME_PATTERN, normalize_email
-from app.auth.security.passwords import MAX_LENGTH, MIN_LENGTH
+from app.auth.security.passwords import MAX_LENGTH
 from app.core.api.inputs import Body, PatchBody
 from app.core.db import FilterParam, ListParams, SortParam
 
@@ -26,8 +26,7 @@ Email: TypeAlias = Annotated[str, Field(max_length=254, json_schema_extra={"form
 Username: TypeAlias = Annotated[
     str, Field(min_length=USERNAME_MIN, max_length=USERNAME_MAX, pattern=USERNAME_PATTERN, examples=["bob"])
 ]
-# Length is the only rule (NIST SP 800-63B section 5.1.1.2, OWASP ASVS 2.1): composition rules make passwords worse.
-NewPassword: TypeAlias = Annotated[SecretStr, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
+NewPassword: TypeAlias = Annotated[SecretStr, Field(min_length=1, max_length=MAX_LENGTH)]  # see PasswordPolicy
 GivenPassword: TypeAlias = Annotated[SecretStr, Field(max_length=MAX_LENGTH)]
 Token: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -50,6 +49,7 @@ class UserDTO(UserResponse):
     """A user as other code of this service sees it."""
 
     is_superuser: bool = Field(exclude=True)
+    password_change_required: bool = Field(default=False, exclude=True)
 
     @property
     def is_admin(self) -> bool:

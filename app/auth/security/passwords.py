@@ -1,23 +1,29 @@
-"""Password hashing with argon2id, in a few threads with a bounded queue."""
+"""The policy for new passwords, and hashing with argon2id, in a few threads with a bounded queue."""
 
 import asyncio
 import math
+import re
 import secrets
 import time
 import unicodedata
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from passlib.context import CryptContext
 
 from app.auth.exceptions import TooManyPasswords
 
-MIN_LENGTH, MAX_LENGTH = 8, 128
+MAX_LENGTH = 256
 
 MAX_WAIT = 2.0
 """Seconds that a password may wait for its turn to be hashed."""
+
+_COMMON = frozenset(Path(__file__).with_name("common_passwords.txt").read_text(encoding="utf-8").splitlines())
+_KEYS = ("0123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm")
+_ROWS = [keys[::step] * MAX_LENGTH for keys in _KEYS for step in (1, -1)]
 
 T = TypeVar("T")
 
@@ -30,6 +36,44 @@ class Verified(NamedTuple):
 
     ok: bool
     new_hash: str | None = None
+
+
+class PasswordPolicy(NamedTuple):
+    """Judges new passwords only (OWASP ASVS 5.0, 6.2; NIST SP 800-63B-4, 3.1.1.2); there are no composition rules."""
+
+    min_length: int
+    project: str
+    domain: str
+
+    def fault(self, password: str, *, email: str, username: str) -> tuple[str, str] | None:
+        """Return type and message of the reason why the account with these names must not have this password."""
+        stable = _stable(password)
+        if max(len(password), len(stable)) > MAX_LENGTH:
+            return "password_too_long", f"Use at most {MAX_LENGTH} characters."
+        if self._is_common(stable.casefold()):
+            return "password_too_common", "This password is easy to guess: choose another."
+        if self._has_name(_bare(password), email, username):
+            return "password_contains_name", "Leave out your user name, your address, this service's name and domain."
+        if min(len(password), len(stable)) < self.min_length:
+            return "password_too_short", f"Use at least {self.min_length} characters."
+        return None
+
+    def generate(self) -> str:
+        """Return a random password of at least 96 bits."""
+        return secrets.token_urlsafe(max(12, self.min_length))
+
+    def _is_common(self, folded: str) -> bool:
+        unit = folded[: (folded + folded).find(folded, 1)]  # that it repeats
+        core = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", folded)  # "password" of "password2026!"
+        tried = [folded, core] if 2 * len(core) >= len(folded) else [folded]
+        known = any(text in _COMMON or any(text in row for row in _ROWS) for text in tried)
+        return known or len(unit) < min(self.min_length, len(folded))
+
+    def _has_name(self, bare: str, email: str, username: str) -> bool:
+        local = email.partition("@")[0]
+        labels = self.domain.split(".")[:-1]  # all but the top-level domain
+        names = (username, email, local, local.partition("+")[0], self.project, self.domain, *labels)
+        return any(len(name) >= 4 and name in bare for name in map(_bare, names))  # shorter ones are in many words
 
 
 class PasswordHasher:
@@ -60,7 +104,7 @@ class PasswordHasher:
         return await self.pool.run(partial(self._verify, password, stored), disconnected)
 
     def _verify(self, password: str, stored: str | None) -> Verified:
-        if len(password) > MAX_LENGTH:
+        if len(password) > MAX_LENGTH or len(_stable(password)) > 4096:  # passlib refuses those
             password, stored = "", None
         ok, new_hash = self._context.verify_and_update(_stable(password), stored or self._dummy)
         return Verified(ok, new_hash) if ok and stored else Verified(ok=False)
@@ -113,5 +157,10 @@ class HashPool:
 
 
 def _stable(password: str) -> str:
-    """Normalize characters typed on different keyboards (NIST SP 800-63B section 5.1.1.2)."""
+    """Normalize characters typed on different keyboards (NIST SP 800-63B-4, 3.1.1.2). Stored hashes depend on it."""
     return unicodedata.normalize("NFKC", password)
+
+
+def _bare(text: str) -> str:
+    """Return letters and digits alone, in one case: `Bob.Smith` is part of `bob-smith 1970`."""
+    return "".join(character for character in _stable(text).casefold() if character.isalnum())

@@ -1,9 +1,8 @@
 """Rules about passwords and accounts that the other services share, and what `kit` and the first start do."""
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,10 +26,12 @@ from app.auth.exceptions import (
     InvalidAccessToken,
     LastSuperuser,
     UsernameTaken,
+    WeakPassword,
     WrongPassword,
 )
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
+from app.auth.schemas.auth import Registration
 from app.auth.schemas.user import UserCreate, UserDTO
 from app.auth.security.passwords import Disconnected
 from app.core.configs import get_settings
@@ -39,6 +40,8 @@ from app.core.services.events import EventsServiceInterface
 from app.core.services.events.interface import current_events
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
 from app.core.services.mail.interface import current_mail
+
+Owner: TypeAlias = User | UserDTO | UserCreate | Registration
 
 
 def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
@@ -62,8 +65,11 @@ class AccountService:
     users = UserRepository()
     sessions = SessionRepository()
 
-    async def hash_password(self, password: str, *, db: AsyncSession) -> str:
-        """Hash a new password. Commits what was written through `db` so far."""
+    async def hash_password(self, new: SecretStr, *, db: AsyncSession, owner: Owner, field: str = "password") -> str:
+        """Hash a new password of `owner`; raises WeakPassword. Commits what was written through `db` so far."""
+        password = new.get_secret_value()
+        if fault := self.config.password_policy.fault(password, email=owner.email, username=owner.username):
+            raise WeakPassword(*fault, field=field)
         await self.users.commit(db=db)
         return await self.config.password_hasher.hash(password, disconnected=self.disconnected)
 
@@ -108,10 +114,11 @@ class AccountService:
         return caller
 
     async def make_account(
-        self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None
+        self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None, **values: Any
     ) -> UserDTO:
         """Make an account for an administrator or operator; raises EmailTaken or UsernameTaken."""
-        user = await self.users.add(db=db, password_hash=password_hash, **data.model_dump(exclude={"password"}))
+        values |= data.model_dump(exclude={"password"})
+        user = await self.users.add(db=db, password_hash=password_hash, **values)
         self.events.dispatch(UserCreated(**user.to_dict(), actor_id=actor_id))
         if user.is_superuser:
             await self.announce_superuser(user, actor_id=actor_id)
@@ -165,6 +172,7 @@ class AccountService:
         self, user: User, password_hash: str, *, db: AsyncSession, session_id: int | None = None, **values: Any
     ) -> None:
         """Give the locked account another password, tell its address, and end all sessions but `session_id`."""
+        values = {"password_change_required": False, **values}
         await self.users.change(db=db, user=user, password_hash=password_hash, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
         template = PasswordReplaced(**self.links.greeting(user), url=self.links.page("forgot-password"))
@@ -177,10 +185,11 @@ class AccountService:
 
 
 class CreatedAdmin(NamedTuple):
-    """The account just made; `password` only where it was generated."""
+    """The account just made; `password` only where it was generated, `weakness` of the one that was given."""
 
     email: str
     password: str | None
+    weakness: str | None = None
 
 
 class NoFirstUser(Exception):
@@ -192,16 +201,20 @@ async def ensure_first_user() -> CreatedAdmin | None:
 
     Safe with several processes at once: one of them makes the account. No event is dispatched: nobody registered.
     Raises NoFirstUser where it cannot be made: outside `local` and `testing` no password is generated, as it would
-    end up in a log, and the address or the name may be somebody else's.
+    end up in a log, and the given one may at most be short; the address or the name may be somebody else's.
     """
-    config, users = get_auth_config(), UserRepository()
+    config, users, is_relaxed = get_auth_config(), UserRepository(), get_settings().is_relaxed
     async with session_scope(read_only=True) as db:
         if await users.exists(db=db, is_superuser=True):
             return None
     given = config.FIRST_USER_PASSWORD
-    if given is None and not get_settings().is_relaxed:
+    if given is None and not is_relaxed:
         raise NoFirstUser("There is no administrator yet: set FIRST_USER_EMAIL and FIRST_USER_PASSWORD")
-    password = given.get_secret_value() if given else secrets.token_urlsafe(12)
+    password = given.get_secret_value() if given else config.password_policy.generate()
+    names = {"email": config.FIRST_USER_EMAIL, "username": config.FIRST_USER_USERNAME}
+    kind, weakness = config.password_policy.fault(password, **names) or ("", None)
+    if kind == "password_too_long" or (weakness and kind != "password_too_short" and not is_relaxed):
+        raise NoFirstUser(f"There is no administrator yet: change FIRST_USER_PASSWORD. {weakness}")
     password_hash = await config.password_hasher.hash(password)
     async with session_scope() as db:
         await users.lock_superusers(db=db)
@@ -210,33 +223,35 @@ async def ensure_first_user() -> CreatedAdmin | None:
         try:
             await users.add(
                 db=db,
-                email=config.FIRST_USER_EMAIL,
-                username=config.FIRST_USER_USERNAME,
+                **names,
                 password_hash=password_hash,
                 is_verified=True,
                 is_superuser=True,
+                password_change_required=bool(weakness) and not is_relaxed,
             )
         except (EmailTaken, UsernameTaken) as exc:
             setting = "FIRST_USER_EMAIL" if isinstance(exc, EmailTaken) else "FIRST_USER_USERNAME"
             raise NoFirstUser(f"There is no administrator yet, and {setting} belongs to another account") from exc
-    return CreatedAdmin(config.FIRST_USER_EMAIL, None if given else password)
+    return CreatedAdmin(config.FIRST_USER_EMAIL, None if given else password, weakness)
 
 
-async def create_account(data: UserCreate) -> UserDTO:
-    """Make an account; raises EmailTaken or UsernameTaken."""
-    password_hash = await get_auth_config().password_hasher.hash(data.password.get_secret_value())
+async def create_account(data: UserCreate, *, must_change: bool = False) -> UserDTO:
+    """Make an account; raises WeakPassword, EmailTaken or UsernameTaken."""
+    accounts = _accounts()
     async with session_scope() as db:
-        return await _accounts().make_account(data, password_hash, db=db)
+        password_hash = await accounts.hash_password(data.password, db=db, owner=data)
+        return await accounts.make_account(data, password_hash, db=db, password_change_required=must_change)
 
 
-async def reset_password(login: str, password: SecretStr) -> UserDTO:
-    """Set the password of the account with this address or user name, as a mailed link would; raises UserNotFound."""
-    users = UserRepository()
-    password_hash = await get_auth_config().password_hasher.hash(password.get_secret_value())
+async def reset_password(login: str, password: SecretStr, *, must_change: bool = False) -> UserDTO:
+    """Set the password of the account `login` names, as a mailed link would; raises UserNotFound or WeakPassword."""
+    users, accounts = UserRepository(), _accounts()
     async with session_scope() as db:
         found = await users.find_by_login(db=db, login=login)
-        user = await users.require(db=db, id=found.id if found else 0, for_update=True)
-        await _accounts().set_password(user, password_hash, db=db)
+        owner = await users.require(db=db, id=found.id if found else 0)
+        password_hash = await accounts.hash_password(password, db=db, owner=owner)
+        user = await users.require(db=db, id=owner.id, for_update=True)
+        await accounts.set_password(user, password_hash, db=db, password_change_required=must_change)
         current_events().dispatch(PasswordResetCompleted(user_id=user.id))
         return UserDTO.model_validate(user)
 

@@ -38,7 +38,7 @@ class RegistrationService(AccountService):
         """
         if not self.config.USER_REGISTRATION_ALLOWED:
             raise RegistrationClosed
-        password_hash = await self.hash_password(data.password.get_secret_value(), db=db)
+        password_hash = await self.hash_password(data.password, db=db, owner=data)
         try:
             user = await self._add(data, password_hash, db=db)
         except (EmailTaken, UsernameTaken):
@@ -91,9 +91,11 @@ class RecoveryService(AccountService):
         """Set a new password and log the user out everywhere. Whoever has the mail has the address: it is verified."""
         digest = token_hash(data.token)
         # Asked before hashing, which a wrong token should not cost.
-        if await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD]) is None:
+        owner_id = await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD])
+        owner = await self.users.get(db=db, id=owner_id) if owner_id else None
+        if owner is None:
             raise InvalidOneTimeToken
-        password_hash = await self.hash_password(data.new_password.get_secret_value(), db=db)
+        password_hash = await self.hash_password(data.new_password, db=db, owner=owner, field="new_password")
         _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
         await self.set_password(user, password_hash, db=db, is_verified=True)
         self.events.dispatch(PasswordResetCompleted(user_id=user.id, actor_id=user.id))

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import EmailChangeRequested
 from app.auth.events import PasswordChanged
+from app.auth.exceptions import WeakPassword
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
@@ -39,10 +40,12 @@ class ProfileService(AccountService):
 
     async def change_password(self, user_id: int, data: PasswordChange, *, db: AsyncSession, session_id: int) -> None:
         """Set a new password, end the user's other sessions and make links useless, mailed or still queued."""
-        current, new = data.current_password.get_secret_value(), data.new_password.get_secret_value()
+        if data.new_password == data.current_password:
+            raise WeakPassword("password_unchanged", "This is the current one: choose another.", field="new_password")
         # First the new hash, then the check: what is confirmed stays locked until it is changed.
-        new_hash = await self.hash_password(new, db=db)
-        user = await self.confirm_password(user_id, db=db, password=current)
+        owner = await self.require_live(user_id, session_id, db=db)
+        new_hash = await self.hash_password(data.new_password, db=db, owner=owner, field="new_password")
+        user = await self.confirm_password(user_id, db=db, password=data.current_password.get_secret_value())
         await self.require_live(user_id, session_id, db=db)
         await self.set_password(user, new_hash, db=db, session_id=session_id)
         self.events.dispatch(PasswordChanged(user_id=user_id, actor_id=user_id))
@@ -110,7 +113,7 @@ class UserService(AccountService):
 
     async def create(self, data: UserCreate, *, db: AsyncSession, by: Administrator) -> UserDTO:
         """Make an account; raises EmailTaken or UsernameTaken."""
-        password_hash = await self.hash_password(data.password.get_secret_value(), db=db)
+        password_hash = await self.hash_password(data.password, db=db, owner=data)
         await self._authorise(by, db=db, superuser=data.is_superuser)
         user = await self.make_account(data, password_hash, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)

@@ -7,7 +7,7 @@ from fastapi import Response as HTTPResponse
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.auth.deps import CurrentCaller, Services
+from app.auth.deps import CurrentCaller, Services, open_before_password_change
 from app.auth.models import EndReason
 from app.auth.schemas.auth import (
     Accepted,
@@ -97,12 +97,14 @@ async def refresh_token(body: RefreshRequest, db: DBSession, services: Services,
 
 
 @router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
+@open_before_password_change
 async def logout(db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """End this session."""
     await services.sessions.end(caller.session_id, db=db, user_id=caller.user.id, reason=EndReason.LOGOUT)
 
 
 @router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT)
+@open_before_password_change
 async def logout_all(db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """End every session of the caller."""
     await services.sessions.end_all(caller.user.id, db=db)

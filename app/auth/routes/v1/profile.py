@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends, status
 
-from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user
+from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user, open_before_password_change
 from app.auth.schemas.auth import AccountDeletion, PasswordChange, ProfileUpdate, SessionRead
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
@@ -30,6 +30,7 @@ guarded = [Depends(active_user), Depends(ConfigurableRateLimiter(times=10, secon
 
 
 @router.get("")
+@open_before_password_change
 async def read_profile(user: CurrentUser) -> Response[UserResponse]:
     """The caller's account."""
     return Response(data=user)
@@ -44,6 +45,7 @@ async def update_profile(
 
 
 @router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=guarded)
+@open_before_password_change
 async def change_password(body: PasswordChange, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Set a new password. The caller's other sessions end."""
     await services.profile.change_password(caller.user.id, body, db=db, session_id=caller.session_id)

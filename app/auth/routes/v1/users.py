@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
 
-from app.auth.deps import CurrentCaller, CurrentUser, Services
+from app.auth.deps import CurrentCaller, CurrentUser, Services, open_before_password_change
 from app.auth.policies import can_grant_superuser, can_list_users, can_read_user, can_write_users
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
 from app.auth.services.user import Administrator
@@ -47,6 +47,7 @@ async def create_user(
 
 
 @router.get("/me")
+@open_before_password_change
 async def read_me(user: CurrentUser) -> Response[UserResponse]:
     """The caller's account, as `GET /profile`."""
     return Response(data=user)
