@@ -149,7 +149,7 @@ class TestLease:
             assert await store.record([completed(job) for job in jobs]) == set(jobs)
         asked = [(statement, parameters) for statement, parameters in sent if "core_jobs" in statement]
         claiming = {statement for statement, _ in asked if "available_at <=" in statement}
-        assert len(asked) == (8 if waiting else 9)
+        assert len(asked) == (7 if waiting else 8)
         async with committed.engine.connect() as connection:
             for statement, parameters in asked:
                 plan = await _plan(connection, statement, parameters)

@@ -65,9 +65,10 @@ class Gate:
             self.row.full_until = datetime.fromtimestamp(began[0] + self.limit.seconds, UTC) if full else None
 
 
-def is_running(job: type[Job]) -> ColumnElement[bool]:
+def is_running(job: Any) -> ColumnElement[bool]:
     """Return a condition that the small index of running jobs answers: it needs the status as a literal."""
-    return job.status == literal_column(f"'{JobStatus.PROCESSING}'")
+    running: ColumnElement[bool] = job.status == literal_column(f"'{JobStatus.PROCESSING}'")
+    return running
 
 
 async def enter_gate(session: AsyncSession, name: str, limit: Limit, mine: ColumnElement[bool], now: datetime) -> Gate:

@@ -1,6 +1,5 @@
 """The SQL of the jobs table. Updates to a running job are fenced: they apply only to the run that claimed it."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,80 +43,81 @@ _table = Job.metadata.tables[Job.__tablename__]
 
 
 def _find_lanes() -> Select[Any]:
-    """List the lanes that are not paused, by priority, each with its first due job.
+    """List the lanes that are not paused, by priority, each with whether a job in it is due.
 
     A lane is the unfinished jobs of one queue and priority: an order of claims in the index. Each step of the recursion
     is one look there, so that 100,000 jobs in a lane cost what one costs. Scalar subqueries in order, as any other
     PostgreSQL may answer by reading the table. Comparisons instead of IS NOT NULL, as it takes them for rare: it
     overestimates recursions tenfold each, and where a statement looks expensive compiles it first, for 0.4 s.
     """
+    job = _table.alias("job")
 
     def first(column: Any, *conditions: Any, order: Any = None) -> Any:
-        ordered = select(column).where(column.class_.finished_at.is_(None), *conditions)
+        ordered = select(column).where(job.c.finished_at.is_(None), *conditions)
         return ordered.order_by(column if order is None else order).limit(1)
 
-    job = aliased(Job)
-    queues = select(first(job.queue).scalar_subquery().label("queue")).cte("queues", recursive=True)
+    queues = select(first(job.c.queue).scalar_subquery().label("queue")).cte("queues", recursive=True)
     known = queues.alias()
-    following = first(job.queue, job.queue > known.c.queue).correlate(known).scalar_subquery()
+    following = first(job.c.queue, job.c.queue > known.c.queue).correlate(known).scalar_subquery()
     queues = queues.union_all(select(following).where(known.c.queue > ""))
 
-    highest = first(job.priority, job.queue == queues.c.queue, order=job.priority.desc()).correlate(queues)
+    highest = first(job.c.priority, job.c.queue == queues.c.queue, order=job.c.priority.desc()).correlate(queues)
     top = select(queues.c.queue, highest.scalar_subquery().label("priority")).where(queues.c.queue > "")
     lanes = top.cte("lanes", recursive=True)
     above = lanes.alias()
-    lower = (job.queue == above.c.queue, job.priority < above.c.priority)
-    next_one = first(job.priority, *lower, order=job.priority.desc()).correlate(above).scalar_subquery()
+    lower = (job.c.queue == above.c.queue, job.c.priority < above.c.priority)
+    next_one = first(job.c.priority, *lower, order=job.c.priority.desc()).correlate(above).scalar_subquery()
     lanes = lanes.union_all(select(above.c.queue, next_one).where(above.c.priority >= _LOWEST))
 
-    ready = (*_ready(job), job.queue == lanes.c.queue, job.priority == lanes.c.priority)
-    due = first(job.id, *ready, job.suspect.is_(False), order=job.available_at).correlate(lanes).scalar_subquery()
+    mine = (job.c.queue == lanes.c.queue, job.c.priority == lanes.c.priority, job.c.suspect.is_(False))
+    due = first(job.c.id, *_waits(job.c), *mine, order=job.c.available_at).correlate(lanes)
     paused = select(JobGate.paused).where(JobGate.name == queue_gate("") + lanes.c.queue).scalar_subquery()
     return (
         select(
             *lanes.c,
             db_now().label("now"),
-            due.label("due"),
-            first(job.id, *_ready(job), job.suspect, order=job.priority).scalar_subquery().label("suspect"),
-            select(job.id).where(*_ready(job), is_running(job)).limit(1).scalar_subquery().label("lost"),
+            due.scalar_subquery().label("due"),
+            first(job.c.id, *_waits(job.c), job.c.suspect, order=job.c.priority).scalar_subquery().label("suspect"),
+            select(job.c.id).where(*_lease_is_over(job.c)).limit(1).scalar_subquery().label("lost"),
         )
         .where(lanes.c.priority >= _LOWEST, ~func.coalesce(paused, false()))
         .order_by(lanes.c.priority.desc(), lanes.c.queue)
     )
 
 
-def _ready(job: Any) -> tuple[Any, ...]:
-    return job.available_at <= db_now(), job.id.not_in(bindparam("besides", expanding=True))
+def _waits(job: Any) -> tuple[ColumnElement[bool], ...]:
+    return job.available_at <= db_now(), job.status != JobStatus.PROCESSING
+
+
+def _lease_is_over(job: Any) -> tuple[ColumnElement[bool], ...]:
+    # After a late heartbeat (SQLite is locked, a task blocks the loop) our own jobs look lost: not those.
+    return is_running(job), job.available_at <= db_now(), job.id.not_in(bindparam("own", expanding=True))
 
 
 _lanes = _find_lanes()
 _full_until = select(JobGate.full_until).where(JobGate.name == key_gate("") + Job.limit_key).scalar_subquery()
 _waiting = (
-    select(Job.id, Job.task, Job.queue, Job.limit_key)
-    .where(*_ready(Job), Job.finished_at.is_(None), Job.status != JobStatus.PROCESSING)
+    select(_table.c.id, _table.c.task, _table.c.queue, _table.c.limit_key)
+    .where(*_waits(_table.c), _table.c.finished_at.is_(None))
     .limit(bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
 _in_lane = _waiting.where(
-    Job.queue == bindparam("queue"),
-    Job.priority == bindparam("priority"),
+    Job.queue == bindparam("in_queue"),
+    Job.priority == bindparam("at_priority"),
     Job.suspect.is_(False),
-    Job.limit_key.is_(None)
-    | (Job.limit_key.not_in(bindparam("full", expanding=True)) & func.coalesce(_full_until <= db_now(), true())),
+    Job.limit_key.is_(None) | func.coalesce(_full_until <= db_now(), true()),
 ).order_by(Job.available_at, Job.id)
+_next = _in_lane.cte("next")  # PostgreSQL may evaluate a plain subquery more than once and take more than the limit
+_in_lane = _in_lane.where(Job.limit_key.is_(None) | Job.limit_key.not_in(bindparam("full", expanding=True)))
 # By an expression: SQLite would take the large index of claims for the queue itself.
 _of_queues = func.coalesce(Job.queue, "").in_(bindparam("queues", expanding=True))
 _suspects = _waiting.where(Job.suspect, _of_queues).order_by(Job.priority.desc(), Job.available_at, Job.id)
 _lost = (
-    select(Job)
-    .where(*_ready(Job), is_running(Job))
-    .order_by(Job.id)
-    .limit(bindparam("limit"))
-    .with_for_update(skip_locked=True)
+    select(Job).where(*_lease_is_over(Job)).order_by(Job.id).limit(bindparam("limit")).with_for_update(skip_locked=True)
 )
 _claim = (
     update(Job)
-    .where(Job.id.in_(bindparam("ids", expanding=True)))
     .values(
         status=JobStatus.PROCESSING,
         attempts=Job.attempts + 1,
@@ -127,6 +127,8 @@ _claim = (
     .returning(Job)
     .execution_options(synchronize_session=False)
 )
+_claim_next = _claim.where(Job.id.in_(select(_next.c.id)), ~exists().where(_next.c.limit_key.is_not(None)))
+_claim_these = _claim.where(Job.id.in_(bindparam("ids", expanding=True)))
 # Locked in order: two transactions with rows in common do not wait for each other. By id alone: SQLite looks for a
 # tuple through the whole table.
 _running = (
@@ -213,36 +215,35 @@ class JobStore:
         self._lease = lease
         self._queues = queues or Queues(UNLIMITED)
 
-    async def any_due(self, room: Room, besides: Iterable[int] = ()) -> bool:
+    async def any_due(self, room: Room, own: Iterable[int] = ()) -> bool:
         """Return whether a claim would find something. A read costs little, a claim takes SQLite's only write lock."""
         async with self._database().session_scope(read_only=True) as session:
-            lanes = await session.execute(_lanes, {"besides": list(besides)})
+            lanes = await session.execute(_lanes, {"own": list(own)})
             return any(
                 lane.lost or (lane.suspect and room(lane.queue, True) > 0) or (lane.due and room(lane.queue, False) > 0)
                 for lane in lanes
             )
 
-    async def claim(self, room: int | Room, besides: Iterable[int] = ()) -> Sequence[Job]:
-        """Lease due jobs, as many of each queue as there is `room` and its limits allow, but none in `besides`."""
+    async def claim(self, room: int | Room, own: Iterable[int] = ()) -> Sequence[Job]:
+        """Lease due jobs, as many of each queue as there is `room` and its limits allow.
+
+        Those of which a process was lost become suspects, but for this process's `own`.
+        """
         async with self._database().session_scope() as session:
-            values = {"besides": list(besides)}
-            lanes = (await session.execute(_lanes, values)).all()
+            lanes = (await session.execute(_lanes, {"own": list(own)})).all()
             if not lanes:
                 return []
             if lanes[0].lost:
-                await _suspect_lost(session, values)
+                await _suspect_lost(session, own)
             room_for = (lambda *_: room) if isinstance(room, int) else room
-            choice = _Choice(session, self._queues, values, lanes[0].now, room_for)
+            claim = _Claim(session, self._queues, room_for, self._lease, lanes[0].now)
             suspects = lanes[0].lost or lanes[0].suspect
             if suspects and (queues := [lane.queue for lane in lanes if room_for(lane.queue, True) > 0]):
-                await choice.take_suspects(queues)
+                await claim.take_suspects(queues)
             for lane in lanes:
                 if lane.due:
-                    await choice.take(lane)
-            if not choice.ids:
-                return []
-            claimed = await session.scalars(_claim, {"ids": choice.ids, "lease": self._lease.total_seconds()})
-            return sorted(claimed, key=lambda job: choice.ids.index(job.id))
+                    await claim.take(lane.queue, lane.priority)
+            return claim.jobs
 
     async def find_claimed(self, job_id: int, attempts: int, started_at: str) -> Job | None:
         """Return the job of a claim that another process made, if it still holds."""
@@ -283,53 +284,65 @@ def _run_of(job: Job) -> tuple[int, int, datetime | None]:
     return job.id, job.attempts, job.started_at
 
 
-class _Choice:
-    """The jobs that one claim takes, locked."""
+class _Claim:
+    """The jobs that one claim takes."""
 
-    def __init__(
-        self, session: AsyncSession, queues: Queues, values: Mapping[str, Any], now: datetime, room: Room
-    ) -> None:
-        self.ids: list[int] = []
+    def __init__(self, session: AsyncSession, queues: Queues, room: Room, lease: timedelta, now: datetime) -> None:
+        self.jobs: list[Job] = []
         self._session = session
         self._queues = queues
-        self._values = values
-        self._now = now
         self._room = room
-        self._taken: Counter[str] = Counter()
+        self._lease = lease.total_seconds()
+        self._now = now
         self._gates: dict[str, Gate] = {}
         self._full: set[str] = set()
 
     async def take_suspects(self, queues: Sequence[str]) -> None:
         """Take suspects of these queues, which share one room."""
-        values = {**self._values, "queues": queues, "limit": MAX_LOST}
-        for row in (await self._session.execute(_suspects, values)).all():
-            if self._room(row.queue, True) > len(self.ids):
-                await self._admit(row, await self._queue_gate(row.queue))
+        ids: list[int] = []
+        for row in (await self._session.execute(_suspects, {"queues": queues, "limit": MAX_LOST})).all():
+            if self._room(row.queue, True) > len(ids) and await self._admits(row, await self._queue_gate(row.queue)):
+                ids.append(row.id)
+        await self._lease_these(ids)
 
-    async def take(self, lane: Any) -> None:
+    async def take(self, queue: str, priority: int) -> None:
         """Take jobs of a lane in order, as many as its queue has room for."""
-        gate = await self._queue_gate(lane.queue)
-        while (room := self._room(lane.queue, False) - self._taken[lane.queue]) > 0 and (gate is None or gate.room > 0):
-            values = {
-                **self._values,
-                "besides": [*self._values["besides"], *self.ids],
-                "queue": lane.queue,
-                "priority": lane.priority,
-                "full": list(self._full),
-                "limit": room if gate is None else min(room, gate.room),
-            }
-            refused = set()
+        lane = {"in_queue": queue, "at_priority": priority, "lease": self._lease}
+        gate = await self._queue_gate(queue)
+        if gate is None and (room := self._room_left(queue)) > 0:
+            # In one statement, unless one of them has a key: its limit must be looked at first.
+            taken = await self._session.scalars(_claim_next, {**lane, "limit": room})
+            if self._add(taken):
+                return
+        while (room := self._room_left(queue, gate)) > 0:
+            values = {**lane, "full": list(self._full), "limit": room}
+            ids: list[int] = []
+            refused: set[str] = set()
             for row in (await self._session.execute(_in_lane, values)).all():
-                if await self._admit(row, gate):
-                    self._taken[lane.queue] += 1
+                if await self._admits(row, gate):
+                    ids.append(row.id)
                 else:
                     refused.add(row.limit_key)
+            await self._lease_these(ids)
             if not refused:
                 return
             self._full |= refused
 
-    async def _admit(self, row: Any, queue_gate: Gate | None) -> bool:
-        """Take a job, unless its queue or its key is at its limit."""
+    def _room_left(self, queue: str, gate: Gate | None = None) -> int:
+        left = self._room(queue, False) - sum(job.queue == queue and not job.suspect for job in self.jobs)
+        return left if gate is None else min(left, gate.room)
+
+    async def _lease_these(self, ids: Sequence[int]) -> None:
+        if ids:
+            self._add(await self._session.scalars(_claim_these, {"ids": ids, "lease": self._lease}))
+
+    def _add(self, claimed: Iterable[Job]) -> bool:
+        jobs = sorted(claimed, key=lambda job: job.id)
+        self.jobs += jobs
+        return bool(jobs)
+
+    async def _admits(self, row: Any, queue_gate: Gate | None) -> bool:
+        """Return whether the limits of its queue and its key let a job begin, and count it there."""
         limit = None
         with suppress(UnknownTask):  # its run will say so
             limit = tasks.get(row.task).cls.limit
@@ -340,7 +353,6 @@ class _Choice:
             return False
         for gate in gates:
             gate.begin(self._now)
-        self.ids.append(row.id)
         return True
 
     async def _queue_gate(self, queue: str) -> Gate | None:
@@ -353,12 +365,12 @@ class _Choice:
         return self._gates[name]
 
 
-async def _suspect_lost(session: AsyncSession, values: Mapping[str, Any]) -> None:
+async def _suspect_lost(session: AsyncSession, own: Iterable[int]) -> None:
     """Let jobs whose lease is over wait again, as suspects: any of them may have ended the process.
 
     It costs an attempt only if the job ran alone.
     """
-    for job in await session.scalars(_lost, {**values, "limit": MAX_LOST}):
+    for job in await session.scalars(_lost, {"own": list(own), "limit": MAX_LOST}):
         error = f"LeaseExpired: the process running it was lost in attempt {job.attempts}"
         if job.suspect and job.attempts >= job.max_attempts:
             job.update(status=JobStatus.DEAD, finished_at=db_now(), last_error=error)
