@@ -1,4 +1,4 @@
-"""Commands of `kit` that are imported when they are asked for: those of tools/, for developers, and those of modules.
+"""Commands of `kit` that are imported when they are called: those of tools/, for developers, and those of modules.
 
 `cli/users.py` of a module is the group `kit users`. Its name and help are read from the file's name and docstring, so
 that `kit --help` imports no module. Its commands may be coroutines: they run with everything open, and an error they
@@ -22,7 +22,7 @@ from app.cli.console import KitGroup, fail, input_errors, load_settings, with_ru
 APP = Path(__file__).resolve().parents[1]
 TOOLS = APP.parent / "tools"
 
-# By the command above them: a function or a Typer group, as `module:name`.
+# Keyed by the parent command; each value is a function or a Typer group, as `module:name`.
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "kit": {
         "demo": "tools.demo:demo",
@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
 
 
 def _lazy(names: Callable[[], Iterable[str]], load: Callable[[str], Any], epilog: str | None = None) -> type[KitGroup]:
-    """Make a class of groups that have the commands `names` beside their own; `load` returns one, or None."""
+    """Make a group class with the commands `names` beside its own; `load` returns one of them, or None."""
 
     class LazyGroup(KitGroup):
         def __init__(self, **settings: Any) -> None:
@@ -57,7 +57,7 @@ def _lazy(names: Callable[[], Iterable[str]], load: Callable[[str], Any], epilog
 
 
 def developer_group(path: str) -> type[TyperGroup]:
-    """A class for the group `path` (as in "kit migrate") that has the commands of tools/ beside its own."""
+    """Return a class for the group `path` (such as "kit migrate") with the commands of tools/ beside its own."""
     commands = COMMANDS[path]
 
     def load(name: str) -> Any:
@@ -83,13 +83,13 @@ def developer_group(path: str) -> type[TyperGroup]:
 
 
 def developer_object(place: str, otherwise: Any) -> Any:
-    """The object of tools/ at `module:name`, or `otherwise` where there is no such folder."""
+    """Import `module:name` from tools/; return `otherwise` if there is no such folder."""
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute) if TOOLS.is_dir() else otherwise
 
 
 def add_module_groups(app: typer.Typer) -> None:
-    """Add a group for each file; a name that `app` already has stays what it is."""
+    """Add a group for each file of a module's `cli/`, unless `app` has a command of that name."""
     taken = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     taken |= {str(group.name) for group in app.registered_groups} | set(COMMANDS["kit"])
     for path in sorted(APP.glob("*/cli/[!_]*.py")):

@@ -150,7 +150,7 @@ def purge(
 
 @jobs.command("queues")
 def list_queues(as_json: Json = False) -> None:
-    """List queues: unfinished jobs, those due and running, since when the oldest waits, and what is paused."""
+    """List queues with their unfinished, due and running jobs, the longest wait, and whether they are paused."""
 
     async def read(opened: "Runtime") -> "tuple[Sequence[QueueState], datetime]":
         from sqlalchemy import select
@@ -186,13 +186,13 @@ def list_queues(as_json: Json = False) -> None:
 
 @jobs.command()
 def pause(queue: Annotated[str, _QUEUE]) -> None:
-    """Begin no more jobs of a queue, in any process, until it is resumed; what runs goes on."""
+    """Pause a queue in every process: start no more of its jobs; running ones continue."""
     _set_paused(queue, paused=True)
 
 
 @jobs.command()
 def resume(queue: Annotated[str, _QUEUE]) -> None:
-    """Begin jobs of a paused queue again."""
+    """Resume a paused queue."""
     _set_paused(queue, paused=False)
 
 

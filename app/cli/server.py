@@ -1,4 +1,4 @@
-"""Server processes: alive before their database is, and stopped without a connection reset or a wait without end."""
+"""Server processes: listen before the database answers; stop in bounded time, without resetting a connection."""
 
 import asyncio
 import ctypes
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from app.core.configs import AppConfig
 
 ACCEPT_SECONDS = 0.25
-"""Time for handshakes under way when the socket is about to be closed."""
+"""Time to accept connections whose handshake is under way before the socket closes."""
 CUT_SECONDS = 1.0
 """Time for cancelled requests to send their last answer."""
 CLOSE_SECONDS = 4
-"""Time for all that comes after the grace; whoever needs longer is killed."""
+"""Time for everything after the grace; then the process is killed."""
 RESPAWN_SECONDS = 0.5
 HOLD_SECONDS = 10.0
 """Time for which requests wait for a start that meets no obstacle."""
@@ -49,7 +49,7 @@ _NO_SYN = b"".join(
 
 
 def refuse_connections(listener: socket.socket) -> None:
-    """Take no new connection, in all processes that share the socket, and keep those that were accepted.
+    """Stop accepting connections in all processes that share the socket; keep those that are established.
 
     Closing a socket resets what waits in its queue. A client whose SYN is dropped tries again after a second, and is
     refused by the closed port.
@@ -58,19 +58,19 @@ def refuse_connections(listener: socket.socket) -> None:
     try:
         fprog = struct.pack("HL", len(_NO_SYN) // 8, ctypes.addressof(program))
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-    except OSError:  # no Linux: a queue for one connection comes near it
+    except OSError:  # not Linux: the shortest queue is the nearest there is
         listener.listen(0)
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that drains before it stops, and ends in time.
+    """A uvicorn server that drains before it stops, and stops in bounded time.
 
-    The one that `leads` listens before its application can be opened, migrates and says where it is. Others, and those
-    that replace one, listen once theirs is open: no request meets a process that is not ready beside one that is.
+    The server that `leads` listens at once, migrates and prints the addresses. The others, and replacements, listen
+    once their application is open: no request reaches an unready process while another one is ready.
     """
 
     opened: socket.socket | None = None
-    """Gets a byte once the application is open."""
+    """The socket that receives a byte once the application is open."""
 
     def __init__(self, config: uvicorn.Config, settings: "AppConfig", quiet: bool) -> None:
         super().__init__(config)
@@ -120,14 +120,14 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at the first signal, end at once at the second."""
         if sig == signal.SIGINT and multiprocessing.parent_process():
-            return  # a terminal signals the whole group: the parent passes it on
+            return  # a terminal signals the whole group, and the parent will pass it on
         if self._stops_at < math.inf:
             os._exit(128 + sig)
         drain = self.settings.drain_seconds if lifecycle.starting is None else 0
         self._stops_at = time.monotonic() + drain
         lifecycle.hold_until = 0
         lifecycle.grace_ends = self._stops_at + self.settings.SHUTDOWN_GRACE_SECONDS
-        # By the kernel: neither a blocked event loop nor a thread that goes on keeps the process.
+        # The kernel kills the process even if its event loop or a thread is blocked.
         signal.alarm(math.ceil(drain) + self.settings.SHUTDOWN_GRACE_SECONDS + CLOSE_SECONDS)
 
     async def on_tick(self, counter: int) -> bool:
@@ -140,7 +140,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or time.monotonic() >= self._stops_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept what is pending, finish requests within the grace time, then close the application."""
+        """Accept pending connections, finish requests within the grace time, then close the application."""
         for listener in sockets or []:
             refuse_connections(listener)
         await asyncio.sleep(ACCEPT_SECONDS)
@@ -157,7 +157,7 @@ class Server(uvicorn.Server):
             await self._application
 
     def _cut(self) -> None:
-        """Have requests answered by a problem, streams and websockets ended."""
+        """Cancel every request: those without an answer get a problem, streams and websockets end."""
         lifecycle.cutting = True
         for task in self.server_state.tasks:
             task.cancel()
@@ -169,7 +169,7 @@ class Server(uvicorn.Server):
 
 
 def serve_child(server: Server, sockets: list[socket.socket]) -> None:
-    """Run a server in a process of its own; STARTUP_FAILURE is the exit code where its application fails."""
+    """Run a server in a child process; exit with STARTUP_FAILURE if its application cannot start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.config.configure_logging()
     quiet_alembic()
@@ -184,14 +184,14 @@ def serve_child(server: Server, sockets: list[socket.socket]) -> None:
 
 
 class Reload(ChangeReload):  # type: ignore[misc, valid-type]  # one of two classes, by what is installed
-    """Starts a server process again whenever the code changes; the first alone migrates and says where it is."""
+    """Restarts the server process whenever the code changes; only the first one migrates and prints the addresses."""
 
     def __init__(self, server: Server, listener: socket.socket) -> None:
         self._server = server
         super().__init__(server.config, target=partial(serve_child, server), sockets=[listener])
 
     def restart(self) -> None:
-        """Start again."""
+        """Restart the server process."""
         self._server.leads = False
         super().restart()
 
@@ -232,7 +232,7 @@ def supervise(server: Server, count: int, listener: socket.socket) -> bool:
             for process in processes:
                 process.kill()
             os._exit(128 + received)
-    # By the signal: it had not come so far as to handle it.
+    # -SIGTERM: stopped before its signal handler was installed.
     return all(process.exitcode in (0, -signal.SIGTERM) for process in processes)
 
 

@@ -1,4 +1,4 @@
-"""Connections that bound what a client may send before its body, how long it may take, and what it costs once gone."""
+"""HTTP connections with limits on head size and client slowness; a client that leaves cancels its GET."""
 
 import asyncio
 import inspect
@@ -14,16 +14,16 @@ from app.core.process import lifecycle
 
 REQUEST_SECONDS = 1.5
 LINGER_SECONDS = 1.0
-"""Time for which a refused connection is still read: closed at once it would be reset, and the answer lost."""
+"""Time to go on reading a refused connection: closing it at once would reset it, and the answer would be lost."""
 
 MAX_HEAD_SIZE = 64 * 1024
 MAX_FIELDS = 100
 MIN_BODY_RATE = 500
-"""Bytes a second that a body must have on average, after the time that a client has in any case."""
+"""Lowest average rate of a body, in bytes a second, once `CLIENT_TIMEOUT_SECONDS` have passed."""
 
 _FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 MAX_CONNECTIONS = 2**31 if _FILES == resource.RLIM_INFINITY else _FILES * 3 // 4
-"""Connections beyond which the slowest clients make room; the other descriptors are for the database and files."""
+"""Most connections before the slowest clients are cut; the other descriptors are for the database and files."""
 
 ARRIVED_AT = "kit.arrived_at"  # what app.core.api.middlewares reads; see _refuse for why it is not imported
 
@@ -44,10 +44,9 @@ class _Refused(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that reads no more than `MAX_HEAD_SIZE` of what is not body, and waits for no slow client.
+    """A connection that limits heads to `MAX_HEAD_SIZE`, refuses slow clients, and cancels the GET of one that leaves.
 
-    It is not closed before its first request could arrive. A client that leaves cancels the GET it waits for: nobody
-    reads the answer. Other methods write, and are finished.
+    Other methods write, and are finished. A shutdown leaves it open until its first request could arrive.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,24 +56,24 @@ class Connection(HttpToolsProtocol):
         self._fields = 0
         self._unseen = 0  # of what the parser keeps for itself: a field or a target that has not ended
         self._refusal: tuple[HTTPStatus, str, str] | None = None
-        self._since = self.loop.time()  # what we wait for from the client
+        self._since = self.loop.time()  # when the wait for the client began
         self._body_size = 0
         self._answering: tuple[asyncio.Task[Any] | None, Scope] | None = None
         self._application, self.app = self.app, self._answer
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Make room where there are too many."""
+        """Cut the slowest clients if there are more than `MAX_CONNECTIONS`."""
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             others = [each for each in self.connections if isinstance(each, Connection) and each.keeps_waiting]
             others.sort(key=lambda each: each._since)
-            for each in others[: len(others) // 10 + 1]:  # several: who floods us has us sort the less often
+            for each in others[: len(others) // 10 + 1]:  # a tenth at once, so that a flood causes fewer sorts
                 each.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel what nobody waits for any more."""
+        """Cancel the GET whose client has left."""
         super().connection_lost(exc)
-        self.app = self._application  # else we keep each other in memory
+        self.app = self._application  # breaks the reference cycle, so that memory is freed
         if self._answering and not self.cycle.response_started:
             task, scope = self._answering
             # A function that is not a coroutine goes on in its thread, and needs what is closed by the cancellation.
@@ -85,13 +84,13 @@ class Connection(HttpToolsProtocol):
         self._answering = asyncio.current_task(), scope
         try:
             await self._application(scope, receive, send)
-        except asyncio.CancelledError:  # the client has left, or the server stops: nothing that went wrong
+        except asyncio.CancelledError:  # the client has left, or the server stops: no error
             self.cycle.disconnected = True
             self.transport.close()
 
     @property
     def keeps_waiting(self) -> bool:
-        """True while it is the client's turn to send."""
+        """True while the service waits for the client to send."""
         if self.transport.is_closing() or self._refusal:
             return False
         if self._in_head:
@@ -104,7 +103,7 @@ class Connection(HttpToolsProtocol):
             self._since, self._body_size = now, 0
         elif now - self._since > patience + self._body_size / MIN_BODY_RATE:
             if self._in_head and not self._unseen and not self._size:
-                self.transport.close()  # nothing was asked
+                self.transport.close()  # no request has begun
             else:
                 self._refuse(_TOO_SLOW)
 
@@ -157,7 +156,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Let what is left to do go on, whatever the client does."""
+        """Protect background work from being cancelled when the client leaves."""
         self._answering = None
         super().on_response_complete()
 

@@ -1,4 +1,4 @@
-"""What a server process does before it serves: wait for the database, migrate it, and say where everything is."""
+"""Start of a server process: wait for the database, migrate it, and print the addresses."""
 
 import asyncio
 import re
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from app.core.configs import AppConfig
 
 _WRONG_SETTING = re.compile(r"FATAL.*(authentication|does not exist|pg_hba|no such)|no password supplied")
-"""What PostgreSQL or a pooler in front of it says of DATABASE_URL: libpq gives no SQLSTATE for a failed log-in."""
+"""Matches messages of PostgreSQL and poolers about a wrong DATABASE_URL: libpq gives no SQLSTATE for failed logins."""
 
 
 async def prepare(settings: "AppConfig") -> None:
-    """Wait for the database, and migrate it or wait until another has; raises what waiting does not help."""
+    """Wait for the database, then migrate it or wait until another process has; raises errors that will not pass."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.core.api.health import migration_state
@@ -53,7 +53,7 @@ async def prepare(settings: "AppConfig") -> None:
 
 
 def _may_pass(settings: "AppConfig", error: Exception) -> bool:
-    """True if the database may yet answer: it cannot be reached, or is starting. A file does not come by waiting."""
+    """Return True if waiting may help: the server is unreachable or starting. It never helps with SQLite's file."""
     from app.core.services.queue.runner import UNAVAILABLE
 
     is_file = settings.database_url.get_backend_name() == "sqlite"
@@ -108,7 +108,7 @@ def _welcome(settings: "AppConfig", host: str, port: int, news: list[str]) -> li
 
 
 def _stores(settings: "AppConfig") -> dict[str, str]:
-    """The places of data, cache and jobs, without passwords."""
+    """Return where data, cache and jobs are, without passwords."""
     url = settings.database_url
     if url.get_backend_name() == "sqlite":
         database = f"SQLite {url.database}"

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS = 5.0
 _BEAT_SECONDS = 1.0
 CheckOption = Annotated[
-    bool, typer.Option("--check", help="Start nothing: exit with 0 if one lives on this host, else 1.")
+    bool, typer.Option("--check", help="Start nothing: exit with 0 if one is alive on this host, else with 1.")
 ]
-WithinOption = Annotated[float, typer.Option(metavar="SECONDS", help="With --check: how long it may have been silent.")]
+WithinOption = Annotated[
+    float, typer.Option(metavar="SECONDS", help="With --check: oldest heartbeat that counts as alive.")
+]
 
 
 def worker(
     with_schedule: Annotated[
-        bool, typer.Option("--with-schedule/--no-schedule", help="Keep the schedule too, as `kit scheduler` does.")
+        bool, typer.Option("--with-schedule/--no-schedule", help="Also store scheduled jobs, as `kit scheduler` does.")
     ] = False,
     queues: Annotated[
         str, typer.Option(metavar="NAME,...", help="Only jobs of these queues. [default: WORKER_QUEUES, or all]")
@@ -50,7 +52,7 @@ def worker(
 
 
 def scheduler(check: CheckOption = False, within: WithinOption = 30.0) -> None:
-    """Store the jobs that are due by the clock. Of several, one stores each."""
+    """Store scheduled jobs when they are due. Several may run: each job is stored once."""
     if check:
         _check("scheduler", within)
     else:
@@ -58,18 +60,18 @@ def scheduler(check: CheckOption = False, within: WithinOption = 30.0) -> None:
 
 
 def _check(name: str, within: float) -> None:
-    """End with exit code 1 and a line if no process of this name has touched its heartbeat. Imports no settings."""
+    """End with exit code 1 and a line if no such process has touched its heartbeat in time. Imports no settings."""
     try:
         silent = time.time() - _heartbeat(name).stat().st_mtime
     except OSError:
         fail(f"No {name} has run on this host.")
     if not -1 <= silent <= within:
-        fail(f"The last {name} on this host gave its last sign of life {silent:.0f} s ago.")
-    say(f"A {name} on this host lives.")
+        fail(f"The last heartbeat of a {name} on this host was {silent:.0f} s ago.")
+    say(f"A {name} is alive on this host.")
 
 
 def _heartbeat(name: str) -> Path:
-    """The file that workers or schedulers of this checkout touch while their event loops turn.
+    """Return the file that workers or schedulers of this checkout touch while their event loops run.
 
     Not below VAR_DIR, which hosts may share and a read-only file system may hold; TMPDIR moves it.
     """
@@ -78,14 +80,14 @@ def _heartbeat(name: str) -> Path:
 
 
 async def _beat_until(stopping: asyncio.Event, names: list[str], runner: "JobRunner") -> None:
-    """Touch the heartbeats until told to stop. An event loop that hangs does not get here."""
+    """Touch the heartbeat files until told to stop. A blocked event loop touches none."""
     from app.core.services.log import logger
 
     failed = False
     while runner.alive and not stopping.is_set():
         try:
             for name in names:
-                # The folder is everybody's: follow no link and wait for no pipe of somebody else.
+                # Other users can write to the folder: follow no link, and do not block on a pipe.
                 file = os.open(_heartbeat(name), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
                 try:
                     os.utime(file)
@@ -132,7 +134,7 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
 
 
 def _help_a_worker() -> None:
-    """Run the jobs that may have ended a worker, each in a process of its own; a worker starts this."""
+    """Run suspects, each in a process of its own; a worker starts this (see app.core.services.queue.isolation)."""
     settings = load_settings()
     load_registries()
     import uvloop
@@ -190,7 +192,7 @@ def _stop_signals() -> asyncio.Event:
 
     def stop(received: signal.Signals) -> None:
         if stopping.is_set():
-            os._exit(128 + received)  # what was running is found again when its lease is up
+            os._exit(128 + received)  # running jobs are claimed again after their lease
         stopping.set()
 
     for each in (signal.SIGTERM, signal.SIGINT):

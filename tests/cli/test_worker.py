@@ -146,7 +146,7 @@ class TestCheck:
             process.send_signal(signal.SIGSTOP)
             wait_for(lambda: self.check(stage, name, "--within", "2").returncode == 1)
             done = self.check(stage, name, "--within", "2")
-            assert done.stderr.startswith(f"The last {name} on this host gave its last sign of life ")
+            assert done.stderr.startswith(f"The last heartbeat of a {name} on this host was ")
             process.send_signal(signal.SIGCONT)
             wait_for(lambda: self.check(stage, name).returncode == 0)
 

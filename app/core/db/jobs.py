@@ -106,9 +106,9 @@ class Job(BaseModel):
 
 
 class JobGate(BaseModel):
-    """What a claim looks at before it takes jobs of a queue or of a limit key (`queue mail`, `key stripe 7`).
+    """State of a queue or a limit key (`queue mail`, `key stripe 7`) that a claim checks: paused, and recent starts.
 
-    `began` are the moments, in seconds since 1970, at which jobs began that a rate still counts.
+    `began` holds the times, in seconds since 1970, of the starts that a rate still counts.
     """
 
     __tablename__ = "core_job_gates"

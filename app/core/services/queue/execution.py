@@ -20,7 +20,7 @@ from app.core.services.queue.store import Outcome, completed, dead, failed, post
 
 MAX_BACKOFF_SECONDS = 3600.0
 MAX_POSTPONED = 24
-"""With the pauses between them this is half a day: no deployment takes longer."""
+"""Most postponements of a job: with their pauses about half a day, longer than any deployment takes."""
 
 Write = Callable[[Outcome], Awaitable[bool]]
 
@@ -44,7 +44,7 @@ async def run_task(task: RegisteredTask, arguments: dict[str, Any]) -> Any:
 
 
 class ProcessLost(Exception):
-    """The process that ran a job alone ended before the job did."""
+    """The process of an isolated job ended before the job did."""
 
 
 async def execute(job: Job, write: Write) -> None:
@@ -59,9 +59,9 @@ async def execute(job: Job, write: Write) -> None:
 
 
 async def execute_alone(job: Job, write: Write, isolated: Callable[[], Awaitable[str | None]]) -> None:
-    """Run a claimed job by `isolated`, which says how its process ended; None where the job had not begun.
+    """Run a claimed job through `isolated`, which returns how its process ended, None if the job had not begun.
 
-    That process stores the outcome. If it has not, it was the job that ended it: that costs the job an attempt.
+    The process stores the outcome. If it ended without one, the job ended it and is charged an attempt.
     """
     with _logged(job):
         ending = await isolated()
@@ -80,7 +80,7 @@ async def execute_alone(job: Job, write: Write, isolated: Callable[[], Awaitable
 
 @contextmanager
 def _logged(job: Job) -> Iterator[None]:
-    """Name the job in every line of the block."""
+    """Add the ids of the job to every log line of the block."""
     # `event` is the text of a line.
     heard = {name.replace("event", "event_name"): value for name, value in job.heard.items() if value}
     if job.principal and job.principal.startswith("user:"):  # others are mail addresses

@@ -92,9 +92,9 @@ def schedule_of(declared: str | timedelta | Schedule) -> Schedule:
 
 @dataclass(frozen=True)
 class Limit:
-    """At most `running` jobs at once, and `starts` begun within any `seconds`, over all processes.
+    """Limit over all processes: at most `running` jobs at once, at most `starts` started within any `seconds`.
 
-    A retry is a start too.
+    A retry counts as a start.
     """
 
     running: int | None = None
@@ -104,9 +104,9 @@ class Limit:
     def __post_init__(self) -> None:
         given = [number for number in (self.running, self.starts) if number is not None]
         if not given or min(given) < 1:
-            raise ValueError("a limit has `running` or `starts`, each at least 1")
+            raise ValueError("a limit needs `running` or `starts`, each at least 1")
         if (self.starts or 0) > 1000 or not 0 < self.seconds <= MAX_LIMIT_SECONDS:
-            raise ValueError("a limit counts at most 1000 starts, for at most a day")
+            raise ValueError("a limit allows at most 1000 `starts`, and `seconds` of at most a day")
 
 
 class BaseTask(ABC):
@@ -140,14 +140,14 @@ class BaseTask(ABC):
 
     @classmethod
     def _get_limit_key(cls, payload: Mapping[str, Any]) -> str | None:
-        """Name what shares `limit`, as `stripe 7`, in at most 250 characters; None for no limit."""
+        """Return the key that shares `limit`, such as `stripe 7`, of at most 250 characters; None for no limit."""
         return cls.__task_name__
 
 
 def checked_priority(priority: int) -> int:
-    """Return a priority; ValueError if it is out of range."""
+    """Return the priority; raises ValueError if it is out of range."""
     if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
-        raise ValueError(f"a priority is from -{MAX_PRIORITY} to {MAX_PRIORITY}")
+        raise ValueError(f"a priority must be from -{MAX_PRIORITY} to {MAX_PRIORITY}")
     return priority
 
 

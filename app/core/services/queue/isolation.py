@@ -1,10 +1,10 @@
-"""Isolation: suspects run in processes of their own, so that one that ends its process harms nobody else.
+"""Isolation: run each suspect (a job of a lost process) in a process of its own, so that a crash harms no other job.
 
     runner ──(socket: a claim)──> helper, `kit worker --alone` ── fork ──> the job's process
            <── "begun", "stored", how it ended ──
 
-The helper has imported everything and opened nothing, so a fork of it is ready in a moment. Both see the end of the
-socket where the runner's process is gone: the job is handed back then, as it is not to blame.
+The helper has imported everything and opened nothing, so a fork of it is ready in a moment. If the runner's process
+dies, both see the socket close, and the job is handed back: it did not cause that.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from app.core.services.queue.execution import Write, execute
 from app.core.services.queue.store import JobStore, Outcome, handed_back
 
 IDLE_SECONDS = 30.0
-"""Seconds after which a helper that has nothing to do is ended."""
+"""Seconds after which an idle helper is stopped."""
 ENDING_SECONDS = 0.5
-"""Seconds for the processes to end in order."""
+"""Seconds that the processes get to end before they are killed."""
 
 _BEGUN = b"begun\n"
 _STORED = b"stored\n"
 
 
 class Isolation:
-    """The runner's side: starts the helper when there is a suspect, and ends it when there is none."""
+    """The runner's side: starts the helper for the first suspect, and stops it when it is idle."""
 
     def __init__(self, database: URL) -> None:
         self._database = database.render_as_string(hide_password=False)
@@ -46,9 +46,9 @@ class Isolation:
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self, job: Job, stored: Callable[[], object]) -> str | None:
-        """Run a claimed job; return how its process ended, None where it ended before the job began.
+        """Run a claimed job in a process; return how that ended, None if it ended before the job began.
 
-        `stored` is called once the outcome is in the table. A run that is cancelled is ended.
+        `stored` is called once the outcome is in the table. Cancelling the call ends the process.
         """
         if self._idle:
             self._idle.cancel()
@@ -64,7 +64,7 @@ class Isolation:
                     stored()
             ending = line.decode().strip() or None
         except OSError as exc:  # no memory, no descriptor; or the helper ended with a claim unread
-            logger.error("suspects cannot be run", error=describe(exc))
+            logger.error("the helper process for suspects cannot be used", error=describe(exc))
         finally:
             if ending is None:
                 await self.close()
@@ -73,7 +73,7 @@ class Isolation:
         return (ending or "ended with its parent") if begun else None
 
     async def close(self) -> None:
-        """End the helper, and the job it may be running."""
+        """Stop the helper and the job it runs, if any."""
         if self._idle:
             self._idle.cancel()
         helper, self._helper = self._helper, None
@@ -113,15 +113,15 @@ class Isolation:
 
 
 def serve_helper(run: Callable[[dict[str, str], "Control"], None]) -> None:
-    """Fork a process for each claim that comes by the standard input, and say how it ended.
+    """Fork a process for each claim read from standard input, and report how it ended.
 
-    Call it where nothing is open and no other thread runs. `run` is called in the forked process.
+    Call it in a process without open connections or other threads. `run` is called in the forked process.
     """
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)  # the runner decides when a job ends
     control = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)  # what jobs start must not read claims
+        os.dup2(nothing.fileno(), 0)  # programs that jobs start must not read claims
     for line in control.makefile("rb"):
         child = os.fork()
         if child == 0:
@@ -136,7 +136,7 @@ def serve_helper(run: Callable[[dict[str, str], "Control"], None]) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        with suppress(BrokenPipeError):  # then there is no next line either
+        with suppress(BrokenPipeError):  # the runner is gone: there is no next line either
             control.sendall(f"{_how(os.waitstatus_to_exitcode(status))}\n".encode())
 
 
@@ -151,12 +151,12 @@ class Control:
         self._connection = connection
 
     async def run(self, claim: dict[str, str], store: JobStore, write: Write) -> None:
-        """Run the job of a claim and `write` its outcome; hand it back where the runner is gone meanwhile."""
+        """Run a claimed job and `write` its outcome; hand the job back if the runner dies meanwhile."""
         job = await store.find_claimed(int(claim["id"]), int(claim["attempts"]), claim["started_at"])
         if job is None:
             return
         with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: ASYNC230  a file of the kernel
-            score.write("1000")  # where memory ends, this process goes before the others
+            score.write("1000")  # when memory runs out, the kernel kills this process first
         orphaned = asyncio.Event()
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._watch, args=(loop, orphaned), daemon=True).start()
@@ -182,4 +182,4 @@ class Control:
             pass
         loop.call_soon_threadsafe(orphaned.set)
         threading.Event().wait(ENDING_SECONDS * 10)
-        os._exit(1)  # the job blocks the event loop, and nobody waits for it any more
+        os._exit(1)  # the job blocks the event loop, so it could not be cancelled

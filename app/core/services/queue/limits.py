@@ -1,4 +1,4 @@
-"""Queues and limits: what this process takes, and what all processes together may begin."""
+"""Queues and limits: the queues this process serves, and the limits that hold over all processes."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ UNLIMITED = 1_000_000
 
 
 class Queues:
-    """The queues this process takes: `slots` for each, or what `declared` (the setting `JOBS_QUEUES`) says of it.
+    """The queues this process serves, with `slots` each unless `declared` (the setting `JOBS_QUEUES`) says otherwise.
 
-    `only` names the queues to take; without it, it takes every queue that has jobs.
+    `only` restricts it to these queues; empty, it serves every queue that has jobs.
     """
 
     def __init__(self, slots: int, declared: Iterable[str] = (), only: Collection[str] = ()) -> None:
@@ -40,24 +40,24 @@ class Queues:
         return self._slots.get(queue, self._default) if not self.only or queue in self.only else 0
 
     def limit(self, queue: str) -> Limit | None:
-        """Return what all processes together may run of `queue`."""
+        """Return the limit of `queue` over all processes, if it has one."""
         return self._limits.get(queue)
 
     def known(self, queues: Iterable[str] = ()) -> list[str]:
-        """Return the queues taken here, of `queues` and those that are declared."""
+        """Return those of `queues` and of the declared ones that this process serves."""
         return sorted(name for name in {*queues, *self._slots, *self.only} if self.slots(name))
 
 
 @dataclass
 class Gate:
-    """A limit, held until the transaction of a claim ends: how many more jobs may begin."""
+    """A limit during one claim, locked until its transaction ends; `room` is how many more jobs may start."""
 
     limit: Limit
     room: int
     row: JobGate | None = None
 
     def begin(self, now: datetime) -> None:
-        """Note that a job begins now."""
+        """Count a job that starts now."""
         self.room -= 1
         if self.row is not None:
             self.row.began = began = [*self.row.began, now.timestamp()]
@@ -72,9 +72,9 @@ def is_running(job: Any) -> ColumnElement[bool]:
 
 
 async def enter_gate(session: AsyncSession, name: str, limit: Limit, mine: ColumnElement[bool], now: datetime) -> Gate:
-    """Return the gate of a limit; without room while another process claims there: claims never wait for each other.
+    """Lock a limit and return its gate; while another process holds the lock, return one without room and do not wait.
 
-    `mine` tells the jobs that it limits.
+    `mine` selects the jobs that the limit counts.
     """
     # SQLite has a single writer. The lock of PostgreSQL ends with the transaction; what is counted after it was taken
     # includes what its last holder has claimed.
@@ -105,7 +105,7 @@ def key_gate(key: str) -> str:
 
 
 async def pause_queue(*, db: AsyncSession, queue: str, paused: bool) -> bool:
-    """Have every process begin no more jobs of `queue`, or begin them again; False where that was so already."""
+    """Pause or resume `queue` in every process; return False if it was in that state already."""
     await insert_unless_taken(db, JobGate, {"name": queue_gate(queue), "began": []}, unique=("name",))
     row = (await db.scalars(select(JobGate).where(JobGate.name == queue_gate(queue)).with_for_update())).one()
     changed = row.paused != paused
@@ -114,14 +114,14 @@ async def pause_queue(*, db: AsyncSession, queue: str, paused: bool) -> bool:
 
 
 async def purge_gates(*, db: AsyncSession) -> None:
-    """Forget limits that nothing has passed for longer than any rate counts."""
-    idle = JobGate.updated_at < db_now(-2 * MAX_LIMIT_SECONDS)  # by the clock of a host
+    """Delete gates unused for longer than the longest period of a rate limit, except those of paused queues."""
+    idle = JobGate.updated_at < db_now(-2 * MAX_LIMIT_SECONDS)  # twice, as `updated_at` is by a host's clock
     await db.execute(delete(JobGate).where(idle, JobGate.paused.is_(False)))
 
 
 @dataclass(frozen=True)
 class QueueState:
-    """Unfinished jobs of a queue: how many in all, due and running, and since when the oldest that is due waits."""
+    """Unfinished jobs of a queue: all (`depth`), due and running ones, and when the oldest due one became due."""
 
     queue: str
     depth: int

@@ -84,7 +84,7 @@ class RegisteredTask:
         return dict(self.adapter.validate_python(dict(payload), by_alias=False, by_name=True))
 
     def limit_key(self, payload: Mapping[str, Any]) -> str | None:
-        """Return the key of the limit that holds for this payload; TaskDataError if it is too long."""
+        """Return the limit key of this payload; raises TaskDataError if the key is too long or not printable."""
         key = self.cls._get_limit_key(payload) if self.cls.limit else None
         if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
             raise TaskDataError(f"the limit key of {self.name} must be 1 to {MAX_KEY_LENGTH} printable characters")

@@ -21,7 +21,7 @@ from app.core.services.queue.limits import Queues
 from app.core.services.queue.store import JobStore, Outcome, handed_back
 
 MAX_PAUSE_SECONDS = 2.0
-"""Between two tries while the database is away: what became due meanwhile waits no longer than this."""
+"""Longest pause between two tries while the database is unreachable."""
 ENDING_SECONDS = 1.0
 """Seconds for a cancelled run to end, and then for its outcome to be stored."""
 
@@ -32,7 +32,7 @@ UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 class OutcomeWriter:
     """Writes outcomes, one transaction at a time; those that arrive meanwhile share the next one.
 
-    An unavailable database is waited for: a job whose outcome was forgotten would run again.
+    It waits for an unreachable database: a job whose outcome is lost would run again.
     """
 
     def __init__(self, store: JobStore) -> None:
@@ -98,7 +98,7 @@ class OutcomeWriter:
 
 
 class JobRunner:
-    """Runs due jobs, of each queue as many at once as it has slots; suspects, one at a time, in `isolation`.
+    """Runs due jobs, as many of each queue at once as it has slots; suspects one at a time, in `isolation`.
 
     It claims jobs when it is woken, and polls every `poll` seconds: a retry, a lease that ended or a lost message
     wakes nobody.
@@ -128,8 +128,8 @@ class JobRunner:
         self._heartbeat = lease / 3
         self._wake = asyncio.Event()
         self._active: dict[Job, asyncio.Task[None]] = {}
-        self._running: set[Job] = set()  # those of the active whose run has not ended
-        self._full: set[str] = set()  # queues that may have more than there was room for
+        self._running: set[Job] = set()  # active jobs whose run has not ended
+        self._full: set[str] = set()  # queues without a free slot since the last claim
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -140,7 +140,7 @@ class JobRunner:
 
     @property
     def alive(self) -> bool:
-        """False once a loop of this runner has ended."""
+        """True until a loop of this runner has ended."""
         return not any(loop.done() for loop in self._loops)
 
     def start(self) -> None:
@@ -190,7 +190,7 @@ class JobRunner:
         return slots - sum(job.suspect == suspect and (suspect or job.queue == queue) for job in self._active)
 
     async def _claim(self, expected: bool) -> bool:
-        """Start jobs where there is room; return whether to look again. Reads first unless some are `expected`."""
+        """Claim and start jobs; return True to claim again at once. If none are `expected`, look before claiming."""
         before = len(self._active)
         try:
             # After a late heartbeat (SQLite is locked, a task blocks the loop) our own jobs look due: not those.
@@ -203,7 +203,7 @@ class JobRunner:
             return False
         self._outage.over()
         self._pause = self._poll
-        made_room = len(self._active) < before  # by jobs that ended meanwhile
+        made_room = len(self._active) < before  # jobs ended meanwhile
         for job in jobs:
             self._start(job)
         self._full = {job.queue for job in self._active if self._room(job.queue, job.suspect) <= 0}

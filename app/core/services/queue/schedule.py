@@ -23,7 +23,7 @@ from app.core.services.queue.store import new_job, purge_jobs
 IN_TIME = timedelta(minutes=1)
 """A tick handled later than this counts as missed."""
 AHEAD = timedelta(minutes=1)
-"""A schedule further ahead than this was advanced by a clock that was wrong and is set back: it restarts from now."""
+"""A schedule further ahead than this was advanced by a wrong clock that has been set back: it restarts from now."""
 
 _LONGEST_SLEEP_SECONDS = 60.0  # then the database's clock is read again: it may have been set
 
@@ -68,7 +68,7 @@ class Clock:
 
 
 async def _progress(session: AsyncSession, task: RegisteredTask) -> tuple[datetime, datetime]:
-    """Return the time and the last tick handled for `task`; one seen for the first time, or far ahead, begins now."""
+    """Return the database's time and the last tick handled for `task`; start from now if it is new, or far ahead."""
     reached_at = select(Schedule.reached_at).where(Schedule.task == task.name).scalar_subquery()
     now, reached = (await session.execute(select(db_now(), reached_at))).one()
     if reached is None:

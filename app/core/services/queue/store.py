@@ -33,22 +33,22 @@ from app.core.services.queue.limits import UNLIMITED, Gate, Queues, enter_gate, 
 from app.core.services.queue.registry import RegisteredTask, UnknownTask, tasks
 
 MAX_LOST = 1000
-"""Jobs of lost processes that one claim looks after."""
+"""Most jobs of lost processes that one claim handles."""
 RETRIABLE = (JobStatus.FAILED, JobStatus.DEAD, JobStatus.CANCELLED)
 
 _LOWEST = -(2**15)  # what the column holds
 
-# Composed once: every job pays for these.
+# Built once: building a statement costs time, and every job needs these.
 _table = Job.metadata.tables[Job.__tablename__]
 
 
 def _find_lanes() -> Select[Any]:
     """List the lanes that are not paused, by priority, each with whether a job in it is due.
 
-    A lane is the unfinished jobs of one queue and priority: an order of claims in the index. Each step of the recursion
-    is one look there, so that 100,000 jobs in a lane cost what one costs. Scalar subqueries in order, as any other
-    PostgreSQL may answer by reading the table. Comparisons instead of IS NOT NULL, as it takes them for rare: it
-    overestimates recursions tenfold each, and where a statement looks expensive compiles it first, for 0.4 s.
+    A lane is the unfinished jobs of one queue and priority. Each step of the recursion is one lookup in the index of
+    claims, so a lane of 100,000 jobs costs as much as one of a single job. Each lookup is an ordered scalar subquery:
+    for other forms PostgreSQL may read the whole table. Comparisons replace IS NOT NULL, as the planner takes them for
+    rare: it overestimates each recursion tenfold, and compiles a statement that looks expensive, for 0.4 s.
     """
     job = _table.alias("job")
 
@@ -144,9 +144,9 @@ _free = _write.values(available_at=db_now(bindparam("after", type_=Float())))
 
 @dataclass(frozen=True)
 class Outcome:
-    """Columns to write into a job's row, as long as the row still belongs to the run that `job` was claimed for.
+    """Columns to write into a job's row, applied only while the row still belongs to the run that claimed `job`.
 
-    The job may be claimed again `after` that time; None: it has ended.
+    `after` is the delay before the job may be claimed again; None: it has ended.
     """
 
     job: Job
@@ -204,7 +204,7 @@ def new_job(
 
 
 Room = Callable[[str, bool], int]
-"""How many jobs of a queue a process has room for; its suspects run apart from the others."""
+"""Returns the free slots of a queue in this process: for its ordinary jobs, or if True for its suspects."""
 
 
 class JobStore:
@@ -246,7 +246,7 @@ class JobStore:
             return claim.jobs
 
     async def find_claimed(self, job_id: int, attempts: int, started_at: str) -> Job | None:
-        """Return the job of a claim that another process made, if it still holds."""
+        """Return the job that another process claimed, or None if it has lost the claim."""
         async with self._database().session_scope(read_only=True) as session:
             job = await session.get(Job, job_id)
         if job is None or job.status != JobStatus.PROCESSING:
@@ -344,7 +344,7 @@ class _Claim:
     async def _admits(self, row: Any, queue_gate: Gate | None) -> bool:
         """Return whether the limits of its queue and its key let a job begin, and count it there."""
         limit = None
-        with suppress(UnknownTask):  # its run will say so
+        with suppress(UnknownTask):  # its run reports the error
             limit = tasks.get(row.task).cls.limit
         gates = [queue_gate] if queue_gate else []
         if row.limit_key is not None and limit is not None:
@@ -368,7 +368,7 @@ class _Claim:
 async def _suspect_lost(session: AsyncSession, own: Iterable[int]) -> None:
     """Let jobs whose lease is over wait again, as suspects: any of them may have ended the process.
 
-    It costs an attempt only if the job ran alone.
+    Charge an attempt only if the job ran alone.
     """
     for job in await session.scalars(_lost, {"own": list(own), "limit": MAX_LOST}):
         error = f"LeaseExpired: the process running it was lost in attempt {job.attempts}"
