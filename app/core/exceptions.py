@@ -75,14 +75,14 @@ class UnavailableError(AppError):
 
 
 class UpstreamError(AppError):
-    """A service that this one calls over HTTP failed, or refused the request.
+    """A called service failed or refused the request.
 
-    `response` is its answer, an `httpx2.Response`, None without one; `status` the status of that. `is_outage` is true
-    if the service itself seems to be down, `may_pass` if the same request may succeed a moment later.
+    `response` is its answer, an `httpx2.Response`, or None; `status` is its status. `is_outage` means that the service
+    itself seems to be down, `may_pass` that a retry may succeed.
     """
 
     code = "upstream_failed"
-    default_detail = "A service that this one needs has failed."
+    default_detail = "A required service has failed."
 
     def __init__(
         self,
@@ -101,21 +101,21 @@ class UpstreamError(AppError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """A service that this one calls over HTTP did not answer in time."""
+    """A called service did not answer in time."""
 
     code = "upstream_timeout"
-    default_detail = "A service that this one needs did not answer in time."
+    default_detail = "A required service did not answer in time."
 
 
 class UpstreamUnavailable(UpstreamError, UnavailableError):
-    """A service that this one calls over HTTP takes no requests now, or has failed so often that none is sent."""
+    """A called service accepts no requests now, or its circuit breaker is open."""
 
     code = "upstream_unavailable"
-    default_detail = "A service that this one needs is temporarily unavailable."
+    default_detail = "A required service is temporarily unavailable."
 
 
 class RequestRefused(InvalidInputError):
-    """A request to another service that must not be sent: its address is not public, or a part of it is malformed."""
+    """A request to another service was not sent: its address is not public, or a part of it is malformed."""
 
     code = "request_refused"
     default_detail = "The address cannot be called."

@@ -36,7 +36,7 @@ class Slot(Generic[T]):
         return cast(T, self._held)
 
     def saved(self) -> Callable[[], None]:
-        """A call that puts back what is held now, or nothing."""
+        """Return a function that restores the present state of the slot."""
         return partial(setattr, self, "_held", self._held)
 
     def __get__(self, owner: object, kind: type | None = None) -> T:
@@ -47,22 +47,22 @@ class Slot(Generic[T]):
 
 
 class Lifecycle:
-    """What a server process does before it serves and after it was told to stop; `kit run` sets it."""
+    """State of a server process while it starts and stops; set by `kit run`."""
 
     starting: Mapping[str, Literal["ok", "failed"]] | None = None
-    """While the service starts: what it has, and what it waits for."""
+    """State of each component while the process starts; None once it serves."""
 
     hold_until = 0.0
     """The moment until which requests wait for the end of the start, by `time.monotonic()`."""
 
     grace_ends: float | None = None
-    """The end of the grace time of a process that stops, by `time.monotonic()`."""
+    """End of the grace time by `time.monotonic()`; None until the process is told to stop."""
 
     cutting = False
-    """True once requests are cancelled because the grace time is over."""
+    """True once the grace time is over and requests are being cancelled."""
 
     def grace(self, seconds: float) -> float:
-        """Return how much is left of the grace time, which is `seconds` where nothing has begun it."""
+        """Return the rest of the grace time in seconds; `seconds` if it has not begun."""
         return seconds if self.grace_ends is None else max(0.0, self.grace_ends - time.monotonic())
 
 

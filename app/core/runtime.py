@@ -111,7 +111,7 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
         pool_size=max(settings.DB_POOL_SIZE, slots + 2 if run_jobs else 0),
         pool_timeout=settings.DB_POOL_TIMEOUT_SECONDS,
         statement_timeout=settings.DB_STATEMENT_TIMEOUT_SECONDS,
-        # A task has its own `timeout`, and may well keep its transaction while it works.
+        # A task has its own `timeout`, and may keep a transaction open while it works.
         idle_transaction_timeout=0 if run_jobs else settings.DB_IDLE_TRANSACTION_TIMEOUT_SECONDS,
         prepared_statements=settings.DB_PREPARED_STATEMENTS,
         echo=settings.SQL_ECHO,

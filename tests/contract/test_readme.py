@@ -56,17 +56,19 @@ class TestCalls:
         assert "never" not in capfd.readouterr().out
 
     def test_a_server_that_does_not_start_is_noticed(self, tmp_path: Path) -> None:
-        env = environment(tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+        (tmp_path / "file").touch()
+        env = environment(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/file/app.db")
 
         refusal = walk(README, tmp_path, env)
 
         assert refusal is not None
-        assert refusal.startswith("The server did not start:\nThe database postgresql+psycopg://nobody@127.0.0.1:1/")
+        assert refusal.startswith("The server did not start:\n")
+        assert "\nThe database sqlite+aiosqlite:///" in refusal
 
 
 ROOMS = (PROJECT_ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
 _QUESTION = re.compile(r"^\| (?P<question>[^|]+?) \| (?P<open>[^|]*`[^|]+) \| (?P<read>\[[^|]+) \|$", re.MULTILINE)
-_PATH = re.compile(r"`(\.?[\w-]+(?:/[\w.-]+)+/?|\.?\w[\w.-]*\.(?:md|toml|yaml)|Dockerfile|Makefile|LICENSE)`")
+_PATH = re.compile(r"`(\.?[\w-]+(?:/[\w.-]+)+/?|\.?\w[\w.-]*\.(?:md|toml|yaml|env)|Dockerfile|Makefile|LICENSE)`")
 
 
 @pytest.mark.once

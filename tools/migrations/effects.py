@@ -108,7 +108,7 @@ def _size(kind: TypeEngine[Any]) -> int:
 def read_sql(sql: str) -> Iterator[Operation]:
     """Describe the statements in `sql` that change something, in their order."""
     if parse is None:
-        yield Operation("execute", mentions=_words(sql), unread="sqlglot is not installed")
+        yield Operation("execute", mentions=_words(sql), unread="sqlglot is not installed: make setup")
         return
     try:
         statements = parse(sql, read="postgres", error_level=ErrorLevel.RAISE)

@@ -188,7 +188,7 @@ class ErrorBoundary:
 
 
 def _cut_short(scope: Scope) -> Response:
-    """Render the answer to a request that was not done when the time to stop was over."""
+    """Render the answer to a request that did not finish within the grace time of shutdown."""
     detail = "The server is stopping and could not finish this request in time."
     return problem(scope, HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down", detail, headers={"Connection": "close"})
 

@@ -1,4 +1,4 @@
-"""Health of the process: is it alive, and can it serve?
+"""Health checks: liveness and readiness.
 
 Ready means that the database answers and has the tables this code expects. Redis being away is `degraded`:
 everything goes on without it, so taking every instance out of service would make an outage of a slowdown. The same is
@@ -42,9 +42,9 @@ _ESSENTIAL = ("database", "migrations")
 
 @dataclass(frozen=True, eq=False)
 class HealthCheck:
-    """A check of a module: `ask` raises where what it asks does not work, and has two seconds.
+    """A health check of a module: `ask` raises if the component does not work, and has two seconds.
 
-    The service is `degraded` then; if the check is `essential`, it is not ready.
+    If it fails, the service is `degraded`; if it is `essential`, not ready.
     """
 
     name: str
@@ -53,7 +53,7 @@ class HealthCheck:
 
 
 current_checks = Slot[tuple[HealthCheck, ...]]()
-"""What the modules of this process check, named `<module>.<name>`."""
+"""Health checks of the installed modules, named `<module>.<name>`."""
 
 
 class Component(BaseModel):
@@ -158,7 +158,7 @@ class StartGate:
 
 
 async def _examine_for(response: HttpResponse) -> Details:
-    """Examine; make `response` a 503 unless the service is ready."""
+    """Examine the components; make `response` a 503 unless the service is ready."""
     found = await examine()
     if found.status == "unavailable":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -176,7 +176,7 @@ def _essential() -> set[str]:
 
 _Parts = tuple[Database, Redis | None, tuple[HealthCheck, ...]]
 _latest: dict[_Parts, tuple[float, asyncio.Task[Details]]] = {}
-"""The latest examination and when it began, by what it asks."""
+"""Latest examination and its start time, keyed by the components it asks."""
 
 _asked: dict[str, asyncio.Task[tuple[State, ...]]] = {}
 """The latest question to each part."""
@@ -187,9 +187,9 @@ def _own_state() -> Mapping[str, Literal["ok", "failed"]] | None:
 
 
 async def examine() -> Details:
-    """Ask every component; concurrent callers, and those of the second after, share one examination.
+    """Check every component; calls within a second share one examination.
 
-    A process that starts or stops is not ready, whatever these say.
+    A process that starts or stops is not ready, whatever its components answer.
     """
     if own := _own_state():
         components = {name: Component(status=state, duration_ms=0) for name, state in own.items()}

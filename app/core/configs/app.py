@@ -141,7 +141,7 @@ class AppConfig(BaseConfig):
     @classmethod
     def _queues_have_names(cls, value: list[str]) -> list[str]:
         if not all(QUEUE_NAME.fullmatch(item) for item in value):
-            raise ValueError("a queue is named by small letters, digits, '-', '_' and '.'")
+            raise ValueError("names of queues have only lower-case letters, digits, '-', '_' and '.'")
         return value
 
     @model_validator(mode="after")
@@ -247,7 +247,7 @@ class AppConfig(BaseConfig):
 
     @property
     def error_reporter(self) -> str | None:
-        """The class that errors are reported to: `ERROR_REPORTER`, or Sentry's where `SENTRY_DSN` is set."""
+        """Dotted path of the error reporter: `ERROR_REPORTER`, or Sentry's if `SENTRY_DSN` is set."""
         return self.ERROR_REPORTER or ("app.core.services.sentry.SentryReporter" if self.SENTRY_DSN else None)
 
     @property
@@ -272,7 +272,7 @@ class AppConfig(BaseConfig):
         if self.SMTP_PASSWORD and not self.SMTP_USER:
             found.append("SMTP_USER is missing: SMTP_PASSWORD alone is no log-in")
         found += [
-            f"HTTP_INTEGRATIONS.{name} sends its credentials in the clear, or to anybody: set an https base_url"
+            f"HTTP_INTEGRATIONS.{name} sends its credentials unencrypted, or to any host: set an https base_url"
             for name, integration in self.HTTP_INTEGRATIONS.items()
             if integration.is_exposed
         ]

@@ -1,4 +1,4 @@
-"""Settings of one service that this one calls over HTTP: an entry of `HTTP_INTEGRATIONS`."""
+"""Settings of a service called over HTTP: an entry of `HTTP_INTEGRATIONS`."""
 
 import re
 from typing import Annotated, Any, Self
@@ -12,7 +12,7 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Integration(BaseModel):
-    """A service with an address of its own or, where `guarded`, any public address that a user gives.
+    """A service at `base_url` or, if `guarded`, any public address that a user gives.
 
     Times are in seconds, sizes in bytes. `guarded_allow` names private networks that a user may address all the same.
     """
@@ -43,34 +43,34 @@ class Integration(BaseModel):
     def _must_be_usable(self) -> Self:
         url = self.base_url
         if url is None and not self.guarded:
-            raise ValueError("base_url is missing: only a guarded integration calls addresses that are given to it")
+            raise ValueError("base_url is missing: only a guarded integration may go without and take whole URLs")
         if url and (url.username or url.password or url.query or url.fragment):
             raise ValueError("base_url must have no user, query or fragment: basic takes user:password")
         if self.bearer and self.basic:
-            raise ValueError("bearer and basic are both set: one request has one Authorization")
+            raise ValueError("bearer and basic are both set: a request has only one Authorization header")
         if self.basic and ":" not in self.basic.get_secret_value():
             raise ValueError("basic must be user:password")
         secrets = [each for each in (self.bearer, self.basic, *self.headers.values()) if each]
         if not all(_HEADER_VALUE.fullmatch(each.get_secret_value()) for each in secrets):
-            raise ValueError("bearer, basic and headers must be printable ASCII, without spaces around it")
+            raise ValueError("bearer, basic and headers must be printable ASCII, without spaces at either end")
         if not all(map(_HEADER_NAME.fullmatch, self.headers)):
-            raise ValueError("headers has a name that is none")
+            raise ValueError("headers has a malformed name")
         return self
 
     @property
     def has_credentials(self) -> bool:
-        """True if requests carry what only this service may see."""
+        """True if requests carry credentials or other headers for this service only."""
         return bool(self.bearer or self.basic or self.headers)
 
     @property
     def is_exposed(self) -> bool:
-        """True if credentials cross the network in the clear."""
+        """True if credentials would cross the network unencrypted."""
         url = self.base_url
         return self.has_credentials and (url is None or (url.scheme == "http" and url.host not in _LOCAL_HOSTS))
 
 
 def _lower(value: Any) -> Any:
-    """Merge what JSON and single variables (`HTTP_INTEGRATIONS__PAYMENTS__BEARER`) say; the variables win."""
+    """Merge JSON and single variables (`HTTP_INTEGRATIONS__PAYMENTS__BEARER`); the variables take precedence."""
     if not isinstance(value, dict):
         return value
     merged: dict[str, Any] = {}
@@ -84,4 +84,4 @@ def _lower(value: Any) -> Any:
 
 
 Integrations = Annotated[dict[str, Integration], BeforeValidator(_lower)]
-"""A setting that holds integrations by name."""
+"""Type of a setting that holds integrations by name."""

@@ -49,9 +49,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801  reads like a function of SQL
-    """The time by the database's clock when the statement began, or so many seconds later: an expression of SQL.
+    """SQL expression: the database's time at the start of the statement, plus the given number of seconds.
 
-    For every moment that other hosts compare: their clocks differ, and there is one database. Tests stop it too.
+    Use it for every time that other hosts compare: their clocks differ, the database has one. Tests can stop it.
     """
 
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""Engines with the rules of each database: bounds on every wait for PostgreSQL, transactions of ours for SQLite."""
+"""Engines for both databases: bounds on every wait for PostgreSQL, our own transactions for SQLite."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ IDLE_SECONDS = 30.0
 PING_SECONDS = 1.0
 CANCEL_SECONDS = 1.0
 
-# For a peer that is gone without a word; what the URL says of them counts more.
+# To detect a peer that has vanished; values in the URL take precedence.
 _TCP = {
     "connect_timeout": 5,
     "keepalives_idle": 30,
@@ -35,7 +35,7 @@ _TCP = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# For the server, which would keep the locks of a client that is gone without a word for two hours.
+# For the server: by default it keeps the locks of a vanished client for two hours.
 _SERVER_TCP = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 _IDLE_SINCE = "kit_idle_since"
 
@@ -66,12 +66,12 @@ def create_engine(
     prepared_statements: bool = True,
     echo: bool = False,
 ) -> AsyncEngine:
-    """Make an engine with the rules of each database; nothing is connected yet.
+    """Make an engine; it connects at its first use.
 
-    On PostgreSQL a statement may take `statement_timeout` seconds (0: any time), a connection that was idle for
+    On PostgreSQL a statement may take `statement_timeout` seconds (0: no bound), a connection that was idle for
     `idle_seconds` is pinged before it is used again, and `pool_timeout` bounds the wait for one. The server ends a
     transaction in which nothing happens for `idle_transaction_timeout` seconds (0: as it is configured). Without
-    `prepared_statements` nothing outlives a transaction in a session of the server, which poolers share out.
+    `prepared_statements` no session state outlives a transaction, as poolers in transaction mode require.
     """
     # Overflow connections are opened and closed under load; a fixed pool measured 15 to 25 % faster.
     options: dict[str, Any] = {"echo": echo, "pool_size": pool_size, "max_overflow": 0, "hide_parameters": True}
@@ -97,16 +97,16 @@ def create_engine(
 
 
 def driver_options(url: URL, prepared_statements: bool) -> Mapping[str, Any]:
-    """Options of psycopg: by which a connection notices that PostgreSQL is gone, unless `url` sets them."""
+    """Return options of psycopg that detect a vanished server, unless `url` sets them."""
     options = {name: value for name, value in _TCP.items() if name not in url.query}
     return options if prepared_statements else {**options, "prepare_threshold": None}
 
 
 class BoundedConnection(psycopg.AsyncConnection[Any]):
-    """A connection with a timeout for every wait for the server.
+    """A connection with a timeout for every wait for the server, measured by the client.
 
-    By the client's clock: `statement_timeout` of the server does not help where the network swallows the answer,
-    and can neither be a start-up parameter behind PgBouncer nor be set there beyond a transaction.
+    The `statement_timeout` of the server does not help if the answer is lost on the network. Behind PgBouncer it can
+    neither be a start-up parameter nor be set beyond a transaction.
     """
 
     _seconds: float | None = None
@@ -115,11 +115,11 @@ class BoundedConnection(psycopg.AsyncConnection[Any]):
     async def connect_bounded(
         cls, seconds: float | None, session: Mapping[str, str], *args: Any, **options: Any
     ) -> "BoundedConnection":
-        """Connect, with `session` set at the server; statements may take `seconds` unless their context differs."""
+        """Connect and apply `session` at the server; statements may take `seconds` by default."""
         connection = await cls.connect(*args, **options)
         connection._seconds = seconds
         if session:
-            # Not as start-up parameters: PgBouncer refuses the connection for one that it does not know.
+            # Not as start-up parameters: PgBouncer refuses a connection with one that it does not know.
             values = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in session.items())
             try:
                 await connection.set_autocommit(True)
@@ -132,7 +132,7 @@ class BoundedConnection(psycopg.AsyncConnection[Any]):
         return connection
 
     async def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ASYNC109
-        """Wait as psycopg does, for as long as the statement may take."""
+        """Wait as psycopg does, but only for as long as the statement may take."""
         bound = _statement_seconds.get(self._seconds) if timeout is None else timeout
         try:
             return await super().wait(gen, interval, bound)
@@ -143,7 +143,7 @@ class BoundedConnection(psycopg.AsyncConnection[Any]):
             raise psycopg.OperationalError(f"no answer within {bound:g} s") from exc
 
     async def _stop(self, gen: PQGen[Any], interval: float) -> None:
-        """Cancel the statement; close the connection where that does not help."""
+        """Cancel the statement; close the connection if the server does not react."""
         try:
             await self.cancel_safe(timeout=CANCEL_SECONDS)
             await super().wait(gen, interval, CANCEL_SECONDS)
@@ -161,10 +161,10 @@ def _note_idle(_connection: Any, record: Any) -> None:
 
 
 def _check_alive(engine: AsyncEngine, idle_seconds: float, connection: Any, record: Any, _proxy: Any) -> None:
-    """Replace a pooled connection that is dead before a request meets it.
+    """Replace a dead connection of the pool before a request gets it.
 
-    What the server closed has an end of file to read: a look at the socket is no round trip. What vanished
-    without a word answers no ping, which only a connection that was idle for long is worth.
+    The socket of a closed connection has an end of file to read, which takes no round trip to see. A vanished server
+    only shows by a ping, which is sent after a long idle time only.
     """
     idle_since = record.info.pop(_IDLE_SINCE, None)
     if idle_since is None:
@@ -174,7 +174,7 @@ def _check_alive(engine: AsyncEngine, idle_seconds: float, connection: Any, reco
     poll.register(driver.pgconn.socket, select.POLLIN)
     try:
         while poll.poll(0):
-            driver.pgconn.consume_input()  # what came while it was idle; an error where that is its end
+            driver.pgconn.consume_input()  # notices that arrived while it was idle; raises at the end of file
         if time.monotonic() - idle_since >= idle_seconds:
             with statements_may_take(PING_SECONDS):
                 engine.dialect.do_ping(connection)

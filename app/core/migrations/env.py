@@ -30,7 +30,7 @@ _LOOK_SECONDS = 0.5
 _WAIT_SECONDS = 3600
 _RETRY_SECONDS = 600
 _MAX_PAUSE_SECONDS = 10
-# The lock was refused after a wait, so whoever has it began before that, and on a table that the statement names.
+# Transactions that may hold the lock: they began before the wait, and lock a table that the statement names.
 _BLOCKERS = text("""
 SELECT DISTINCT ON (pid) pid, COALESCE(NULLIF(application_name, ''), usename, backend_type) AS who, relname AS holds,
        CAST(EXTRACT(epoch FROM clock_timestamp() - xact_start) AS integer) AS seconds
@@ -46,10 +46,10 @@ Comparing = Callable[[Timelines, Timeline, Connection, ScriptDirectory], dict[st
 
 
 def run(comparing: Comparing | None) -> None:
-    """Run what Alembic was asked for, on the timeline and the database that the caller names.
+    """Run the Alembic command on the timeline and the database that the caller names.
 
-    The `alembic` command names neither: it works on the shared timeline, at `-x url=` or what the settings say.
-    `comparing` gives the options of autogenerate, which only developers have.
+    The `alembic` command names neither: it works on the shared timeline, at `-x url=` or the database of the settings.
+    `comparing` returns the options of autogenerate, which is a developer tool.
     """
     asked = context.config.attributes
     timelines = asked.get("timelines") or installed_timelines()
@@ -68,9 +68,9 @@ def run(comparing: Comparing | None) -> None:
 
 
 def _run(connection: Connection, options: dict[str, Any], applied: list[str], hook: Callable[..., None]) -> None:
-    """Run the migrations, and note in `applied` which are through.
+    """Run the migrations, and record in `applied` which are done.
 
-    Again where a lock was not to be had in time: who waits for it keeps everybody out who comes later.
+    Roll back and retry after a lock timeout: a migration that waits for a lock blocks everyone who comes later.
     """
 
     def note(*, step: Any, **more: Any) -> None:
@@ -157,7 +157,7 @@ def _url() -> URL:
 
 @contextmanager
 def connected(url: URL) -> Iterator[Connection]:
-    """A connection to migrate with; no other process migrates this database while it is open."""
+    """Open a connection to migrate with; no other process migrates this database meanwhile."""
     engine = _engine(sync_url(url))
     # On SQLite the BEGIN IMMEDIATE of each timeline's transaction is the lock.
     alone = nullcontext() if engine.dialect.name == "sqlite" else _alone(engine)
@@ -167,10 +167,10 @@ def connected(url: URL) -> Iterator[Connection]:
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[None]:
-    """Hold the lock of migrations, in a transaction of its own: one of a session would stay behind in a pooler.
+    """Hold the migration lock, in a transaction of its own: a session lock could be left behind in a pooler.
 
-    While it is idle it has no snapshot, for whose end CREATE INDEX CONCURRENTLY would wait. A statement that waits
-    for the lock would have one.
+    Poll for it: a statement that waits for the lock would hold a snapshot, and CREATE INDEX CONCURRENTLY would wait for
+    that. The idle transaction has none.
     """
     with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
         if not connection.scalar(_LOCK):
@@ -189,7 +189,7 @@ def _alone(engine: Engine) -> Iterator[None]:
 
 
 def _bound_locks(connection: Connection) -> None:
-    """Bound each wait for a lock, but not in a revision that has committed by itself, which cannot be run again."""
+    """Set `lock_timeout` for the transaction, unless a revision has committed by itself: it cannot be run again."""
     driver: Any = connection.connection.driver_connection
     if driver.autocommit:
         connection.info[_COMMITTED] = True
@@ -199,7 +199,7 @@ def _bound_locks(connection: Connection) -> None:
 
 
 def _begin_in_turn(connection: Connection) -> None:
-    """Begin on SQLite, and say so where another process has to end first."""
+    """Begin on SQLite; log if another process has to finish first."""
     connection.exec_driver_sql("PRAGMA busy_timeout=1000")
     give_up = time.monotonic() + _WAIT_SECONDS
     for attempt in count(1):
@@ -217,7 +217,7 @@ def _begin_in_turn(connection: Connection) -> None:
 
 @contextmanager
 def reading(url: URL) -> Iterator[Connection]:
-    """A connection to look with: waits for no migration, makes no SQLite file where there is none."""
+    """Open a read-only connection: it waits for no migration and creates no SQLite file."""
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         url = url.set(database=":memory:")
     with _engine(sync_url(url)).connect().execution_options(kit_read_only=True) as connection:
@@ -225,7 +225,7 @@ def reading(url: URL) -> Iterator[Connection]:
 
 
 def sync_url(url: URL) -> URL:
-    """The same database with a driver that blocks: migrations need no event loop, and work inside a running one."""
+    """Return the URL with a synchronous driver: migrations then need no event loop, and work inside a running one."""
     return url.set(drivername="sqlite") if url.get_backend_name() == "sqlite" else url
 
 
@@ -252,7 +252,7 @@ def _without_foreign_keys(connection: Any, _record: Any) -> None:
 
 @contextmanager
 def _checked(connection: Connection) -> Iterator[None]:
-    """On SQLite: keep the counters of rebuilt tables; refuse to commit a reference without its row."""
+    """On SQLite, keep the id counters of rebuilt tables, and refuse to commit references to missing rows."""
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -267,7 +267,7 @@ def _checked(connection: Connection) -> Iterator[None]:
 
 
 def _counters(connection: Connection) -> dict[str, int]:
-    """The highest id each table ever had; SQLite keeps it with the table, so a rebuilt one starts anew."""
+    """Return the highest id each table ever had. SQLite drops it with the old table of a rebuild."""
     if not connection.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_sequence'")):
         return {}
     return {row.name: row.seq for row in connection.execute(text("SELECT name, seq FROM sqlite_sequence"))}

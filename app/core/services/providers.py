@@ -1,4 +1,4 @@
-"""Replace the built-in cache, events, queue or mail service, or report errors, by a class that a setting names."""
+"""Replace a built-in service (cache, events, queue, mail) or the error reporter by a class that a setting names."""
 
 import inspect
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Report errors to Sentry; needs the extra `sentry`. `SENTRY_DSN` turns it on."""
+"""Report errors to Sentry. Enabled by `SENTRY_DSN`; needs the extra `sentry`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _ELSEWHERE = (*_TAGS, "event", "level", "timestamp", "exception", "user", "clien
 class SentryReporter(ErrorReporterInterface):
     """Sends each exception with its ids and its user.
 
-    The SDK's own integrations stay off, as do local variables: they would send what the log leaves out.
+    The SDK's own integrations stay off, as do local variables: they would send data that the log leaves out.
     """
 
     def __init__(self, settings: AppConfig) -> None:
@@ -45,5 +45,5 @@ class SentryReporter(ErrorReporterInterface):
         self._client.capture_event(event, hint)
 
     async def close(self) -> None:
-        """Send what is waiting, for at most `FLUSH_SECONDS`."""
+        """Send pending events, for at most `FLUSH_SECONDS`."""
         await asyncio.to_thread(self._client.close, timeout=FLUSH_SECONDS)

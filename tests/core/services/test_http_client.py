@@ -156,7 +156,7 @@ class TestFailures:
 
     async def test_a_body_without_end(self, server: HttpServer, http: Open) -> None:
         server.play("/", endless)
-        with pytest.raises(UpstreamError, match="too much"):
+        with pytest.raises(UpstreamError, match="too large"):
             await http(max_response_size=100_000).get("shop", "/")
         assert len(server.received) == 1
 
@@ -168,14 +168,14 @@ class TestFailures:
         for _ in coding.split(","):
             packed = gzip.compress(packed)
         server.play("/", answer(body=packed, Content_Encoding=coding))
-        with pytest.raises(UpstreamError, match="too much"):
+        with pytest.raises(UpstreamError, match="too large"):
             await http(max_response_size=2_000_000).get("shop", "/")
 
     async def test_what_follows_a_packed_body_is_bounded_too(self, server: HttpServer, http: Open) -> None:
         server.play("/", surplus)
         client = http(max_response_size=1_000_000, max_connections=1)
         for _ in range(2):  # the connection of the first is free again
-            with pytest.raises(UpstreamError, match="too much"):
+            with pytest.raises(UpstreamError, match="too large"):
                 await client.get("shop", "/")
 
     async def test_an_answer_that_is_no_json(self, server: HttpServer, http: Open) -> None:
@@ -377,7 +377,7 @@ class TestRedirects:
     async def test_never_to_another_service(self, server: HttpServer, http: Open) -> None:
         async with http_server() as other:
             server.play("/", answer(302, Location=f"{other.url}/"))
-            with pytest.raises(UpstreamError, match="to another one"):
+            with pytest.raises(UpstreamError, match="to another host"):
                 await http(redirects=3, bearer=SECRET).get("shop", "/")
             assert other.received == []
 
@@ -391,7 +391,7 @@ class TestRedirects:
 
     async def test_a_circle_ends(self, server: HttpServer, http: Open) -> None:
         server.play("/", answer(302, Location="/"))
-        with pytest.raises(UpstreamError, match="without end"):
+        with pytest.raises(UpstreamError, match="too often"):
             await http(redirects=3).get("shop", "/")
         assert len(server.received) == 4
 

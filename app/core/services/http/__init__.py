@@ -1,4 +1,4 @@
-"""HTTP client: calls to other services, with bounds, retries, a circuit breaker, a guard for addresses users give."""
+"""HTTP client: calls to other services with limits, retries, a circuit breaker, and a guard for URLs from users."""
 
 from app.core.services.http.client import HttpClient
 from app.core.services.http.interface import HttpClientInterface

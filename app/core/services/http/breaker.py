@@ -1,4 +1,4 @@
-"""Circuit breaker: a service that keeps failing is left alone for a while."""
+"""Circuit breaker: stop calling a service that keeps failing, and probe it later."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from app.core.services.log import logger
 
 
 class CircuitBreaker:
-    """Opens after `failures` outages in a row; `seconds` later it lets a single probe through, which decides."""
+    """Opens after `failures` outages in a row; `seconds` later it admits one probe, which closes or reopens it."""
 
     def __init__(self, name: str, failures: int, seconds: float) -> None:
         self._name = name
@@ -22,7 +22,7 @@ class CircuitBreaker:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Let the block run and note how it ends; UpstreamUnavailable while the circuit is open."""
+        """Run the block and record its outcome; raises UpstreamUnavailable while the circuit is open."""
         is_probe = self._admit()
         try:
             yield
@@ -32,11 +32,11 @@ class CircuitBreaker:
             raise
         else:
             self._note(False, is_probe)
-        finally:  # where nothing was learnt of the service, the next one is the probe
+        finally:  # a probe without an outcome, as when it is cancelled: the next attempt probes
             self._probing = self._probing and not is_probe
 
     def _admit(self) -> bool:
-        """Return whether this attempt is the probe."""
+        """Return True if this attempt is the probe; raises UpstreamUnavailable if the circuit does not admit it."""
         if self._opened_at is None:
             return False
         wait = self._opened_at + self._seconds - time.monotonic()

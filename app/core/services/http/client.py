@@ -1,4 +1,4 @@
-"""The HTTP client: bounds, retries and a log line around httpx2's transports, one pool for each integration."""
+"""The HTTP client: limits, retries and logging around httpx2's transports, with one pool for each integration."""
 
 import asyncio
 import base64
@@ -37,13 +37,13 @@ LONGEST_PAUSE_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 3600
 MAX_BREAKERS = 1000
 PACKING_SIZE = 64 * 1024
-"""Bytes by which a packed answer may be longer than its content."""
+"""Bytes by which a compressed answer may be longer than its content."""
 
 _random = SystemRandom()
 
 
 def open_transport(integration: Integration) -> httpx2.AsyncBaseTransport:
-    """Open the connection pool of an integration; it connects when it is used."""
+    """Make the connection pool of an integration; it connects at the first use."""
     if integration.guarded:
         return GuardedTransport(integration)
     most = integration.max_connections
@@ -52,13 +52,13 @@ def open_transport(integration: Integration) -> httpx2.AsyncBaseTransport:
 
 @dataclass
 class Call:
-    """One call: the request and how it may be sent, and what became of it, for the log."""
+    """One call: the request, how it may be sent, and the number of attempts so far."""
 
     request: httpx2.Request
     deadline: float
     may_repeat: bool
     is_plain: bool
-    """True if it carries nothing that only its first receiver may see."""
+    """True without credentials or headers of the caller: then it may be redirected to another host."""
     expected: Collection[int]
     is_hurried: bool
     """True if the caller set the deadline: to miss it says nothing of the service."""
@@ -66,7 +66,7 @@ class Call:
 
 
 class HttpClient(HttpClientInterface):
-    """Calls integrations through pools that are opened at their first use."""
+    """Calls integrations, each through a pool of its own, made at the first call."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class HttpClient(HttpClientInterface):
                 integration=integration,
                 method=call.request.method,
                 host=call.request.url.raw_host.decode(),  # `host` raises for some names
-                # Not that of an address that a user gave: it may be a secret, as those of chat webhooks are.
+                # Not the path of a URL that a user gave: it may be a secret, as in chat webhooks.
                 path=path.partition("?")[0] if upstream.integration.base_url else None,
                 status=status,
                 duration_ms=round((time.perf_counter() - begun) * 1000, 2),
@@ -120,7 +120,7 @@ class HttpClient(HttpClientInterface):
 
 
 class Upstream:
-    """One integration while it is in use."""
+    """An integration with its pool and its circuit breakers."""
 
     def __init__(self, name: str, integration: Integration, transport: httpx2.AsyncBaseTransport) -> None:
         self.name = name
@@ -131,7 +131,7 @@ class Upstream:
         self._breakers: dict[str, CircuitBreaker] = {}
 
     def call(self, method: str, path: str, options: RequestOptions) -> Call:
-        """Return the call that is asked for; RequestRefused if no request can be made of it."""
+        """Build a call from these options; raises RequestRefused if they make no valid request."""
         url = self._url(path, options.get("path_params") or {})
         given = dict(options.get("headers") or {})
         if key := options.get("idempotency_key"):
@@ -161,7 +161,7 @@ class Upstream:
         )
 
     def _url(self, path: str, path_params: Mapping[str, str | int]) -> str:
-        """Return the URL of `path` with its parameters, quoted, so that none leads to another path."""
+        """Return the URL of `path`, with its parameters quoted so that no value can change the path."""
         if self.integration.base_url is None:
             return path
         if not path.startswith("/"):  # `@elsewhere` or a whole URL would lead to another host
@@ -172,10 +172,10 @@ class Upstream:
         return str(self.integration.base_url).rstrip("/") + (path.format_map(quoted) if quoted else path)
 
     def _headers(self, given: Mapping[str, str]) -> httpx2.Headers:
-        """Return the headers of a request: credentials, what the caller gave, and the ids of what this works for."""
+        """Return the headers of a request: the caller's, credentials, and the ids of the current request or job."""
         headers = httpx2.Headers({"User-Agent": "fastapi-modulith", "Accept-Encoding": "gzip, deflate"})
         headers.update(given)
-        if self.integration.base_url:  # strangers learn no ids
+        if self.integration.base_url:  # ids are not sent to addresses from users
             ids = {REQUEST_ID: request_id(), CONVERSATION_ID: conversation_id()}
             headers.update({name: value for name, value in ids.items() if value})
         headers.update({name: value.get_secret_value() for name, value in self.integration.headers.items()})
@@ -186,7 +186,7 @@ class Upstream:
         return headers
 
     async def send(self, call: Call) -> httpx2.Response:
-        """Send a request, again where that may help and repeats nothing, until its deadline."""
+        """Send a request; retry it if that may help and is safe, until the deadline."""
         breaker = self._breaker(call.request.url)
         while True:
             try:
@@ -203,7 +203,7 @@ class Upstream:
             await asyncio.sleep(pause)
 
     def _breaker(self, url: httpx2.URL) -> CircuitBreaker:
-        """Return the breaker of the integration, or of one of the hosts that users named: each fails for itself."""
+        """Return the integration's breaker or, if it calls addresses from users, the one of this host."""
         key = "" if self.integration.base_url else url.netloc.decode()
         if key not in self._breakers:
             if len(self._breakers) >= MAX_BREAKERS:
@@ -216,7 +216,7 @@ class Upstream:
         try:
             async with asyncio.timeout_at(call.deadline):
                 response = await self._exchange(call)
-        except httpx2.PoolTimeout as exc:  # ours, busy with other calls
+        except httpx2.PoolTimeout as exc:  # our own pool is busy: no outage of the service
             raise UpstreamUnavailable(may_pass=True) from exc
         except TimeoutError as exc:
             raise UpstreamTimeout(is_outage=not call.is_hurried, may_pass=True) from exc
@@ -248,15 +248,15 @@ class Upstream:
                     request = self._redirected(request, response.status_code, location, call)
                 except (httpx2.InvalidURL, ValueError) as exc:
                     raise UpstreamError from exc
-        raise UpstreamError("A service that this one needs redirects without end.")
+        raise UpstreamError("A required service redirects too often.")
 
     async def _read(self, request: httpx2.Request) -> httpx2.Response:
-        """Return the answer with its body, decoded, of a bounded size."""
+        """Send the request once; return the answer with its decoded body, at most `max_response_size` bytes."""
         response = await self.transport.handle_async_request(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)  # noqa: S101  an asynchronous transport's
         most = self.integration.max_response_size
         try:
-            # What comes after the end of packed data would else be kept by the decoder.
+            # Bound the raw bytes too: the decoder keeps whatever follows the end of the compressed data.
             response.stream = _Bounded(response.stream, most + PACKING_SIZE)
             async with aclosing(response.aiter_bytes()) as chunks:
                 body = b"".join([chunk async for chunk in _Bounded(chunks, most)])
@@ -266,14 +266,14 @@ class Upstream:
         return Answer(response.status_code, headers=headers, content=body, request=request)
 
     def _redirected(self, request: httpx2.Request, status: int, location: str, call: Call) -> httpx2.Request:
-        """Return the request that a redirect asks for; only a plain GET of a guarded integration goes elsewhere."""
+        """Return the redirected request. Only a plain GET or HEAD of a guarded integration may go to another host."""
         url = request.url.join(location)
         as_get = status == 303 or (status in (301, 302) and request.method == "POST")
         method = "GET" if as_get and request.method != "HEAD" else request.method
         old = request.url
         is_same = (url.scheme, url.raw_host, url.port) == (old.scheme, old.raw_host, old.port)
         if not is_same and not (self.integration.guarded and call.is_plain and method in ("GET", "HEAD")):
-            raise UpstreamError("A service that this one needs redirects to another one.")
+            raise UpstreamError("A required service redirects to another host.")
         dropped = {b"host", b"content-length", *((b"content-type",) if as_get else ())}
         headers = [each for each in request.headers.raw if each[0].lower() not in dropped]
         content = None if as_get else request.content
@@ -281,7 +281,7 @@ class Upstream:
 
 
 class Answer(httpx2.Response):
-    """The whole answer of another service."""
+    """The answer of another service, read completely."""
 
     @property
     def charset_encoding(self) -> str | None:
@@ -290,7 +290,7 @@ class Answer(httpx2.Response):
         return announced if announced and _TEXT_CHARSET.fullmatch(announced) else None
 
     def json(self, **options: Any) -> Any:
-        """Return the JSON of the body; UpstreamError if it is none."""
+        """Return the body as JSON; raises UpstreamError if it is not JSON."""
         try:
             return super().json(**options)
         except (ValueError, RecursionError) as exc:
@@ -298,7 +298,7 @@ class Answer(httpx2.Response):
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """Passes on at most `most` bytes."""
+    """Passes on at most `most` bytes; more raise UpstreamError."""
 
     def __init__(self, chunks: AsyncIterable[bytes], most: int) -> None:
         self._chunks = chunks
@@ -308,7 +308,7 @@ class _Bounded(httpx2.AsyncByteStream):
         async for chunk in self._chunks:
             self._left -= len(chunk)
             if self._left < 0:
-                raise UpstreamError("A service that this one needs answered with too much.")
+                raise UpstreamError("A required service sent too large an answer.")
             yield chunk
 
     async def aclose(self) -> None:
@@ -320,7 +320,7 @@ _OF_THE_TRANSFER = (b"content-encoding", b"content-length", b"transfer-encoding"
 
 
 def retry_after(response: httpx2.Response) -> int | None:
-    """Return what `Retry-After` says in seconds, at most an hour; None where it says nothing."""
+    """Return `Retry-After` in seconds, at most an hour; None if it is absent or malformed."""
     given = response.headers.get("Retry-After", "").strip()
     if given.isascii() and given.isdigit():
         return min(int(given[:9]), LONGEST_RETRY_AFTER_SECONDS)

@@ -1,7 +1,7 @@
-"""Guard for addresses that users give: connects to public addresses only, and to the very address that was judged.
+"""Guard for URLs from users: connect to public addresses only, and to the very address that was checked.
 
-Judged when the connection is made, so another answer of the DNS a moment later (rebinding) changes nothing, and no
-spelling of an address (0x7f.1, 2130706433, ::ffff:127.0.0.1) is read differently here and there.
+The check is part of connecting, so a DNS answer that changes afterwards (rebinding) has no effect, and no spelling of
+an address (0x7f.1, 2130706433, ::ffff:127.0.0.1) is read differently by check and connection.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.core.configs.integrations import Integration
 from app.core.exceptions import RequestRefused
 
 MAX_ADDRESSES = 4
-"""Addresses of one name that are tried."""
+"""Most addresses of one name that are tried."""
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -46,7 +46,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 
 def is_public(text: str) -> bool:
-    """Check if an address is one that everybody reaches: not private, loopback, link-local, metadata, multicast."""
+    """Return True for a public address: not private, loopback, link-local, multicast, reserved or cloud metadata."""
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped:
@@ -60,7 +60,7 @@ def is_public(text: str) -> bool:
 
 
 def check_url(url: httpx2.URL, ports: Collection[int]) -> None:
-    """Raise RequestRefused for what is no plain address of a public web server."""
+    """Raise RequestRefused unless the URL has a host, no user, and one of these ports."""
     port = url.port or {"http": 80, "https": 443}.get(url.scheme)
     if not url.raw_host or url.userinfo or port is None or port not in ports:
         raise RequestRefused
@@ -90,13 +90,13 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
                 return await self._connect(addresses[:MAX_ADDRESSES], port, local_address, socket_options)
         except TimeoutError as exc:
             raise httpcore2.ConnectTimeout from exc
-        except (OSError, UnicodeError) as exc:  # no such name, or one that cannot be
+        except (OSError, UnicodeError) as exc:  # the name does not exist, or is malformed
             raise httpcore2.ConnectError from exc
 
     async def _connect(self, addresses: Sequence[str], port: int, *given: Any) -> httpcore2.AsyncNetworkStream:
         *others, last = addresses
         for address in others:
-            with suppress(httpcore2.ConnectError):  # another one may be reached
+            with suppress(httpcore2.ConnectError):  # try the next address
                 return await self._network.connect_tcp(address, port, None, *given)
         return await self._network.connect_tcp(last, port, None, *given)
 

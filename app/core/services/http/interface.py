@@ -10,7 +10,7 @@ from app.core.process import ProcessService, Slot
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a request may have beside its method and path; `timeout` is in seconds, for all tries together."""
+    """Options of a request beside its method and path; `timeout` is in seconds, for all attempts together."""
 
     path_params: Mapping[str, str | int]
     params: Mapping[str, Any]
@@ -36,13 +36,13 @@ class HttpClientInterface(ProcessService):
         as it stands. An integration without a `base_url` takes a URL instead.
 
         A status of 400 or above that is not `expected` raises UpstreamError, no answer in time UpstreamTimeout, an open
-        circuit, a 429 or a 503 UpstreamUnavailable, an address that must not be called RequestRefused. Tries again
-        where that repeats nothing: GET, HEAD, OPTIONS, PUT, DELETE, and any other method with an `idempotency_key`,
+        circuit, a 429 or a 503 UpstreamUnavailable, an address that must not be called RequestRefused. Retries
+        idempotent requests only: GET, HEAD, OPTIONS, PUT, DELETE, and any other method with an `idempotency_key`,
         which is sent as a header.
         """
 
     async def get(self, integration: str, path: str, **options: Unpack[RequestOptions]) -> httpx2.Response:
-        """Send a GET request as `request` does; so do the methods below with theirs."""
+        """Send a GET request as `request` does. The methods below do the same with theirs."""
         return await self.request(integration, "GET", path, **options)
 
     async def post(self, integration: str, path: str, **options: Unpack[RequestOptions]) -> httpx2.Response:

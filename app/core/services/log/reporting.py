@@ -1,4 +1,4 @@
-"""Error reports: an error line of the log that carries an exception also goes to the reporter of the process."""
+"""Error reports: hand every error line with an exception to the error reporter of the process as well."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -11,26 +11,26 @@ _reporting: ContextVar[bool] = ContextVar("reporting", default=False)
 
 
 class ErrorReporterInterface(ProcessService):
-    """Receives the exceptions of requests, jobs, schedules and of all else that is logged as an error."""
+    """Receives every exception that is logged as an error: of requests, jobs, schedules and everything else."""
 
     @abstractmethod
     def report(self, error: BaseException, line: Mapping[str, Any]) -> None:
-        """Take an exception and its log line, which is without secrets: `event`, ids, `user`, the named values.
+        """Report an exception with its log line: `event`, ids, `user` and the named values, with secrets removed.
 
-        The text of the exception itself may hold secrets: `line["exception"]` is the traceback without them. Called in
-        any thread; must not block.
+        The text of the exception itself may hold secrets; `line["exception"]` is the traceback without them. May be
+        called in any thread, and must not block.
         """
 
 
 class LogOnly(ErrorReporterInterface):
-    """Reports nowhere: the log is enough."""
+    """Reports to the log only."""
 
     def report(self, error: BaseException, line: Mapping[str, Any]) -> None:
         """Do nothing."""
 
 
 def report_error(error: BaseException, line: dict[str, Any]) -> None:
-    """Hand `error` to the reporter, whose own errors are logged only; `line` says so if it fails."""
+    """Hand `error` to the reporter. If that fails, add `report_failed` to `line`; its own errors are not reported."""
     if _reporting.get():
         return
     token = _reporting.set(True)
