@@ -220,7 +220,7 @@ async def _examine(database: Database, redis: Redis | None, checks: tuple[Health
 async def _outcome(
     names: tuple[str, ...], ask: Callable[[], Coroutine[Any, Any, tuple[State, ...]]]
 ) -> dict[str, Component]:
-    """The state of each of `names`, all `failed` where there is no answer in time."""
+    """Return the state of each of `names`; all are `failed` if there is no answer in time."""
     begun = time.perf_counter()
     states = tuple[State, ...]("failed" for _ in names)
     try:

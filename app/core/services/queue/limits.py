@@ -66,7 +66,7 @@ class Gate:
 
 
 def is_running(job: Any) -> ColumnElement[bool]:
-    """Return a condition that the small index of running jobs answers: it needs the status as a literal."""
+    """Return the condition for running jobs, with the status as a literal: else their partial index is not used."""
     running: ColumnElement[bool] = job.status == literal_column(f"'{JobStatus.PROCESSING}'")
     return running
 

@@ -216,7 +216,7 @@ class JobStore:
         self._queues = queues or Queues(UNLIMITED)
 
     async def any_due(self, room: Room, own: Iterable[int] = ()) -> bool:
-        """Return whether a claim would find something. A read costs little, a claim takes SQLite's only write lock."""
+        """Return whether a claim would find a job. It only reads, while a claim takes SQLite's only write lock."""
         async with self._database().session_scope(read_only=True) as session:
             lanes = await session.execute(_lanes, {"own": list(own)})
             return any(
@@ -298,7 +298,7 @@ class _Claim:
         self._full: set[str] = set()
 
     async def take_suspects(self, queues: Sequence[str]) -> None:
-        """Take suspects of these queues, which share one room."""
+        """Select suspects of these queues; they share one slot."""
         ids: list[int] = []
         for row in (await self._session.execute(_suspects, {"queues": queues, "limit": MAX_LOST})).all():
             if self._room(row.queue, True) > len(ids) and await self._admits(row, await self._queue_gate(row.queue)):
@@ -306,7 +306,7 @@ class _Claim:
         await self._lease_these(ids)
 
     async def take(self, queue: str, priority: int) -> None:
-        """Take jobs of a lane in order, as many as its queue has room for."""
+        """Select jobs of a lane in order, as many as its queue has room for."""
         lane = {"in_queue": queue, "at_priority": priority, "lease": self._lease}
         gate = await self._queue_gate(queue)
         if gate is None and (room := self._room_left(queue)) > 0:
