@@ -140,7 +140,7 @@ class BaseTask(ABC):
 
     @classmethod
     def _get_limit_key(cls, payload: Mapping[str, Any]) -> str | None:
-        """Return the key that shares `limit`, such as `stripe 7`, of at most 250 characters; None for no limit."""
+        """Return the key that shares `limit`, such as `stripe 7`, of at most 255 characters; None for no limit."""
         return cls.__task_name__
 
 
