@@ -26,7 +26,7 @@ Algorithm: TypeAlias = Literal["HS256", "RS256", "ES256"]
 MIN_KEY_BYTES = 32
 _TYPE = "at+jwt"
 _CLOCK_SKEW = timedelta(minutes=5)
-"""How far the clock of a host that reads tokens may be behind."""
+"""Longest accepted lag of the clock of a host that reads tokens."""
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _MAX_LENGTH = 4096
 

@@ -45,7 +45,7 @@ def database() -> list[Finding]:
 
 
 def _is_pooled(connection: Connection) -> bool:
-    """True if not PostgreSQL itself has given the connection its number."""
+    """True if a pooler, not PostgreSQL, has assigned the process id of the connection."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("SELECT 1")
         return False

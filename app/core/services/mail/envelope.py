@@ -148,7 +148,7 @@ class EmailData(PydanticModel):
 
     @property
     def is_shared(self) -> bool:
-        """Whether several people get the same mail."""
+        """True if several people get the same mail."""
         return self.together or bool(self.cc or self.bcc)
 
     def people(self) -> list[str]:
