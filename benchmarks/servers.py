@@ -43,7 +43,7 @@ def servers(database_url: str, redis_url: str) -> Iterator[tuple[Server, Server]
     backend = Served(database_url, redis_url)
     try:
         shared = _environment(backend)
-        with _started("service", (sys.executable, "-m", "app.cli", "run"), shared, "/health/live") as service:
+        with _started("service", (sys.executable, "-m", "app.cli", "run"), shared, "/health/ready") as service:
             _fill(backend.template)
             bare = (sys.executable, "-m", "uvicorn", "benchmarks.baseline:app", "--no-access-log", "--loop", "uvloop")
             with _started("baseline", (*bare, "--http", "httptools"), shared, "/health") as baseline:

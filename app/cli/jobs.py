@@ -167,21 +167,11 @@ def list_queues(as_json: Json = False) -> None:
     if as_json:
         show_json([asdict(state) for state in states])
         return
-    headings = ("QUEUE", "UNFINISHED", "DUE", "RUNNING", "OLDEST WAITS", "")
-    show_table(
-        headings,
-        [
-            (
-                state.queue,
-                state.depth,
-                state.due,
-                state.running,
-                f"{(now - state.oldest).total_seconds():.0f} s" if state.oldest else "",
-                "paused" if state.paused else "",
-            )
-            for state in states
-        ],
-    )
+    rows = []
+    for state in states:
+        waits = f"{(now - state.oldest).total_seconds():.0f} s" if state.oldest else ""
+        rows.append((state.queue, state.depth, state.due, state.running, waits, "paused" if state.paused else ""))
+    show_table(("QUEUE", "UNFINISHED", "DUE", "RUNNING", "OLDEST WAITS", ""), rows)
 
 
 @jobs.command()
@@ -307,10 +297,6 @@ def _describe(found: "RegisteredTask") -> dict[str, Any]:
         "name": found.name,
         "data": [str(parameter) for parameter in found.parameters],
         "schedule": None if found.schedule is None else str(found.schedule),
-        "queue": cls.queue,
-        "priority": cls.priority,
-        "max_attempts": cls.max_attempts,
-        "backoff": cls.backoff,
-        "timeout": cls.timeout,
+        **{name: getattr(cls, name) for name in ("queue", "priority", "max_attempts", "backoff", "timeout")},
         "summary": (cls.__doc__ or "").strip().partition("\n")[0],
     }

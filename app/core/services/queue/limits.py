@@ -124,11 +124,11 @@ class QueueState:
     """Unfinished jobs of a queue: all (`depth`), due and running ones, and when the oldest due one became due."""
 
     queue: str
-    depth: int
-    due: int
-    running: int
-    oldest: datetime | None
-    paused: bool
+    depth: int = 0
+    due: int = 0
+    running: int = 0
+    oldest: datetime | None = None
+    paused: bool = False
 
 
 async def queue_states(*, db: AsyncSession, queues: Iterable[str] = ()) -> Sequence[QueueState]:
@@ -142,14 +142,11 @@ async def queue_states(*, db: AsyncSession, queues: Iterable[str] = ()) -> Seque
         func.count(case((running, 1))).label("running"),
         func.min(case((due, Job.available_at))).label("oldest"),
     )
-    rows: dict[str, Any] = {
-        row.queue: row for row in await db.execute(counted.where(Job.finished_at.is_(None)).group_by(Job.queue))
-    }
+    found = await db.execute(counted.where(Job.finished_at.is_(None)).group_by(Job.queue))
+    rows = {row["queue"]: row for row in found.mappings()}
     gates = await db.scalars(select(JobGate.name).where(JobGate.paused))
     paused = {name.removeprefix(queue_gate("")) for name in gates}
     return [
-        QueueState(name, row.depth, row.due, row.running, row.oldest, name in paused)
-        if (row := rows.get(name))
-        else QueueState(name, 0, 0, 0, None, name in paused)
+        QueueState(**{"queue": name, "paused": name in paused, **rows.get(name, {})})
         for name in sorted({*rows, *paused, *queues})
     ]

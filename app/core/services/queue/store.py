@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -236,7 +236,7 @@ class JobStore:
             if lanes[0].lost:
                 await _suspect_lost(session, own)
             room_for = (lambda *_: room) if isinstance(room, int) else room
-            claim = _Claim(session, self._queues, room_for, self._lease, lanes[0].now)
+            claim = _Claim(session, self._queues, room_for, self._lease.total_seconds(), lanes[0].now)
             suspects = lanes[0].lost or lanes[0].suspect
             if suspects and (queues := [lane.queue for lane in lanes if room_for(lane.queue, True) > 0]):
                 await claim.take_suspects(queues)
@@ -249,9 +249,8 @@ class JobStore:
         """Return the job that another process claimed, or None if it has lost the claim."""
         async with self._database().session_scope(read_only=True) as session:
             job = await session.get(Job, job_id)
-        if job is None or job.status != JobStatus.PROCESSING:
-            return None
-        return job if (job.attempts, str(job.started_at)) == (attempts, started_at) else None
+        run = (JobStatus.PROCESSING, attempts, started_at)
+        return job if job and (job.status, job.attempts, str(job.started_at)) == run else None
 
     async def extend(self, jobs: Iterable[Job]) -> set[Job]:
         """Extend leases; return the jobs that are still held."""
@@ -284,18 +283,18 @@ def _run_of(job: Job) -> tuple[int, int, datetime | None]:
     return job.id, job.attempts, job.started_at
 
 
+@dataclass
 class _Claim:
     """The jobs that one claim takes."""
 
-    def __init__(self, session: AsyncSession, queues: Queues, room: Room, lease: timedelta, now: datetime) -> None:
-        self.jobs: list[Job] = []
-        self._session = session
-        self._queues = queues
-        self._room = room
-        self._lease = lease.total_seconds()
-        self._now = now
-        self._gates: dict[str, Gate] = {}
-        self._full: set[str] = set()
+    _session: AsyncSession
+    _queues: Queues
+    _room: Room
+    _lease: float
+    _now: datetime
+    _gates: dict[str, Gate] = field(default_factory=dict)
+    _full: set[str] = field(default_factory=set)
+    jobs: list[Job] = field(default_factory=list)
 
     async def take_suspects(self, queues: Sequence[str]) -> None:
         """Select suspects of these queues; they share one slot."""
