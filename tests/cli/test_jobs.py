@@ -8,11 +8,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy import create_engine, event, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from app.core.db.base import utcnow
+from app.core.db.engines import prepare_sqlite
 from app.core.db.jobs import Job, JobStatus
 from tests.processes import kit, served_settings
 
@@ -44,6 +45,8 @@ def table(stores: dict[str, str]) -> Iterator[Session]:
     """The table of jobs: one of each status, with ids from 1."""
     url = make_url(stores["DATABASE_URL"])
     engine = create_engine(url.set(drivername=url.drivername.removesuffix("+aiosqlite")))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", prepare_sqlite)
     with Session(engine) as session:
         for number, status in enumerate(STATUSES, start=1):
             finished = utcnow() if status in ("completed", "dead") else None
