@@ -65,7 +65,7 @@ def refuse_connections(listener: socket.socket) -> None:
 class Server(uvicorn.Server):
     """A uvicorn server that drains before it stops, and stops in bounded time.
 
-    The server that `leads` listens at once, migrates and prints the addresses. The others, and replacements, listen
+    The leader listens at once, migrates and prints the addresses. The others, and replacements, listen
     once their application is open: no request reaches an unready process while another one is ready.
     """
 
@@ -76,17 +76,17 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.settings = settings
         self.quiet = quiet
-        self.leads = True
+        self.is_leader = True
         self._stops_at = math.inf
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application, and listen."""
-        if self.leads:
+        if self.is_leader:
             lifecycle.starting = {"database": "failed", "migrations": "failed"}
         self._closing, self._is_open = asyncio.Event(), asyncio.Event()
         self._application = asyncio.create_task(self._run_application())
         self._application.add_done_callback(self._end)
-        if not self.leads:
+        if not self.is_leader:
             await self._is_open.wait()
         await super().startup(sockets)
         if parent := multiprocessing.parent_process():
@@ -95,15 +95,15 @@ class Server(uvicorn.Server):
     async def _run_application(self) -> None:
         from app.main import app
 
-        if self.leads:
+        if self.is_leader:
             lifecycle.hold_until = time.monotonic() + HOLD_SECONDS
             await prepare(self.settings)
         async with app.router.lifespan_context(app) as state:
             self.lifespan.state.update(state or {})
-            news = await bootstrap(self.settings) if self.leads else []
+            news = await bootstrap(self.settings) if self.is_leader else []
             lifecycle.starting = None
             self._is_open.set()
-            if self.leads:
+            if self.is_leader:
                 announce(self.settings, self.servers[0].sockets[0], news, self.quiet)
             if self.opened:
                 self.opened.send(b"\0")
@@ -158,7 +158,7 @@ class Server(uvicorn.Server):
 
     def _cut(self) -> None:
         """Cancel every request: those without an answer get a problem, streams and websockets end."""
-        lifecycle.cutting = True
+        lifecycle.cancelling = True
         for task in self.server_state.tasks:
             task.cancel()
 
@@ -192,7 +192,7 @@ class Reload(ChangeReload):  # type: ignore[misc, valid-type]  # one of two clas
 
     def restart(self) -> None:
         """Restart the server process."""
-        self._server.leads = False
+        self._server.is_leader = False
         super().restart()
 
     def signal_handler(self, sig: int, frame: FrameType | None) -> None:
@@ -218,11 +218,11 @@ def supervise(server: Server, count: int, listener: socket.socket) -> bool:
     received = 0
     while received not in _STOP and not any(process.exitcode == STARTUP_FAILURE for process in processes):
         received = news.recv(1)[0]
-        server.leads = server.leads and received != 0
+        server.is_leader = server.is_leader and received != 0
         alive = [process for process in processes if process.exitcode in (None, STARTUP_FAILURE)]
         if len(alive) < len(processes):
             time.sleep(RESPAWN_SECONDS)
-        missing = (1 if server.leads else count) - len(alive)
+        missing = (1 if server.is_leader else count) - len(alive)
         processes = [*alive, *(_started(server, listener) for _ in range(missing))]
     listener.close()
     for process in processes:

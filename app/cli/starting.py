@@ -43,7 +43,7 @@ async def prepare(settings: "AppConfig") -> None:
             except (SQLAlchemyError, OSError) as exc:
                 lifecycle.starting = {"database": "failed", "migrations": "failed"}
                 problem = exc
-                if not _may_pass(settings, exc):
+                if not _waiting_may_help(settings, exc):
                     raise
             lifecycle.hold_until = 0
             await asyncio.sleep(outage.failed(problem))
@@ -52,7 +52,7 @@ async def prepare(settings: "AppConfig") -> None:
     outage.over()
 
 
-def _may_pass(settings: "AppConfig", error: Exception) -> bool:
+def _waiting_may_help(settings: "AppConfig", error: Exception) -> bool:
     """Return True if waiting may help: the server is unreachable or starting. It never helps with SQLite's file."""
     from app.core.services.queue.runner import UNAVAILABLE
 

@@ -78,7 +78,7 @@ class UpstreamError(AppError):
     """A called service failed or refused the request.
 
     `response` is its answer, an `httpx2.Response`, or None; `status` is its status. `is_outage` means that the service
-    itself seems to be down, `may_pass` that a retry may succeed.
+    itself seems to be down, `is_transient` that a retry may succeed.
     """
 
     code = "upstream_failed"
@@ -91,13 +91,13 @@ class UpstreamError(AppError):
         retry_after: int | None = None,
         response: Any = None,
         is_outage: bool = False,
-        may_pass: bool = False,
+        is_transient: bool = False,
     ) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.response = response
         self.status: int | None = None if response is None else response.status_code
         self.is_outage = is_outage
-        self.may_pass = may_pass
+        self.is_transient = is_transient
 
 
 class UpstreamTimeout(UpstreamError):

@@ -58,7 +58,7 @@ class Lifecycle:
     grace_ends: float | None = None
     """End of the grace time by `time.monotonic()`; None until the process is told to stop."""
 
-    cutting = False
+    cancelling = False
     """True once the grace time is over and requests are being cancelled."""
 
     def grace(self, seconds: float) -> float:

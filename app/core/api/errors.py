@@ -166,7 +166,7 @@ class ErrorBoundary:
                     else:
                         await answer.replace(await _late_answer_to(scope, exc), scope, receive)
                 except asyncio.CancelledError:
-                    if answer.begun or not lifecycle.cutting:
+                    if answer.begun or not lifecycle.cancelling:
                         raise
                     await _cut_short(scope)(scope, receive, send)
 

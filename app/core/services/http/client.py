@@ -25,7 +25,7 @@ from app.core.services.log import logger
 from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID, conversation_id, request_id
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 9.2.2
-PASSING = frozenset({429, 502, 503, 504})
+RETRIABLE_STATUSES = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
@@ -56,8 +56,8 @@ class Call:
 
     request: httpx2.Request
     deadline: float
-    may_repeat: bool
-    is_plain: bool
+    is_idempotent: bool
+    may_cross_hosts: bool
     """True without credentials or headers of the caller: then it may be redirected to another host."""
     expected: Collection[int]
     is_hurried: bool
@@ -154,8 +154,8 @@ class Upstream:
         return Call(
             request,
             deadline=asyncio.get_running_loop().time() + options.get("timeout", self.integration.total_timeout),
-            may_repeat=request.method in IDEMPOTENT or "Idempotency-Key" in request.headers,
-            is_plain=not (given or request.content or self.integration.has_credentials),
+            is_idempotent=request.method in IDEMPOTENT or "Idempotency-Key" in request.headers,
+            may_cross_hosts=not (given or request.content or self.integration.has_credentials),
             expected=options.get("expected", ()),
             is_hurried="timeout" in options,
         )
@@ -197,7 +197,7 @@ class Upstream:
                 longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**call.attempts)
                 pause = _random.uniform(0, longest) + (exc.retry_after or 0)
                 left = call.deadline - asyncio.get_running_loop().time()
-                repeats = exc.may_pass and call.may_repeat and call.attempts <= self.integration.retries
+                repeats = exc.is_transient and call.is_idempotent and call.attempts <= self.integration.retries
                 if not repeats or pause >= left:
                     raise
             await asyncio.sleep(pause)
@@ -217,21 +217,24 @@ class Upstream:
             async with asyncio.timeout_at(call.deadline):
                 response = await self._exchange(call)
         except httpx2.PoolTimeout as exc:  # our own pool is busy: no outage of the service
-            raise UpstreamUnavailable(may_pass=True) from exc
+            raise UpstreamUnavailable(is_transient=True) from exc
         except TimeoutError as exc:
-            raise UpstreamTimeout(is_outage=not call.is_hurried, may_pass=True) from exc
+            raise UpstreamTimeout(is_outage=not call.is_hurried, is_transient=True) from exc
         except httpx2.TimeoutException as exc:
-            raise UpstreamTimeout(is_outage=True, may_pass=True) from exc
+            raise UpstreamTimeout(is_outage=True, is_transient=True) from exc
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol):
             raise RequestRefused from None  # it quotes the value of a header
         except httpx2.RequestError as exc:
-            raise UpstreamError(is_outage=True, may_pass=True) from exc
+            raise UpstreamError(is_outage=True, is_transient=True) from exc
         status = response.status_code
         if status < 400 or status in call.expected:
             return response
         kind = UpstreamUnavailable if status in (429, 503) else UpstreamError
         raise kind(
-            retry_after=retry_after(response), response=response, is_outage=status >= 500, may_pass=status in PASSING
+            retry_after=retry_after(response),
+            response=response,
+            is_outage=status >= 500,
+            is_transient=status in RETRIABLE_STATUSES,
         )
 
     async def _exchange(self, call: Call) -> httpx2.Response:
@@ -272,7 +275,7 @@ class Upstream:
         method = "GET" if as_get and request.method != "HEAD" else request.method
         old = request.url
         is_same = (url.scheme, url.raw_host, url.port) == (old.scheme, old.raw_host, old.port)
-        if not is_same and not (self.integration.guarded and call.is_plain and method in ("GET", "HEAD")):
+        if not is_same and not (self.integration.guarded and call.may_cross_hosts and method in ("GET", "HEAD")):
             raise UpstreamError("A required service redirects to another host.")
         dropped = {b"host", b"content-length", *((b"content-type",) if as_get else ())}
         headers = [each for each in request.headers.raw if each[0].lower() not in dropped]
