@@ -172,7 +172,7 @@ class TestDeciding:
 class TestTask:
     def test_the_list_says_what_each_takes(self, run: Kit) -> None:
         described = {task["name"]: task for task in json.loads(ok(run("task", "list", "--json")))}
-        assert described["auth.send_email_change"]["data"][:2] == ["user_id: int", "email: str"]
+        assert described["auth.send_email_change"]["data"][:2] == ["user_id: int | None", "stamp: int = 0"]
         assert described["jobs.purge"]["schedule"] == "17 * * * * UTC"
         assert described["core.mail.send"]["max_attempts"] == 30
 
