@@ -1,5 +1,6 @@
 """The `kit` command. Each command imports what it needs when it runs, so that `kit --help` answers at once."""
 
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -58,4 +59,8 @@ def options(
 
 def main() -> None:
     """Run the `kit` command."""
+    try:
+        " ".join(sys.argv).encode()
+    except UnicodeEncodeError:  # bytes that no database takes and no terminal shows
+        sys.exit("The arguments must be UTF-8.")
     app()

@@ -30,6 +30,13 @@ class TestMigrate:
         assert "hidden" not in done.stdout + done.stderr
 
 
+class TestArguments:
+    def test_bytes_that_are_no_utf_8_are_refused_in_one_line(self) -> None:
+        command: list[str | bytes] = [sys.executable, "-m", "app.cli", "jobs", "list", "--queue", b"\xff"]
+        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", "The arguments must be UTF-8.\n")
+
+
 class TestReady:
     def test_a_database_without_tables_is_not_ready(self, tmp_path: Path) -> None:
         done = kit("ready", VAR_DIR=str(tmp_path))

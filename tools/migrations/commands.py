@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, cast
@@ -70,9 +71,15 @@ def check(
         for fault in faults:
             typer.secho(str(fault), fg=typer.colors.RED, err=True)
         if not faults:
-            say(f"The migrations are sound{_where(server) if scratch else ''}.")
+            say(f"{verdict(notes)}{_where(server) if scratch else ''}.")
     if faults:
         raise typer.Exit(1)
+
+
+def verdict(notes: Sequence["Fault"]) -> str:
+    """Return what can be said of migrations without a fault: sound, unless a note says that part was not read."""
+    is_unread = any(note.kind == "unread" for note in notes)
+    return "No fault was found in what could be read" if is_unread else "The migrations are sound"
 
 
 def _tried(server: str | None, timeline: str | None) -> list["Fault"]:

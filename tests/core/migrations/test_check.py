@@ -11,6 +11,7 @@ from app.core.db import Database
 from app.core.migrations.refusals import Fault
 from app.core.migrations.timelines import MigrationError, Timeline, Timelines
 from tests.core.migrations.timelines import add_revision, mark, migrations, shared, tables_of, timeline
+from tools.migrations.commands import verdict
 from tools.migrations.developer import DeveloperMigrations as Migrations
 from tools.migrations.effects import read_sql
 
@@ -285,6 +286,7 @@ class TestRawSql:
         (note,) = planted.faults("unread")
         assert "SQL that is not understood" in note.what
         assert not note.blocking
+        assert verdict([note]) == "No fault was found in what could be read"
 
     @pytest.mark.parametrize("kept", ["DROP CONSTRAINT c", "ALTER COLUMN n DROP NOT NULL", "ALTER n DROP DEFAULT"])
     def test_what_drops_no_column_is_no_loss(self, kept: str) -> None:

@@ -12,7 +12,9 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sqlalchemy import delete, make_url, select
+from sqlalchemy import delete, make_url, select, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.core.configs import PROJECT_ROOT, AppConfig
 from app.core.db.base import utcnow
@@ -45,6 +47,25 @@ async def test_jobs_run_at_once_after_the_commit(settings: AppConfig, scene: Sta
             await opened.queue.push(Play, {"number": 1})
             opened.events.dispatch(CurtainRaised(act=1))
         await until(lambda: {entry.name for entry in scene.entries} >= {"play", "first", "second", "light"})
+
+
+@pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="SQLite waits for one lock alone")
+async def test_the_bounds_of_the_database_are_those_of_the_settings(committed: Database) -> None:
+    settings = AppConfig(
+        DATABASE_URL=SecretStr(committed.engine.url.render_as_string(hide_password=False)),
+        DB_POOL_SIZE=1,
+        DB_POOL_TIMEOUT_SECONDS=0.2,
+        DB_STATEMENT_TIMEOUT_SECONDS=0.4,
+        DB_IDLE_TRANSACTION_TIMEOUT_SECONDS=7,
+    )
+    async with open_runtime(settings, run_jobs=False) as opened, opened.database.session_scope() as session:
+        assert await session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "7s"
+        with pytest.raises(PoolTimeout, match=r"timeout 0\.2"):
+            async with opened.database.session_scope() as other:
+                await other.execute(select(1))
+        with pytest.raises(OperationalError, match=r"no answer within 0\.4 s"):
+            await session.execute(text("SELECT pg_sleep(20)"))
+        await session.rollback()
 
 
 async def test_jobs_that_hold_every_connection_keep_their_leases(
