@@ -123,7 +123,7 @@ class JobRunner:
             "the jobs table cannot be read: trying again",
             "the jobs table can be read again",
             first=0.05,
-            longest=MAX_PAUSE_SECONDS,
+            longest=min(poll, MAX_PAUSE_SECONDS),
         )
         self._heartbeat = lease / 3
         self._wake = asyncio.Event()
