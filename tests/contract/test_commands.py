@@ -86,7 +86,7 @@ class TestServers:
                 line = (str(BIN / tool), *arguments, f"--port={ports[-1]}")
                 env = environment(tmp_path / str(number), WORKER_IN_APP="false")
                 stack.enter_context(started(*line, env=env, log=tmp_path / f"{number}.log"))
-            wait_for(lambda: all(answers("127.0.0.1", port) for port in ports))
+            wait_for(lambda: all(answers("127.0.0.1", port, "/health/live") for port in ports))
 
 
 @pytest.mark.once

@@ -59,7 +59,10 @@ class TestIntegrations:
             ({"BEARER": GOOD_SECRET}, "HTTP_INTEGRATIONS.payments: base_url is missing"),
             ({"BASE_URL": "https://a.test", "BASIC": GOOD_SECRET}, "HTTP_INTEGRATIONS.payments: basic must be user:"),
             ({"GUARDED": "true", "BEARER": "a\nb"}, "HTTP_INTEGRATIONS.payments: bearer, basic and headers must be"),
-            ({"GUARDED": "true", "HEADERS": '{"A B": "1"}'}, "HTTP_INTEGRATIONS.payments: headers has a name that is"),
+            (
+                {"GUARDED": "true", "HEADERS": '{"A B": "1"}'},
+                "HTTP_INTEGRATIONS.payments: headers has a malformed name",
+            ),
             (
                 {"GUARDED": "true", "BEARER": "a", "BASIC": "a:b"},
                 "HTTP_INTEGRATIONS.payments: bearer and basic are both",
