@@ -61,7 +61,7 @@ class TestIntegrations:
             ({"GUARDED": "true", "BEARER": "a\nb"}, "HTTP_INTEGRATIONS.payments: bearer, basic and headers must be"),
             (
                 {"GUARDED": "true", "HEADERS": '{"A B": "1"}'},
-                "HTTP_INTEGRATIONS.payments: headers has a malformed name",
+                "HTTP_INTEGRATIONS.payments: headers has a malformed",
             ),
             (
                 {"GUARDED": "true", "BEARER": "a", "BASIC": "a:b"},
