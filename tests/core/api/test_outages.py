@@ -30,7 +30,7 @@ SHORT = 0.3
 HANGS = 60
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid()"
-CLOSE = text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
+CLOSE = text(f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE {OTHERS}")
 RUNNING = text(f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS} AND state = 'active' AND query LIKE '%pg_sleep%'")
 
 router = APIRouter()
