@@ -54,7 +54,7 @@ async def prepare(settings: "AppConfig") -> None:
 
 def _waiting_may_help(settings: "AppConfig", error: Exception) -> bool:
     """Return True if waiting may help: the server is unreachable or starting. It never helps with SQLite's file."""
-    from app.core.services.queue.runner import UNAVAILABLE
+    from app.core.services.failures import UNAVAILABLE
 
     is_file = settings.database_url.get_backend_name() == "sqlite"
     return isinstance(error, UNAVAILABLE) and not is_file and not _WRONG_SETTING.search(str(error))

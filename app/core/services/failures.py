@@ -5,12 +5,16 @@ from typing import Any
 
 from pydantic import ValidationError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.core.services.log import logger
 from app.core.services.log.redaction import clean_text
 
 MAX_LENGTH = 1000
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
+"""Raised by a database that cannot be reached now."""
 
 _EXPECTED = (SQLAlchemyError, RedisError, OSError)
 """Raised where a server is unavailable: a line says enough."""

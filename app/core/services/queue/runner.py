@@ -7,13 +7,10 @@ from contextvars import Context
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-
 from app.core.db.jobs import Job
 from app.core.db.session import Database
 from app.core.process import Slot
-from app.core.services.failures import Outage, describe
+from app.core.services.failures import UNAVAILABLE, Outage, describe
 from app.core.services.log import logger
 from app.core.services.queue.execution import execute, execute_alone
 from app.core.services.queue.isolation import Isolation
@@ -24,9 +21,6 @@ MAX_PAUSE_SECONDS = 2.0
 """Longest pause between two tries while the database is unreachable."""
 ENDING_SECONDS = 1.0
 """Seconds for a cancelled run to end, and then for its outcome to be stored."""
-
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
-"""Raised by a database that cannot be reached now."""
 
 
 class OutcomeWriter:
