@@ -10,7 +10,6 @@ from app.auth.security.identity import is_username, normalize_email
 from app.auth.security.passwords import PasswordHasher, PasswordPolicy
 from app.auth.security.tokens import AccessTokens, Algorithm, SigningKey
 from app.core.configs import BaseConfig, app_config, local_secret
-from app.core.configs.safety import weak_secret
 
 
 def _username(value: str) -> str:
@@ -23,9 +22,11 @@ class AuthConfig(BaseConfig):
     """Settings of accounts, sessions, tokens and passwords."""
 
     required_secrets = ("JWT_SECRET_KEY",)
+    optional_secrets = ("JWT_PREVIOUS_SECRET_KEY", "JWT_NEXT_SECRET_KEY")
 
     JWT_SECRET_KEY: SecretStr | None = None
     JWT_PREVIOUS_SECRET_KEY: SecretStr | None = None
+    JWT_NEXT_SECRET_KEY: SecretStr | None = None
     JWT_ALGORITHM: Algorithm = "HS256"
     JWT_ISSUER: str | None = None
     JWT_AUDIENCE: str | None = None
@@ -70,9 +71,9 @@ class AuthConfig(BaseConfig):
     def access_tokens(self) -> AccessTokens:
         """Return the maker and reader of access tokens."""
         secret = self.JWT_SECRET_KEY or local_secret("JWT_SECRET_KEY", app_config.var_dir)
-        secrets = [secret, self.JWT_PREVIOUS_SECRET_KEY] if self.JWT_PREVIOUS_SECRET_KEY else [secret]
+        ring = [secret, *filter(None, (self.JWT_PREVIOUS_SECRET_KEY, self.JWT_NEXT_SECRET_KEY))]
         return AccessTokens(
-            keys=[SigningKey.load(item.get_secret_value(), self.JWT_ALGORITHM) for item in secrets if item],
+            keys=[SigningKey.load(key.get_secret_value(), self.JWT_ALGORITHM) for key in ring],
             algorithm=self.JWT_ALGORITHM,
             issuer=self.JWT_ISSUER or app_config.DOMAIN,
             audience=self.JWT_AUDIENCE or app_config.DOMAIN,
@@ -96,14 +97,12 @@ class AuthConfig(BaseConfig):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if self.JWT_PREVIOUS_SECRET_KEY and (reason := weak_secret(self.JWT_PREVIOUS_SECRET_KEY)):
-            found.append(f"JWT_PREVIOUS_SECRET_KEY {reason}")
         named = {fault.split()[0] for fault in found}
         return found + [fault for fault in self._unusable() if fault.split()[0] not in named]
 
     def _unusable(self) -> list[str]:
         found = []
-        for name in ("JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEY"):
+        for name in (*self.required_secrets, *self.optional_secrets):
             if (secret := getattr(self, name)) is not None:
                 try:
                     SigningKey.load(secret.get_secret_value(), self.JWT_ALGORITHM)

@@ -132,7 +132,7 @@ async def auth_services(
     common: dict[str, Any] = {"config": config, "events": SecurityEvents(events=events, origin=origin), "mail": mail}
     common |= {"links": Links(settings), "disconnected": client_left(connection)}
     return AuthServices(
-        sessions=SessionService(**common, secret=settings.secret_key, origin=origin),
+        sessions=SessionService(**common, keys=settings.secret_keys, origin=origin),
         registration=RegistrationService(**common),
         recovery=RecoveryService(**common, queue=queue),
         profile=ProfileService(**common, queue=queue),

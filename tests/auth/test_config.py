@@ -38,11 +38,13 @@ class TestProblems:
         config = AuthConfig(
             JWT_SECRET_KEY="changeme-changeme-changeme-changeme",
             JWT_PREVIOUS_SECRET_KEY="changethis-changethis-changethis-x",
+            JWT_NEXT_SECRET_KEY="0123456701234567012345670123456701234567",
         )
 
         problems = config.problems()
 
-        assert [fault.split()[0] for fault in problems] == ["JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEY"]
+        names = ["JWT_SECRET_KEY", "JWT_PREVIOUS_SECRET_KEY", "JWT_NEXT_SECRET_KEY"]
+        assert [fault.split()[0] for fault in problems] == names
         assert not any("changeme" in fault for fault in problems)
 
     @pytest.mark.parametrize("password", ["changethis", "PASSWORD", "admin@example.com", "short", "x" * 5000])

@@ -118,6 +118,12 @@ class AccessTokens:
         token = jws.sign(claims.model_dump(), self._signer.private, headers=header, algorithm=self._algorithm)
         return token, claims.exp - claims.iat
 
+    def public_keys(self) -> list[dict[str, Any]]:
+        """Return the public keys of the ring as JWKs (RFC 7517); none for HS256, whose keys are secret."""
+        if self._algorithm == "HS256":
+            return []
+        return [{**key.public.to_dict(), "kid": kid, "use": "sig"} for kid, key in self._ring.items()]
+
     def read(self, token: str) -> AccessClaims:
         """Return the claims of a valid token; raises InvalidAccessToken."""
         if len(token) > _MAX_LENGTH or not _COMPACT.fullmatch(token):

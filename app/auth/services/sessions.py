@@ -1,5 +1,6 @@
 """Sessions: opened by a password, carried on by refresh tokens, ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,7 +37,7 @@ It is judged by the moment a request arrived, as if it had been served at once: 
 class SessionService(AccountService):
     """Opens, refreshes, lists and ends sessions."""
 
-    secret: SecretStr
+    keys: Sequence[SecretStr]
     origin: RequestOrigin
     refresh_tokens = RefreshTokenRepository()
 
@@ -65,10 +66,15 @@ class SessionService(AccountService):
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
         if family is None or not self._is_live(family):
             raise InvalidGrant("The refresh token is not valid.")
-        follower = successor(token, salt=family.token.salt, secret=self.secret.get_secret_value().encode())
+        salt = family.token.salt
+        followers = [successor(token, salt=salt, secret=key.get_secret_value().encode()) for key in self.keys]
+        follower: str | None = followers[0]
         if family.token.rotated_at is None:
-            await self._rotate(family, follower, db=db)
-        elif not await self._is_in_grace(family.token.rotated_at, follower, db=db, arrived_at=family.now - waited):
+            await self._rotate(family, followers[0], db=db)
+        else:
+            arrived = family.now - waited
+            follower = await self._in_grace(family.token.rotated_at, followers, db=db, arrived_at=arrived)
+        if follower is None:
             await self._end_family(family, db=db)
             raise InvalidGrant("The refresh token is not valid.")
         answer = self._answer(family.session, follower, family.now)
@@ -124,14 +130,19 @@ class SessionService(AccountService):
         await self.sessions.update(db=db, model=family.session, data={"last_used_at": db_now()})
         await self._store(follower, db=db, session=family.session)
 
-    async def _is_in_grace(
-        self, rotated_at: datetime, follower: str, *, db: AsyncSession, arrived_at: datetime
-    ) -> bool:
-        """Return True where the token, on arrival, had just been rotated and its successor not been used yet."""
+    async def _in_grace(
+        self, rotated_at: datetime, followers: Sequence[str], *, db: AsyncSession, arrived_at: datetime
+    ) -> str | None:
+        """Return the successor where the token, on arrival, had just been rotated and that one not been used yet.
+
+        Another process, with another key of the ring, may have made it.
+        """
         if arrived_at > rotated_at + REFRESH_GRACE:
-            return False
-        next_token = await self.refresh_tokens.get(db=db, token_hash=token_hash(follower))
-        return next_token is not None and (next_token.rotated_at is None or next_token.rotated_at > arrived_at)
+            return None
+        for follower in followers:
+            if found := await self.refresh_tokens.get(db=db, token_hash=token_hash(follower)):
+                return follower if found.rotated_at is None or found.rotated_at > arrived_at else None
+        return None
 
     async def _end_family(self, family: Family, *, db: AsyncSession) -> None:
         session = family.session

@@ -51,6 +51,7 @@ class AppConfig(BaseConfig):
     """Settings of the service itself; a module has its own `config.py`."""
 
     required_secrets = ("SECRET_KEY",)
+    optional_secrets = ("PREVIOUS_SECRET_KEY", "NEXT_SECRET_KEY")
 
     ENVIRONMENT: Annotated[Environment, BeforeValidator(_lower)] = Environment.LOCAL
     PROJECT_NAME: str = "FastAPI Modulith"
@@ -77,6 +78,8 @@ class AppConfig(BaseConfig):
     VAR_DIR: Path = Path("var")
 
     SECRET_KEY: SecretStr | None = None
+    PREVIOUS_SECRET_KEY: SecretStr | None = None
+    NEXT_SECRET_KEY: SecretStr | None = None
 
     DATABASE_URL: SecretStr | None = None
     POSTGRES_SERVER: str | None = None
@@ -203,6 +206,11 @@ class AppConfig(BaseConfig):
     def secret_key(self) -> SecretStr:
         """`SECRET_KEY`, generated once under `var/` where it is unset in development."""
         return self.SECRET_KEY or local_secret("SECRET_KEY", self.var_dir)
+
+    @property
+    def secret_keys(self) -> tuple[SecretStr, ...]:
+        """The key ring: the first key makes, the others are accepted while the key is changed."""
+        return self.secret_key, *filter(None, (self.PREVIOUS_SECRET_KEY, self.NEXT_SECRET_KEY))
 
     @cached_property
     def database_url(self) -> URL:

@@ -85,10 +85,12 @@ class _EnvFile(EnvSettingsSource):
 class BaseConfig(BaseSettings):
     """Base of the core's and every module's settings.
 
-    `required_secrets` names the fields that must be strong outside `local` and `testing`.
+    `required_secrets` names the fields that must be strong outside `local` and `testing`, `optional_secrets` those that
+    must be so where they are set.
     """
 
     required_secrets: ClassVar[tuple[str, ...]] = ()
+    optional_secrets: ClassVar[tuple[str, ...]] = ()
     known: ClassVar[list[type["BaseConfig"]]] = []
 
     model_config = SettingsConfigDict(
@@ -131,7 +133,7 @@ class BaseConfig(BaseSettings):
     def problems(self) -> list[str]:
         """List faults that stop a start outside `local` and `testing`: one sentence each, never a value."""
         found = []
-        for name in self.required_secrets:
+        for name in (*self.required_secrets, *(each for each in self.optional_secrets if getattr(self, each))):
             if reason := weak_secret(getattr(self, name)):
                 found.append(f"{name} {reason}")
         return found
