@@ -386,7 +386,7 @@ class TestStrictEnvironments:
 
     @pytest.mark.parametrize("name", ["PREVIOUS_SECRET_KEY", "NEXT_SECRET_KEY"])
     def test_every_key_of_the_ring_is_strong(self, clean_env: Path, name: str) -> None:
-        clean_env.write_text(f"{PRODUCTION}{name}=short\n")
+        clean_env.write_text(f"{PRODUCTION}{name}=short-but-random-7f3a\n")
         assert AppConfig().problems() == [f"{name} is shorter than 32 bytes"]
 
     def test_testing_is_relaxed(self) -> None:
