@@ -2,9 +2,8 @@
 
 import json
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
     from app.core.api.route_checks import Collision
     from app.core.api.routes import ListedRoute
 
-_PERMISSION = re.compile(r"`([\w-]+:[\w-]+)`")
+MOUNTED, PACKAGE = "mounted", "package"
+_FIX = (
+    "ask for the user or for a permission (`user: ActiveUser`, `Depends(requires_permission(...))`), "
+    "or open it to everybody: `dependencies=[public]` of app.core.api"
+)
 
 
 def openapi(
@@ -36,7 +39,9 @@ def openapi_document() -> str:
 def routes(
     path: Annotated[str, typer.Option("--path", help="Only paths that begin so.")] = "/",
     method: Annotated[str | None, typer.Option("--method", help="Only this method.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a route is never reached.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 where a route is never reached, or open unsaid.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """List every route, who may call it and how often, and those that no request can reach."""
@@ -44,33 +49,55 @@ def routes(
     with settings_errors(), redirect_stdout(sys.stderr):  # building it may log
         from app.main import app
     from app.core.api.route_checks import misplaced_limits, route_collisions
-    from app.core.api.routes import all_routes, listed_routes
+    from app.core.api.routes import listed_routes
 
     collisions = route_collisions(app.routes)
+    chosen = [one for one in _accesses(listed_routes(app.routes)) if one[0].path.startswith(path)]
     rows = [
         row
-        for route in all_routes(listed_routes(app.routes))
-        if route.path.startswith(path)
-        for row in _rows(route, collisions)
+        for route, access in chosen
+        for row in _rows(route, access, collisions)
         if method is None or row["method"] in (method.upper(), "*")
     ]
-    faults = [str(one) for one in collisions if one.hidden.path.startswith(path)]
-    doubts = [str(one) for one in misplaced_limits(app.routes) if one.route.path.startswith(path)]
+    faults = [f"{one}." for one in collisions if one.hidden.path.startswith(path)]
+    faults += [_unsaid(route) for route, access in chosen if not access]
+    doubts = [f"{one}." for one in misplaced_limits(app.routes) if one.route.path.startswith(path)]
     if as_json:
         show_json(rows)
     elif not rows:
         typer.echo("No route fits.")
     else:
         show_table(("METHOD", "PATH", "ACCESS", "LIMITS", "MODULE", "ENDPOINT", ""), map(_cells, rows))
+    if check or not as_json:
         for fault in faults + doubts:
-            typer.secho(f"\n{fault}.", fg=typer.colors.YELLOW)
+            typer.secho(f"\n{fault}", fg=typer.colors.YELLOW, err=check)
     if check and faults:
         raise typer.Exit(1)
 
 
-def _rows(route: "ListedRoute", collisions: "list[Collision]") -> "Iterator[dict[str, Any]]":
-    from fastapi.security.base import SecurityBase
+def _accesses(
+    routes: "Iterable[ListedRoute]", inside: tuple[str, ...] = ()
+) -> "Iterator[tuple[ListedRoute, tuple[str, ...]]]":
+    """Every route and who may call it; `inside` is for those of a mounted application that do not say."""
+    from app.core.api.routes import mounted_routes
+    from app.core.modules import installed_modules
 
+    packages = {module.name for module in installed_modules() if module.external}
+    for route in routes:
+        package = (PACKAGE,) if route.name.partition(":")[0].partition(".")[0] in packages else ()
+        yield route, route.access or inside or ((MOUNTED,) if route.is_mount else package)
+        if route.is_mount:
+            yield from _accesses(mounted_routes(route), (MOUNTED,))
+
+
+def _unsaid(route: "ListedRoute") -> str:
+    from app.core.api.route_checks import place_of
+
+    methods = "/".join(sorted(route.methods))
+    return f"{place_of(route.endpoint)}: {methods} {route.path} does not say who may call it\n    Fix: {_FIX}."
+
+
+def _rows(route: "ListedRoute", access: tuple[str, ...], collisions: "list[Collision]") -> "Iterator[dict[str, Any]]":
     from app.core.api import ConfigurableRateLimiter
 
     methods = route.methods - {"HEAD"} or route.methods  # every GET answers HEAD
@@ -80,19 +107,12 @@ def _rows(route: "ListedRoute", collisions: "list[Collision]") -> "Iterator[dict
         yield {
             "method": method,
             "path": route.path,
-            "auth": any(isinstance(call, SecurityBase) for call in route.calls),
-            "permissions": sorted({name for call in route.calls for name in _permissions(call)}),
+            "access": list(access),
             "limits": [str(call) for call in route.calls if isinstance(call, ConfigurableRateLimiter)],
             "module": _module_of(route.name),
             "endpoint": route.name,
             "collision": never,
         }
-
-
-def _permissions(call: Any) -> list[str]:
-    """The permissions that a policy asks for: its docstring is the question it answers."""
-    is_policy = ".policies" in getattr(call, "__module__", "")
-    return _PERMISSION.findall(call.__doc__ or "") if is_policy else []
 
 
 def _module_of(name: str) -> str | None:
@@ -103,7 +123,7 @@ def _module_of(name: str) -> str | None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    access = ", ".join(row["permissions"]) or ("login" if row["auth"] else "anybody")
+    access = ", ".join(row["access"]) or "not said"
     never = "never reached" if row["collision"] else ""
     function = row["endpoint"].partition(":")[2]
     return (row["method"], row["path"], access, ", ".join(row["limits"]), row["module"] or "-", function, never)

@@ -23,7 +23,7 @@ from app.core.api.input_guard import client_left
 from app.core.configs import app_config, get_settings
 from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
 from app.core.exceptions import AuthenticationError
-from app.core.identity import identifies_caller, remember_principal
+from app.core.identity import AUTHENTICATED, admits, identifies_caller, remember_principal
 from app.core.services.log.context import conversation_id, request_id
 
 # No refreshUrl: RFC 6749 refreshes by form, ours is a JSON body.
@@ -76,6 +76,7 @@ async def optional_caller(
 OptionalCaller = Annotated[Caller | None, Depends(optional_caller)]
 
 
+@admits(AUTHENTICATED)
 async def current_caller(caller: OptionalCaller) -> Caller:
     """Return the caller by access token; raises AuthenticationError without one."""
     if caller is None:

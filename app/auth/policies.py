@@ -9,6 +9,7 @@ from app.auth.deps import ActiveUser
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.schemas.user import UserDTO
 from app.core.api.inputs import RowId
+from app.core.identity import admits
 
 
 def requires_permission(permission: str) -> Callable[[UserDTO], Awaitable[None]]:
@@ -17,6 +18,7 @@ def requires_permission(permission: str) -> Callable[[UserDTO], Awaitable[None]]
     Until roles exist a superuser holds every permission, and nobody else any.
     """
 
+    @admits(permission)
     async def holds_permission(user: ActiveUser) -> None:
         if not user.is_superuser:
             raise ActionNotAllowed
@@ -32,6 +34,7 @@ can_write_users = requires_permission("users:write")
 """May the user make, change and delete accounts?"""
 
 
+@admits("users:read")
 async def can_read_user(user: ActiveUser, user_id: RowId) -> None:
     """May the user see this account: their own, or anybody's with `users:read`?"""
     if user.id != user_id:

@@ -1,13 +1,20 @@
-"""Identity of a client for limits and caches: the verified caller if there is one, the address otherwise."""
+"""Identity of a client for limits and caches: the verified caller if there is one, the address otherwise.
+
+And the marks of dependencies that identify callers, or decide who may call.
+"""
 
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, TypeVar
 
+from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
+PUBLIC = "public"
+AUTHENTICATED = "authenticated"
 _PRINCIPAL = "kit.principal"
 _IDENTIFIES = "__kit_identifies_caller__"
+_ACCESS = "__kit_access__"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +28,34 @@ def identifies_caller(dependency: F) -> F:
 def is_identifying(dependency: Any) -> bool:
     """Check if a dependency is marked by `identifies_caller`."""
     return getattr(dependency, _IDENTIFIES, False) is True
+
+
+def admits(*needed: str) -> Callable[[F], F]:
+    """Mark a dependency that refuses everybody without `needed`: permissions, `role:admin`, or `authenticated`.
+
+    `kit routes` shows it, and whoever reads the mark relies on it: the dependency itself must refuse.
+    """
+
+    def mark(dependency: F) -> F:
+        setattr(dependency, _ACCESS, needed)
+        return dependency
+
+    return mark
+
+
+def access_of(dependency: Any) -> tuple[str, ...]:
+    """Return what a dependency is marked with by `admits`; packages that cannot import it set `__kit_access__`."""
+    found = getattr(dependency, _ACCESS, ())
+    return found if isinstance(found, tuple) else ()
+
+
+@admits(PUBLIC)
+async def _anybody() -> None:
+    """Let everybody in."""
+
+
+public = Depends(_anybody)
+"""Opens a route, a websocket or a router to everybody, on purpose: `dependencies=[public]`."""
 
 
 def remember_principal(connection: HTTPConnection, principal: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from app.core.api.routes import listed_routes
 from app.core.configs import PROJECT_ROOT
 from app.core.db import BaseModel
 from app.core.modules import Module, present_modules
@@ -73,6 +74,7 @@ async def run_page(page: Path) -> int:
                     await _run(compiled, vars(module), app)
                     count += 1
             assert (found := crossed_tables(module)) == [], found
+            assert page.name == "contract.md" or (found := unsaid_routes(app)) == [], found  # which came before marks
             return count
 
 
@@ -98,6 +100,11 @@ def crossed_tables(module: types.ModuleType) -> list[str]:
     found = [*present_modules(), Module(module.__name__.rpartition(".")[0], PROJECT_ROOT / "docs")]
     modules = {one.short_name: one for one in reversed(found)}
     return list(map(str, table_violations("app", PROJECT_ROOT, modules, Exceptions(modules.values()))))
+
+
+def unsaid_routes(app: FastAPI) -> list[str]:
+    """The routes of the page that `kit routes --check` would refuse."""
+    return [route.path for route in listed_routes(app.routes) if not route.is_mount and not route.access]
 
 
 async def _run(code: types.CodeType, namespace: dict[str, Any], app: FastAPI) -> None:

@@ -5,8 +5,9 @@ from fastapi import Response as HTTPResponse
 from pydantic import BaseModel
 
 from app.auth.deps import Config
+from app.core.api import public
 
-router = APIRouter(tags=["auth"])
+router = APIRouter(tags=["auth"], dependencies=[public])
 
 
 class KeySet(BaseModel):

@@ -14,6 +14,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.core.identity import public
+
 _FOLDER = Path(str(files("fastapi_swagger.resources")))
 _ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -21,7 +23,7 @@ _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 PAGE = "/docs"
 DOCUMENT = "/openapi.json"
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[public])
 
 
 def add_docs(app: FastAPI) -> None:
@@ -37,7 +39,7 @@ def add_index(app: FastAPI, links: Mapping[str, str]) -> None:
         about, root = request.app, _root(request)
         return {"name": about.title, "version": about.version} | {name: root + path for name, path in links.items()}
 
-    app.add_api_route("/", index, include_in_schema=False)
+    app.add_api_route("/", index, include_in_schema=False, dependencies=[public])
 
 
 def _root(request: Request) -> str:

@@ -26,6 +26,7 @@ from app.core.db.installation import KnownRevisions, current_redis, expected_rev
 from app.core.db.integrity import lacks_tables
 from app.core.db.session import Database, current_database
 from app.core.exceptions import UnavailableError
+from app.core.identity import public
 from app.core.process import Slot, lifecycle
 from app.core.services.log import logger
 
@@ -106,7 +107,7 @@ class NotReady(UnavailableError):
         self.extra = {"checks": _checks(found)}
 
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], dependencies=[public])
 
 
 @router.get("/live")

@@ -84,7 +84,7 @@ class MisplacedLimit:
 def check_units(routes: Sequence[BaseRoute]) -> None:
     """Raise ConfigError with a line for each websocket and each event or item stream that takes DBSession."""
     faults = [
-        f"{route.path} ({_place(route.endpoint)}) is a {kind}: {_WHY[kind]}; {_FIX}"
+        f"{route.path} ({place_of(route.endpoint)}) is a {kind}: {_WHY[kind]}; {_FIX}"
         for route in all_routes(listed_routes(routes))
         if (kind := _lasting(route)) and route.dependant and _takes_unit(route.dependant)
     ]
@@ -177,7 +177,8 @@ def _takes_unit(dependant: Dependant) -> bool:
     return dependant.call is db_session or any(map(_takes_unit, dependant.dependencies))
 
 
-def _place(endpoint: Any) -> str:
+def place_of(endpoint: Any) -> str:
+    """Return file, line and name of a function that answers."""
     code = getattr(inspect.unwrap(endpoint), "__code__", None)
     if code is None:
         return str(endpoint)

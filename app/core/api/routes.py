@@ -19,6 +19,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
+from app.core.identity import AUTHENTICATED, PUBLIC, access_of
+
 ANY_METHOD = "*"
 WEBSOCKET = "WEBSOCKET"
 
@@ -71,6 +73,14 @@ class ListedRoute:
     def calls(self) -> tuple[Any, ...]:
         """The dependencies, in the order in which they are called."""
         return tuple(_calls(self.dependant)) if self.dependant else ()
+
+    @cached_property
+    def access(self) -> tuple[str, ...]:
+        """Permissions and roles its dependencies ask for, else `authenticated` or `public`; () where none says."""
+        found = {name for call in self.calls for name in access_of(call)}
+        if self.dependant:
+            found.update(_scopes(self.dependant))
+        return tuple(sorted(found - {AUTHENTICATED, PUBLIC}) or sorted(found)[:1])
 
     @cached_property
     def field_names(self) -> frozenset[str]:
@@ -192,6 +202,18 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
     for dependency in dependant.dependencies:
         yield from _calls(dependency)
         yield dependency.call
+
+
+def _scopes(dependant: Dependant) -> Iterator[str]:
+    """The scopes of `Security(..., scopes=)` whose dependency reads them."""
+    for dependency in dependant.dependencies:
+        if dependency.own_oauth_scopes and _reads_scopes(dependency):
+            yield from dependency.own_oauth_scopes
+        yield from _scopes(dependency)
+
+
+def _reads_scopes(dependant: Dependant) -> bool:
+    return bool(dependant.security_scopes_param_name) or any(map(_reads_scopes, dependant.dependencies))
 
 
 def _declared(dependant: Dependant) -> Iterator[str]:

@@ -3,16 +3,21 @@
 import gc
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi.routing import APIRoute
+from fastapi.security import SecurityScopes
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.core.api.routes import route_of
+from app.core.api import public
+from app.core.api.routes import listed_routes, route_of
+from app.core.identity import AUTHENTICATED, admits
 from tests.core.api.conftest import Serve, make_app
 from tests.core.log.capture import captured_log
 
@@ -36,6 +41,61 @@ async def needs_shade(shade: int) -> None: ...
 
 async def shown() -> str:
     return "shown"
+
+
+@admits(AUTHENTICATED)
+async def caller() -> None: ...
+
+
+async def scoped(scopes: SecurityScopes, user: Annotated[None, Depends(caller)]) -> None: ...
+
+
+@admits("sizes:write")
+async def can_write_sizes(user: Annotated[None, Depends(caller)]) -> None: ...
+
+
+class TestAccess:
+    @pytest.mark.parametrize(
+        ("dependencies", "access"),
+        [
+            ([], ()),
+            ([Depends(needs_size)], ()),
+            ([public], ("public",)),
+            ([public, Depends(caller)], ("authenticated",)),
+            ([public, Depends(can_write_sizes)], ("sizes:write",)),
+            ([Depends(can_write_sizes), Depends(admits("role:tailor")(needs_shade))], ("role:tailor", "sizes:write")),
+            ([Security(scoped, scopes=["sizes:read"])], ("sizes:read",)),
+            ([Security(caller, scopes=["sizes:read"])], ("authenticated",)),  # nobody reads that scope
+        ],
+    )
+    def test_it_is_the_strictest_that_a_dependency_asks_for(
+        self, dependencies: list[Any], access: tuple[str, ...]
+    ) -> None:
+        around = APIRouter(prefix="/around", dependencies=dependencies)
+        around.add_api_route("/inside", shown)
+        around.add_api_websocket_route("/socket", shown)
+        app = FastAPI(openapi_url=None)
+        app.include_router(around)
+        app.add_api_route("/one", shown, dependencies=dependencies)
+        app.include_router(APIRouter(routes=[APIRoute("/other", shown)]), dependencies=dependencies)
+        assert {route.access for route in listed_routes(app.routes)} == {access}
+
+    def test_a_mark_of_another_kind_says_nothing(self) -> None:
+        app = FastAPI(openapi_url=None)
+        app.add_api_route("/stub", shown, dependencies=[Depends(Stub())])
+        app.mount("/mounted", Mounted("here"))
+        assert [route.access for route in listed_routes(app.routes)] == [(), ()]
+
+
+class Stub:
+    """Has every attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__kit"):
+            return lambda: None
+        raise AttributeError(name)
+
+    async def __call__(self) -> None: ...
 
 
 class TestRouteOf:

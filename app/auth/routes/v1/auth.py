@@ -21,7 +21,7 @@ from app.auth.schemas.auth import (
     TokenAnswer,
 )
 from app.auth.schemas.user import UserResponse
-from app.core.api import ConfigurableRateLimiter, Response
+from app.core.api import ConfigurableRateLimiter, Response, public
 from app.core.api.input_guard import JSON, URLENCODED, is_json, media_type
 from app.core.api.middlewares import arrived_at
 from app.core.deps import DBSession
@@ -48,7 +48,7 @@ async def no_store(response: HTTPResponse) -> None:
         201: {"model": Response[UserResponse]},
         202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"},
     },
-    dependencies=[per_minute(5)],
+    dependencies=[public, per_minute(5)],
 )
 async def register(
     body: Registration, db: DBSession, services: Services, response: HTTPResponse
@@ -81,7 +81,7 @@ LOGIN_CONTENT = {
 
 @router.post(
     "/login",
-    dependencies=[Depends(no_store), per_minute(5)],
+    dependencies=[public, Depends(no_store), per_minute(5)],
     responses={422: {}},
     openapi_extra={"requestBody": {"required": True, "content": LOGIN_CONTENT}},
 )
@@ -90,7 +90,7 @@ async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, 
     return await services.sessions.login(form, db=db)
 
 
-@router.post("/refresh-token", dependencies=[Depends(no_store), per_minute(30)])
+@router.post("/refresh-token", dependencies=[public, Depends(no_store), per_minute(30)])
 async def refresh_token(body: RefreshRequest, db: DBSession, services: Services, request: Request) -> TokenAnswer:
     """Exchange a refresh token for the next one. Using one twice ends the session."""
     return await services.sessions.refresh(body.refresh_token, db=db, arrived_at=arrived_at(request))
@@ -110,26 +110,26 @@ async def logout_all(db: DBSession, services: Services, caller: CurrentCaller) -
     await services.sessions.end_all(caller.user.id, db=db)
 
 
-@router.post("/restore-password", status_code=status.HTTP_202_ACCEPTED, dependencies=[per_minute(5)])
+@router.post("/restore-password", status_code=status.HTTP_202_ACCEPTED, dependencies=[public, per_minute(5)])
 async def restore_password(body: AddressRequest, db: DBSession, services: Services) -> Response[Accepted]:
     """Have a link for a new password mailed; the answer is the same for every address."""
     await services.recovery.request_reset(body.email, db=db)
     return Response(data=ACCEPTED)
 
 
-@router.post("/reset-password", status_code=status.HTTP_204_NO_CONTENT, dependencies=[per_minute(10)])
+@router.post("/reset-password", status_code=status.HTTP_204_NO_CONTENT, dependencies=[public, per_minute(10)])
 async def reset_password(body: PasswordReset, db: DBSession, services: Services) -> None:
     """Set a new password with the token of a mailed link. Every session ends."""
     await services.recovery.reset_password(body, db=db)
 
 
-@router.post("/verify-email", status_code=status.HTTP_204_NO_CONTENT, dependencies=[per_minute(10)])
+@router.post("/verify-email", status_code=status.HTTP_204_NO_CONTENT, dependencies=[public, per_minute(10)])
 async def verify_email(body: LinkToken, db: DBSession, services: Services) -> None:
     """Verify an address with the token of a mailed link."""
     await services.recovery.verify_email(body.token, db=db)
 
 
-@router.post("/resend-verification", status_code=status.HTTP_202_ACCEPTED, dependencies=[per_minute(5)])
+@router.post("/resend-verification", status_code=status.HTTP_202_ACCEPTED, dependencies=[public, per_minute(5)])
 async def resend_verification(body: AddressRequest, db: DBSession, services: Services) -> Response[Accepted]:
     """Have the verification link mailed again; the answer is the same for every address."""
     await services.recovery.request_verification(body.email, db=db)
