@@ -1,6 +1,5 @@
 """Limits on how often one client may call."""
 
-import math
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import takewhile
@@ -12,10 +11,9 @@ from pyrate_limiter import Limiter
 from starlette.types import Scope
 
 from app.core.api.routes import ListedRoute, route_of
-from app.core.api.sliding_windows import FallbackCounter, SlidingWindows, Verdict, windows_of
+from app.core.api.sliding_windows import SlidingWindows, Verdict, counter, whole_seconds, windows_of
 from app.core.configs import get_settings
 from app.core.deps import configured
-from app.core.exceptions import RateLimitedError
 from app.core.identity import client_address, client_identity, is_identifying
 
 Identify: TypeAlias = Callable[[Any], Awaitable[str]]
@@ -23,8 +21,6 @@ Identify: TypeAlias = Callable[[Any], Awaitable[str]]
 
 _COUNTED = "kit.counted_limits"
 """Scope key: what this request was counted against, by the key of the window."""
-
-_counter = FallbackCounter()
 
 
 class ConfigurableRateLimiter(RateLimiter):
@@ -58,7 +54,7 @@ class ConfigurableRateLimiter(RateLimiter):
         if key in counted:
             return
         counted[key] = None
-        verdict = await _counter.count(self._windows, key)
+        verdict = await counter.count(self._windows, key)
         counted[key] = (self._label(connection), self._windows, verdict)
         if not verdict.allowed:
             await self.callback(verdict)
@@ -69,7 +65,7 @@ class ConfigurableRateLimiter(RateLimiter):
     async def count(self, connection: HTTPConnection) -> None:
         """Count one more call on an open connection: a message of a websocket."""
         if configured(connection, get_settings).RATE_LIMITER_ENABLED:
-            verdict = await _counter.count(self._windows, await self._key_of(connection, "messages"))
+            verdict = await counter.count(self._windows, await self._key_of(connection, "messages"))
             if not verdict.allowed:
                 await self.callback(verdict)
 
@@ -108,20 +104,15 @@ def limit_fields(scope: Scope) -> dict[str, str]:
         # A policy is known by its name alone, and a router and a route may both limit one function.
         name = f"{label}-{number}" if label in seen else label
         seen.add(name)
-        policies.append(f'"{name}";q={windows.rate.limit};w={_whole_seconds(windows.rate.interval)}')
-        states.append(f'"{name}";r={verdict.remaining};t={_whole_seconds(verdict.retry_after_ms)}')
+        policies.append(f'"{name}";q={windows.rate.limit};w={whole_seconds(windows.rate.interval)}')
+        states.append(f'"{name}";r={verdict.remaining};t={whole_seconds(verdict.retry_after_ms)}')
     if not policies:
         return {}
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
 async def _refuse(verdict: Verdict) -> None:
-    raise RateLimitedError(retry_after=_whole_seconds(verdict.retry_after_ms))
-
-
-def _whole_seconds(milliseconds: int) -> int:
-    """Round up: whoever waits that long is let in."""
-    return max(1, math.ceil(milliseconds / 1000))
+    verdict.require()
 
 
 def _named(connection: HTTPConnection) -> Any:

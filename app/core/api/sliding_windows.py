@@ -1,6 +1,7 @@
-"""Exact sliding windows for the library's limiter: in Redis while it answers, in this process while it does not."""
+"""Exact sliding windows of the limiter and of throttles: in Redis while it answers, in this process otherwise."""
 
 import asyncio
+import math
 import time
 from bisect import bisect_right
 from collections import OrderedDict
@@ -26,6 +27,7 @@ from redis.exceptions import RedisError
 
 from app.core.configs.app import current_settings
 from app.core.db.installation import current_key_prefix, current_redis
+from app.core.exceptions import RateLimitedError
 from app.core.services.log import logger
 
 MAX_KEYS = 20_000
@@ -41,47 +43,78 @@ class Verdict(Decision):
     retry_after_ms: int = 0
     remaining: int = 0
 
+    def require(self) -> None:
+        """Raise RateLimitedError unless the call was admitted."""
+        if not self.allowed:
+            raise RateLimitedError(retry_after=whole_seconds(self.retry_after_ms))
+
+
+def whole_seconds(milliseconds: int) -> int:
+    """Round up: whoever waits that long is let in."""
+    return max(1, math.ceil(milliseconds / 1000))
+
 
 class SlidingWindow(StateAlgorithm):
-    """At most `limit` calls in any `interval`. The state is the times of admitted calls; a refused one costs nothing.
+    """At most `limit` calls in any `interval`, for each of the rates. The state is the times of admitted calls.
 
-    The library's own algorithm, GCRA, lets a burst and its refill through within one interval.
+    A refused call costs nothing; the weight -1 gives the latest one back. The library's own algorithm, GCRA, lets a
+    burst and its refill through within one interval.
     """
 
     def initial(self, rates: list[Rate]) -> State:
         return ()
 
     def step(self, rates: list[Rate], state: State, now: int, weight: int) -> tuple[State, Verdict]:
-        (rate,) = rates
-        state = state[bisect_right(state, now - rate.interval) :]
-        allowed = len(state) < rate.limit
-        if allowed:
+        state = state[bisect_right(state, now - max(rate.interval for rate in rates)) :]
+        if weight < 0:
+            state = state[:-1]
+        allowed = all(_room(rate, state, now)[0] > 0 for rate in rates)
+        if allowed and weight > 0:
             state += (now,)
-        reset = int(state[0]) + rate.interval - now
-        return state, Verdict(None if allowed else rate, reset, rate.limit - len(state))
+        remaining, wait = min(_room(rate, state, now) for rate in rates)
+        return state, Verdict(None if allowed else rates[0], -wait, remaining)
 
     def redis_args(self, rates: list[Rate]) -> list[int | float]:
-        return [rates[0].interval, rates[0].limit]
+        return [number for rate in rates for number in (rate.interval, rate.limit)]
 
     # Redis's own clock counts: those of the app's hosts differ. The store sends now, weight, TTL and the number of
-    # rates first. `used` makes the member unique where two calls meet in one microsecond.
+    # rates first. The number of calls makes the member unique where two meet in one microsecond.
     def redis_script(self) -> str:
         return """
-local interval, limit = tonumber(ARGV[5]), tonumber(ARGV[6])
+local key, weight, longest = KEYS[1], tonumber(ARGV[2]), 0
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - interval * 1000))
-local used = redis.call('ZCARD', KEYS[1])
-local allowed = used < limit
-if allowed then
-  local stamp = string.format('%.0f', now)
-  redis.call('ZADD', KEYS[1], stamp, stamp .. '-' .. used)
-  redis.call('PEXPIRE', KEYS[1], interval)
-  used = used + 1
+local function after(interval) return string.format('(%.0f', now - interval * 1000) end
+for i = 5, #ARGV, 2 do longest = math.max(longest, tonumber(ARGV[i])) end
+redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - longest * 1000))
+if weight < 0 then redis.call('ZPOPMAX', key) end
+local allowed, used = true, {}
+for i = 5, #ARGV, 2 do
+  used[i] = redis.call('ZCOUNT', key, after(ARGV[i]), '+inf')
+  allowed = allowed and used[i] < tonumber(ARGV[i + 1])
 end
-local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {allowed and 1 or 0, math.ceil((tonumber(oldest[2]) + interval * 1000 - now) / 1000), limit - used}
+local new = allowed and weight > 0 and 1 or 0
+if new == 1 then
+  local stamp = string.format('%.0f', now)
+  redis.call('ZADD', key, stamp, stamp .. '-' .. redis.call('ZCARD', key))
+  redis.call('PEXPIRE', key, longest)
+end
+local remaining, reset
+for i = 5, #ARGV, 2 do
+  local oldest = redis.call('ZRANGEBYSCORE', key, after(ARGV[i]), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  local left = tonumber(ARGV[i + 1]) - used[i] - new
+  local wait = oldest[2] and math.ceil((tonumber(oldest[2]) + ARGV[i] * 1000 - now) / 1000) or 0
+  if not remaining or left < remaining or (left == remaining and wait > reset) then remaining, reset = left, wait end
+end
+return {allowed and 1 or 0, reset, remaining}
 """
+
+
+def _room(rate: Rate, state: State, now: int) -> tuple[int, int]:
+    """Return the calls left under a rate, and minus the milliseconds until there is one more: the least counts."""
+    first = bisect_right(state, now - rate.interval)
+    used = len(state) - first
+    return rate.limit - used, now - rate.interval - int(state[first]) if used else 0
 
 
 class _SharedWindow(RedisStateStore):
@@ -96,10 +129,11 @@ _CLOCK = MonotonicClock()
 
 
 class SlidingWindows(BucketFactory):
-    """The windows of one rate, one for each key; idle ones are dropped."""
+    """The windows of a rate, or of several at once, for each key; idle ones are dropped. `rate` is the longest."""
 
-    def __init__(self, rate: Rate, max_keys: int = MAX_KEYS) -> None:
-        self.rate = rate
+    def __init__(self, *rates: Rate, max_keys: int = MAX_KEYS) -> None:
+        self.rate = max(rates, key=lambda rate: rate.interval)
+        self._rates = list(rates)
         self._max_keys = max_keys
         self._windows: OrderedDict[str, tuple[int, InMemoryStateStore]] = OrderedDict()
 
@@ -111,7 +145,7 @@ class SlidingWindows(BucketFactory):
 
     def get(self, item: RateItem) -> StateBucket:
         """Return the window in this process, as the library's limiter asks for it."""
-        return StateBucket([self.rate], _ALGORITHM, self._window(item))
+        return StateBucket(self._rates, _ALGORITHM, self._window(item))
 
     def count(self, item: RateItem) -> Verdict:
         """Count a call in this process."""
@@ -124,7 +158,7 @@ class SlidingWindows(BucketFactory):
         return verdict
 
     def _check(self, window: StateStore, item: RateItem) -> Any:
-        return window.check(_ALGORITHM, [self.rate], item.timestamp, item.weight)
+        return window.check(_ALGORITHM, self._rates, item.timestamp, item.weight)
 
     def _window(self, item: RateItem) -> InMemoryStateStore:
         _, window = self._windows.pop(item.name, (0, None))
@@ -153,9 +187,9 @@ class FallbackCounter:
         self._counted_alone_at = float("-inf")
         self._retry_at: float | None = None  # set while Redis is away
 
-    async def count(self, windows: SlidingWindows, key: str) -> Verdict:
-        """Count one more call."""
-        item = windows.wrap_item(key)
+    async def count(self, windows: SlidingWindows, key: str, weight: int = 1) -> Verdict:
+        """Count one more call, or give the latest one back: weight -1."""
+        item = windows.wrap_item(key, weight)
         shared = await self._count_shared(windows, item)
         if shared is not None and not shared.allowed:
             return shared
@@ -187,3 +221,7 @@ class FallbackCounter:
             logger.info("limits are shared through Redis again")
         self._retry_at = None
         return verdict
+
+
+counter = FallbackCounter()
+"""Counts every limit of this process."""
