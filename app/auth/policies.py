@@ -21,7 +21,7 @@ def requires_permission(permission: str) -> Callable[[UserDTO], Awaitable[None]]
     @admits(permission)
     async def holds_permission(user: ActiveUser) -> None:
         if not user.is_superuser:
-            raise ActionNotAllowed
+            raise ActionNotAllowed(missing=permission)
 
     holds_permission.__doc__ = f"Does the user hold `{permission}`?"
     return holds_permission

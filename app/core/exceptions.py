@@ -43,10 +43,17 @@ class AuthenticationError(AppError):
 
 
 class PermissionDeniedError(AppError):
-    """The caller is authenticated and not allowed to do this."""
+    """The caller is authenticated and not allowed to do this.
+
+    `missing` is the permission or role that was asked for; the log names it, the answer does not.
+    """
 
     code = "permission_denied"
     default_detail = "You are not allowed to do this."
+
+    def __init__(self, detail: str | None = None, *, missing: str | None = None) -> None:
+        super().__init__(detail)
+        self.missing = missing
 
 
 class InvalidInputError(AppError):

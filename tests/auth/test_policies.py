@@ -1,21 +1,26 @@
 """Policies of accounts as plain calls. As dependencies of routes they are in test_users.py."""
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import UserDTO
 from app.auth.config import AuthConfig
-from app.auth.deps import auth_services
+from app.auth.deps import active_user, auth_services
 from app.auth.exceptions import AccountNotActive, ActionNotAllowed, InvalidAccessToken
-from app.auth.models import AuthSession, EndReason, UserStatus
+from app.auth.models import AuthSession, EndReason, User, UserStatus
 from app.auth.policies import can_grant_superuser, can_list_users, can_read_user, can_write_users
 from app.auth.repositories import SessionRepository
 from app.auth.schemas.user import UserCreate, UserUpdate
 from app.auth.services.user import Administrator, UserService
+from app.core.api import ConfigurableRateLimiter
 from app.core.deps import events_service, mail_service, queue_service
+from tests.core.api.conftest import make_app
+from tests.core.log.capture import captured_log
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, login_user
 
@@ -37,6 +42,61 @@ def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:
     values = {"id": user_id, "email": "a@example.com", "username": "abc", "status_id": 1, "is_verified": True}
     moments = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
     return UserDTO.model_validate({**values, **moments, "is_superuser": is_superuser})
+
+
+router = APIRouter(prefix="/t")
+limit = ConfigurableRateLimiter(times=1, seconds=60, name="refusals")
+
+
+@router.get("/limited", dependencies=[Depends(active_user), Depends(limit)])
+async def limited() -> None: ...
+
+
+class TestLogLines:
+    """ASVS 5.0 16.2.1, 16.3.2: who was refused, and for lack of what."""
+
+    @pytest.fixture
+    async def http(self, client: httpx.AsyncClient, user: User) -> AsyncIterator[httpx.AsyncClient]:
+        await login_user(client, user)
+        transport = httpx.ASGITransport(make_app(router, RATE_LIMITER_ENABLED=True))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=client.headers) as http:
+            yield http
+
+    @pytest.fixture
+    async def user(self, db: AsyncSession) -> User:
+        return await UserFactory.create()
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    async def test_a_403_names_the_caller_and_what_is_missing(
+        self, http: httpx.AsyncClient, user: User, method: str
+    ) -> None:
+        with captured_log() as lines:
+            answer = await http.request(method, "/api/v1/users/999999999")
+        assert answer.status_code == 403
+        assert "users:read" not in answer.text
+        line = lines.one("request")
+        assert (line["user"], line["missing"], line["route"]) == (
+            f"user:{user.id}",
+            "users:read",
+            "/api/v1/users/{user_id}",
+        )
+        assert "999999999" not in str(line)
+
+    async def test_a_429_names_the_caller(self, http: httpx.AsyncClient, user: User) -> None:
+        with captured_log() as lines:
+            answers = [await http.get("/t/limited") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert [(line["user"], line.get("code")) for line in lines.all("request")] == [
+            (f"user:{user.id}", None),
+            (f"user:{user.id}", "rate_limited"),
+        ]
+
+    async def test_a_401_names_nobody_who_is_not_verified(self, http: httpx.AsyncClient, user: User) -> None:
+        http.headers["Authorization"] += "x"
+        with captured_log() as lines:
+            assert (await http.get("/api/v1/users/999999999")).status_code == 401
+        line = lines.one("request")
+        assert {"user", "missing"}.isdisjoint(line)
 
 
 class TestPolicies:

@@ -159,6 +159,19 @@ class TestOverTheWire:
             "that of the bug"
         )
 
+    async def test_a_refusal_has_a_line_that_names_the_caller(self, port: int, headers: Login) -> None:
+        given = await headers()
+        with captured_log() as lines:
+            await refusal(port, "/active")
+            await refusal(port, "/allowed", given)
+            async with asyncio.timeout(60), dial(port, "/active", given) as socket:
+                user_id = (await heard(socket))["user"]
+        unknown, known = lines.all("request")
+        assert (unknown["method"], unknown["route"], unknown["status"]) == ("WEBSOCKET", "/ws/active", 401)
+        assert "user" not in unknown
+        assert (known["route"], known["status"], known["code"]) == ("/ws/allowed", 403, "action_not_allowed")
+        assert (known["user"], known["missing"]) == (f"user:{user_id}", "users:read")
+
     async def test_a_bug_is_a_problem_before_and_a_close_after(self, port: int) -> None:
         status, problem = await refusal(port, "/bug")
         assert (status, problem["code"]) == (500, "internal_error")
@@ -181,5 +194,8 @@ class TestOverTheWire:
 async def test_a_server_that_cannot_refuse_with_an_answer_closes(app: FastAPI, db: Any) -> None:
     exchange = WebSocketExchange("/ws/active", client="192.0.2.7", texts=[])
     exchange.scope["extensions"] = {}
-    await exchange.run(make_app(router))
+    application = make_app(router)
+    with captured_log() as lines:
+        await exchange.run(application)
     assert exchange.received == [{"type": "websocket.close", "code": 1008}]
+    assert lines.one("request")["status"] == 403

@@ -52,6 +52,8 @@ _CODE_OF: Mapping[int, str] = {
 
 EXC_INFO = "kit.exc_info"
 """Scope key: the exception behind a 5xx, for the access log."""
+MISSING = "kit.missing_permission"
+"""Scope key: the permission or role for lack of which the request was refused, for the access log."""
 
 # Not "no such table" and the like: SQLite calls those operational too.
 _SQLITE_OUTAGES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_READONLY")
@@ -105,6 +107,8 @@ def _app_error(scope: Scope, exc: kinds.AppError) -> Response:
     status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
     if isinstance(exc, kinds.InvalidInputError):
         return input_problem(scope, exc.errors, code=exc.code, detail=exc.detail)
+    if isinstance(exc, kinds.PermissionDeniedError):
+        scope[MISSING] = exc.missing
     headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and exc.__cause__:
         remember(scope, exc)

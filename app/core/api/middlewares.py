@@ -4,16 +4,17 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.api.errors import EXC_INFO, remember
+from app.core.api.errors import EXC_INFO, MISSING, remember
 from app.core.api.limiter import limit_fields
 from app.core.api.problems import PROBLEM_CODE
-from app.core.api.routes import RouteTable
+from app.core.api.routes import WEBSOCKET, RouteTable
 from app.core.db.base import utcnow
 from app.core.identity import principal_of
 from app.core.services.log import correlation, logger
@@ -94,7 +95,8 @@ def _headers_of(start: Message) -> MutableHeaders:
 class AccessLog:
     """Writes exactly one line a request, whatever becomes of it; never the raw URL, which may hold secrets.
 
-    Behind it a HEAD request is a GET (RFC 9110 9.3.2), unless a route takes HEAD itself; no body goes out.
+    A websocket has a line where it was refused: one that opens may last for days. Behind it a HEAD request is a GET
+    (RFC 9110 9.3.2), unless a route takes HEAD itself; no body goes out.
     """
 
     def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
@@ -102,10 +104,10 @@ class AccessLog:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        method = scope["method"]
+        method = scope.get("method", WEBSOCKET)
         if method == "HEAD":
             # A copy: the server looks into its own to know that there is no body.
             scope = {**scope, "method": "HEAD" if self.routes.answers_head(scope) else "GET"}
@@ -121,7 +123,8 @@ class AccessLog:
             mark_logged(exc)
             raise
         finally:
-            self._write(method, scope, exchange)
+            if not exchange.opened:
+                self._write(method, scope, exchange)
 
     def _write(self, method: str, scope: Scope, exchange: "_Exchange") -> None:
         exc_info = scope.get(EXC_INFO)
@@ -137,6 +140,8 @@ class AccessLog:
             values["user"] = user
         if code := scope.get(PROBLEM_CODE):
             values["code"] = code
+        if missing := scope.get(MISSING):
+            values["missing"] = missing
         if exc_info:
             logger.error("request", **values, exc_info=exc_info)
         else:
@@ -152,6 +157,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, bodiless: bool) -> None:
         self.bodiless = bodiless
+        self.opened = False
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -169,8 +175,12 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in _ANSWERS:
             self._status = message["status"]
+        elif message["type"] == "websocket.accept":
+            self.opened = True
+        elif message["type"] == "websocket.close":
+            self._status = self._status or HTTPStatus.FORBIDDEN  # what a server makes of it before the socket is open
         more = message.get("more_body", False)
         if self.bodiless and message["type"] in ("http.response.body", "http.response.pathsend"):
             message = {"type": "http.response.body", "body": b""}
