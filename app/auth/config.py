@@ -32,6 +32,8 @@ class AuthConfig(BaseConfig):
     JWT_AUDIENCE: str | None = None
     ACCESS_TOKEN_EXPIRE_MINUTES: int = Field(default=15, ge=1, le=24 * 60)
     REFRESH_TOKEN_EXPIRE_DAYS: int = Field(default=30, ge=1, le=3650)
+    SESSION_IDLE_DAYS: int = Field(default=14, ge=1, le=3650)
+    MAX_SESSIONS_PER_USER: int = Field(default=20, ge=1, le=1000)
     EMAIL_RESET_TOKEN_EXPIRE_MINUTES: int = Field(default=15, ge=1, le=7 * 24 * 60)
     EMAIL_VERIFY_TOKEN_EXPIRE_HOURS: int = Field(default=24, ge=1, le=30 * 24)
 
@@ -66,6 +68,11 @@ class AuthConfig(BaseConfig):
     def session_lifetime(self) -> timedelta:
         """Return the lifetime of a session, however often it is refreshed."""
         return timedelta(days=self.REFRESH_TOKEN_EXPIRE_DAYS)
+
+    @property
+    def session_idle(self) -> timedelta:
+        """Return how long after its last refresh a session ends."""
+        return timedelta(days=self.SESSION_IDLE_DAYS)
 
     @cached_property
     def access_tokens(self) -> AccessTokens:

@@ -145,9 +145,10 @@ class LoggedOutEverywhere(AccountEvent):
 
 
 class SessionRevoked(AccountEvent):
-    """A session was ended by its owner from another one."""
+    """A session was ended from another one by its owner, or by a login because there were too many."""
 
     session_id: int
+    reason: str = "revoked"
 
 
 class RefreshTokenReused(AccountEvent):

@@ -46,6 +46,7 @@ class EndReason(StrEnum):
 
     LOGOUT = "logout"
     REVOKED = "revoked"
+    TOO_MANY = "too_many"
     TOKEN_REUSED = "token_reused"  # noqa: S105  the name of a reason
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  the name of a reason
     EMAIL_CHANGED = "email_changed"

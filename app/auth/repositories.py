@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, select, text, update
@@ -113,6 +113,12 @@ async def _unique(db: AsyncSession) -> AsyncIterator[None]:
 
 
 MAX_LISTED = 100
+_LATEST_USED = (AuthSession.last_used_at.desc(), AuthSession.id.desc())
+
+
+def _live(user_id: int) -> list[ColumnElement[bool]]:
+    """Match the user's sessions that were not ended and have not expired."""
+    return [AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > db_now()]
 
 
 class Family(NamedTuple):
@@ -127,14 +133,10 @@ class Family(NamedTuple):
 class SessionRepository(BaseRepository[AuthSession]):
     """Reads and ends sessions."""
 
-    async def get_live(self, *, db: AsyncSession, user_id: int) -> Sequence[AuthSession]:
-        """Return the user's live sessions, the latest used first."""
-        statement = (
-            self.base_statement()
-            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > db_now())
-            .order_by(AuthSession.last_used_at.desc(), AuthSession.id.desc())
-            .limit(MAX_LISTED)
-        )
+    async def get_live(self, *, db: AsyncSession, user_id: int, idle: timedelta) -> Sequence[AuthSession]:
+        """Return the user's live sessions that were used within `idle`, the latest used first."""
+        recent = AuthSession.last_used_at > db_now(-idle.total_seconds())
+        statement = self.base_statement().where(*_live(user_id), recent).order_by(*_LATEST_USED).limit(MAX_LISTED)
         return (await db.scalars(statement)).all()
 
     async def revoke(
@@ -145,11 +147,15 @@ class SessionRepository(BaseRepository[AuthSession]):
         reason: EndReason,
         session_id: int | None = None,
         but: int | None = None,
-    ) -> int:
-        """End the user's live sessions, one of them or all `but` one; return the number ended."""
+        beyond: int | None = None,
+    ) -> Sequence[int]:
+        """End the user's live sessions and return their ids.
+
+        One of them, all `but` one, or all beyond so many, the latest used first.
+        """
         statement = (
             update(AuthSession)
-            .where(AuthSession.user_id == user_id, AuthSession.revoked_at.is_(None), AuthSession.expires_at > db_now())
+            .where(*_live(user_id))
             .values(revoked_at=db_now(), revoke_reason=reason)
             .returning(AuthSession.id)
         )
@@ -157,7 +163,10 @@ class SessionRepository(BaseRepository[AuthSession]):
             statement = statement.where(AuthSession.id == session_id)
         if but is not None:
             statement = statement.where(AuthSession.id != but)
-        return len((await db.scalars(statement)).all())
+        if beyond is not None:
+            rest = select(AuthSession.id).where(*_live(user_id)).order_by(*_LATEST_USED).offset(beyond)
+            statement = statement.where(AuthSession.id.in_(rest))
+        return (await db.scalars(statement)).all()
 
     async def delete_expired(self, *, db: AsyncSession) -> None:
         """Delete expired sessions with their refresh tokens, which until then are needed to detect reuse."""

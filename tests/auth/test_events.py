@@ -217,7 +217,7 @@ class TestSessions:
         assert (await client.delete(f"/api/v1/auth/sessions/{other}")).status_code == 204
         assert (await client.delete(f"/api/v1/auth/sessions/{other}")).status_code == 404
 
-        assert events.told() == [("session_revoked", by(user.id, session_id=other))]
+        assert events.told() == [("session_revoked", by(user.id, session_id=other, reason="revoked"))]
 
     async def test_a_stolen_refresh_token_is_told_once(
         self, db: AsyncSession, client: httpx.AsyncClient, events: RecordedEvents

@@ -83,7 +83,7 @@ class SessionService(AccountService):
 
     async def get_list(self, user_id: int, *, db: AsyncSession, current_id: int) -> list[SessionRead]:
         """Return the user's live sessions; `current_id` marks the caller's."""
-        rows = await self.sessions.get_live(db=db, user_id=user_id)
+        rows = await self.sessions.get_live(db=db, user_id=user_id, idle=self.config.session_idle)
         return [SessionRead.model_validate({**row.to_dict(), "is_current": row.id == current_id}) for row in rows]
 
     async def end(
@@ -117,13 +117,17 @@ class SessionService(AccountService):
         )
         token = new_token()
         await self._store(token, db=db, session=session)
+        most = self.config.MAX_SESSIONS_PER_USER
+        for ended in await self.sessions.revoke(db=db, user_id=user.id, beyond=most, reason=EndReason.TOO_MANY):
+            event = SessionRevoked(user_id=user.id, actor_id=user.id, session_id=ended, reason=EndReason.TOO_MANY)
+            self.events.dispatch(event)
         self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
         return self._answer(session, token, session.last_used_at)
 
     def _is_live(self, family: Family) -> bool:
         session = family.session
-        usable = is_usable(family.user, self.config)
-        return usable and session.revoked_at is None and session.expires_at > family.now
+        usable = is_usable(family.user, self.config) and session.revoked_at is None
+        return usable and session.expires_at > family.now < session.last_used_at + self.config.session_idle
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
         await self.refresh_tokens.update(db=db, model=family.token, data={"rotated_at": db_now()})
