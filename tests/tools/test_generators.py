@@ -19,6 +19,9 @@ from tools.generators.fields import MODEL_ATTRIBUTES, read_fields
 from tools.generators.models import ModelPlan, plan_model
 from tools.generators.modules import is_package, plan_module, plan_package, with_dependency
 from tools.generators.names import model_names
+from tools.generators.removal import plan_removal
+
+PAGES = (".sample.env", "docs/configuration.md", "README.md")
 
 
 class TestModuleName:
@@ -286,3 +289,25 @@ class TestChanges:
         (tmp_path / "new" / "folder" / "made").write_text("somebody's")
         with pytest.raises(GeneratorError, match="new/folder/made is there already: --force overwrites"):
             changes.refuse_overwriting()
+
+
+class TestRemoval:
+    def test_settings_and_the_page_go_with_a_module(self) -> None:
+        changes = plan_removal("auth").changes
+        sample, listed, links = (changes.changed[PROJECT_ROOT / name] for name in PAGES)
+        assert PROJECT_ROOT / "docs" / "auth.md" in changes.deleted
+        assert ("# --- Accounts" in sample, "JWT_SECRET_KEY=" in sample) == (False, False)
+        assert ("### Accounts" in listed, "| `JWT_SECRET_KEY` |" in listed) == (False, False)
+        assert ("](docs/auth.md) ·" in links, "](docs/modules.md)" in links) == (False, True)
+
+    def test_the_rest_of_these_pages_stays(self) -> None:
+        changes = plan_removal("audit").changes
+        assert not [path for path in changes.deleted if path.parent == PROJECT_ROOT / "docs"]
+        for name in PAGES[:2]:
+            path = PROJECT_ROOT / name
+            kept, before = changes.changed[path].splitlines(), path.read_text().splitlines()
+            gone = [line for line in before if line and line not in kept]
+            assert kept == [line for line in before[: len(kept)] if line in kept]
+            assert any("AUDIT_KEEP_DAYS" in line for line in gone)
+            assert len(gone) <= 3
+        assert not [place for place in plan_removal("audit").mentions if place.startswith(".sample.env")]

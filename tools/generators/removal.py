@@ -11,6 +11,8 @@ from tools.generators.modules import SHARED, is_package, module_named, package_f
 from tools.generators.project import DOCUMENTS, Record, carry_out, is_in_git, is_kept_by_git, write_documents
 
 _SETTING = re.compile(r"^    ([A-Z][A-Z0-9_]+):", re.MULTILINE)
+_SECTIONS = {".sample.env": ("# --- ", r"^([A-Z0-9_]+)="), "docs/configuration.md": ("##", r"^\| `([A-Z0-9_]+)` \|")}
+"""Where settings are listed: how a section begins, and where it names one."""
 
 
 @dataclass
@@ -48,7 +50,8 @@ def plan_removal(name: str) -> Removal:
             deleted += going
             removal.kept_revisions = [removal.changes.shown(path) for path in staying]
         removal.own_timeline = module.migrations == "own" and any(module.versions.glob("*.py"))
-        removal.mentions = _mentions(module, deleted)
+        _plan_pages(module, removal.changes)
+        removal.mentions = _mentions(module, removal.changes)
     record = Record()
     lost = [path for path in deleted if not (record.is_untouched(path) or is_kept_by_git(path))]
     removal.unknown = [removal.changes.shown(path) for path in lost]
@@ -64,6 +67,31 @@ def remove_module(removal: Removal) -> None:
         return [] if removal.external else write_documents()
 
     carry_out(removal.changes, finish)
+
+
+def _plan_pages(module: Module, changes: Changes) -> None:
+    """Delete its page of the docs, the page's line in the README, and sections that list its settings alone."""
+    page = f"docs/{module.short_name.replace('_', '-')}.md"
+    if f"`app/{module.short_name}`" in changes.text_of(PROJECT_ROOT / page):  # not core's page of that name
+        changes.deleted.append(PROJECT_ROOT / page)
+        links = changes.text_of(PROJECT_ROOT / "README.md")
+        _plan_text(changes, "README.md", re.sub(rf"(?m)^\[[^\]]*\]\({re.escape(page)}\) ·\n", "", links))
+    settings = set(_settings_of(module))
+    for name, (heading, setting) in _SECTIONS.items():
+        parts = re.split(rf"(?m)^(?={heading})", changes.text_of(PROJECT_ROOT / name))
+        named = [set(re.findall(setting, part, re.MULTILINE)) for part in parts]
+        kept = [part for part, names in zip(parts, named, strict=True) if not names or not names <= settings]
+        _plan_text(changes, name, "".join(kept))
+
+
+def _plan_text(changes: Changes, name: str, text: str) -> None:
+    path = PROJECT_ROOT / name
+    if text != changes.text_of(path):
+        changes.changed[path] = text.rstrip() + "\n"
+
+
+def _settings_of(module: Module) -> list[str]:
+    return _SETTING.findall("".join(path.read_text(encoding="utf-8") for path in module.path.glob("config.py")))
 
 
 def _factories_of(name: str) -> list[Path]:
@@ -104,17 +132,16 @@ def _revisions_of(name: str) -> tuple[list[Path], list[Path]]:
     return going, staying
 
 
-def _mentions(module: Module, going: list[Path]) -> list[str]:
-    """Find other places that name the module or one of its settings, as `file:line`."""
-    settings = _SETTING.findall("".join(path.read_text(encoding="utf-8") for path in module.path.glob("config.py")))
-    words = [re.escape(module.name), rf"tests\.{module.short_name}", *settings]
+def _mentions(module: Module, changes: Changes) -> list[str]:
+    """Find other places that will name the module or one of its settings, as `file:line`."""
+    words = [re.escape(module.name), rf"tests\.{module.short_name}", *_settings_of(module)]
     named = re.compile(rf"\b({'|'.join(words)})\b")
     code = [path for base in ("app", "tools", "tests", "benchmarks") for path in (PROJECT_ROOT / base).rglob("*.*")]
-    files = [path for path in code if path.suffix in (".py", ".toml") and path not in going]
-    pages = [path for path in (PROJECT_ROOT / "docs").glob("*.md") if path not in DOCUMENTS]
+    files = [path for path in code if path.suffix in (".py", ".toml") and path not in changes.deleted]
+    pages = [path for path in (PROJECT_ROOT / "docs").glob("*.md") if path not in (*DOCUMENTS, *changes.deleted)]
     found = []
     for path in sorted([*files, *pages, *PROJECT_ROOT.glob(".sample.env")]):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = changes.text_of(path).splitlines()
         place = path.relative_to(PROJECT_ROOT)
         found += [f"{place}:{number}" for number, line in enumerate(lines, 1) if named.search(line)]
     return found
