@@ -18,7 +18,7 @@ from app.core.api.openapi import DESCRIPTION, DocumentedAPI, operation_id, opera
 from app.core.api.route_checks import check_units, warn_about_routes
 from app.core.api.routes import route_table
 from app.core.configs import AppConfig, check_settings, get_settings, unknown_env_keys
-from app.core.modules import installed_modules, parts
+from app.core.modules import declared_permissions, installed_modules, offered_authenticators, parts
 from app.core.modules.registration import module_lifespans, register_modules
 from app.core.services.log import configure_logging, logger
 from app.core.services.providers import check_providers
@@ -56,6 +56,8 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
     app.base_path = chosen.ROOT_PATH or ""
     if settings is not None:
         app.dependency_overrides[get_settings] = lambda: settings
+    app.authenticators = offered_authenticators()
+    app.permissions = declared_permissions()
     _add_middlewares(app, chosen)
     add_error_handlers(app)
     app.include_router(health.router)

@@ -24,7 +24,7 @@ from app.auth.events import (
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.gateway import AuthGatewayInterface, auth_gateway, get_gateway
 from app.auth.models import UserStatus
-from app.auth.policies import requires_permission
+from app.auth.policies import requires_permission, requires_role
 from app.auth.routers import router_v1
 from app.auth.schemas.user import UserDTO
 
@@ -59,5 +59,6 @@ __all__ = [
     "current_user",
     "get_gateway",
     "requires_permission",
+    "requires_role",
     "router_v1",
 ]

@@ -1,10 +1,21 @@
 """Setup before the first request."""
 
+from app.auth.repositories import RoleRepository
 from app.auth.services.accounts import NoFirstUser, ensure_first_user
+from app.core.db import session_scope
+from app.core.deps import logger
+from app.core.identity import current_permissions
 
 
 async def bootstrap() -> list[str]:
-    """Make the first administrator; return the lines to show once. Needs an open runtime."""
+    """Store the catalogue of permissions and the first administrator; return the lines to show once.
+
+    Needs an open runtime.
+    """
+    async with session_scope() as db:
+        gone = await RoleRepository().declare(db=db, permissions=current_permissions().values())
+    if gone:
+        logger.warning("no module declares permissions that roles hold: they count for nothing", permissions=gone)
     try:
         admin = await ensure_first_user()
     except NoFirstUser as exc:

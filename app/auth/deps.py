@@ -6,28 +6,23 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import SecurityScopes
 
 from app.auth.config import AuthConfig, get_auth_config
 from app.auth.emails.service import Links
 from app.auth.events import RequestOrigin, SecurityEvents
-from app.auth.exceptions import AccountNotActive, InvalidAccessToken, PasswordChangeRequired
+from app.auth.exceptions import AccountNotActive, ActionNotAllowed, SessionRequired
 from app.auth.gateway import AuthGatewayInterface, get_gateway
-from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserDTO
 from app.auth.services.accounts import is_usable
 from app.auth.services.registration import RecoveryService, RegistrationService
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import ProfileService, UserService
 from app.core.api.input_guard import client_left
-from app.core.configs import app_config, get_settings
-from app.core.deps import DBSession, EventsService, MailService, QueueService, configured, short_unit
-from app.core.exceptions import AuthenticationError
-from app.core.identity import AUTHENTICATED, admits, identifies_caller, remember_principal
+from app.core.configs import get_settings
+from app.core.deps import CurrentPrincipal, EventsService, MailService, OptionalPrincipal, QueueService, configured
+from app.core.identity import Principal
 from app.core.services.log.context import conversation_id, request_id
-
-# No refreshUrl: RFC 6749 refreshes by form, ours is a JSON body.
-oauth2_scheme = OAuth2PasswordBearer(tokenUrl=f"{app_config.API_V1_STR}/auth/login", auto_error=False)
 
 
 async def auth_config(connection: HTTPConnection) -> AuthConfig:
@@ -47,60 +42,59 @@ def open_before_password_change(endpoint: F) -> F:
     return endpoint
 
 
+def is_open_before_password_change(connection: HTTPConnection) -> bool:
+    """Check if the route of the request is marked by `open_before_password_change`."""
+    return connection.scope.get("endpoint") in _OPEN_BEFORE_CHANGE
+
+
 class Caller(NamedTuple):
-    """The user who sent the request, and the session of the access token."""
+    """A person who has logged in, and the session."""
 
     user: UserDTO
     session_id: int
 
 
-@identifies_caller
-@short_unit
-async def optional_caller(
-    connection: HTTPConnection, db: DBSession, config: Config, token: Annotated[str | None, Depends(oauth2_scheme)]
-) -> Caller | None:
-    """Return the caller by access token, None without one. One statement reads session and user: both must be alive."""
-    if token is None:
-        return None
-    claims = config.access_tokens.read(token)
-    session_id = int(claims.sid)
-    user = await UserRepository().principal(db=db, user_id=int(claims.sub), session_id=session_id)
-    if user is None:
-        raise InvalidAccessToken
-    remember_principal(connection, f"user:{user.id}")
-    if user.password_change_required and connection.scope.get("endpoint") not in _OPEN_BEFORE_CHANGE:
-        raise PasswordChangeRequired
-    return Caller(user, session_id)
+async def own_session(principal: CurrentPrincipal) -> Caller:
+    """Return the caller who has logged in, however narrow the token; raises SessionRequired for a key."""
+    if principal.session_id is None:
+        raise SessionRequired
+    return Caller(principal.user, principal.session_id)
 
 
-OptionalCaller = Annotated[Caller | None, Depends(optional_caller)]
+OwnSession = Annotated[Caller, Depends(own_session)]
 
 
-@admits(AUTHENTICATED)
-async def current_caller(caller: OptionalCaller) -> Caller:
-    """Return the caller by access token; raises AuthenticationError without one."""
-    if caller is None:
-        raise AuthenticationError
+async def current_caller(caller: OwnSession, principal: CurrentPrincipal) -> Caller:
+    """Return the caller who has logged in and may manage the account; raises SessionRequired for a narrowed token."""
+    if principal.scope is not None:
+        raise SessionRequired
     return caller
 
 
 CurrentCaller = Annotated[Caller, Depends(current_caller)]
 
 
-async def current_user(caller: CurrentCaller) -> UserDTO:
-    """Return the user who sent the request."""
-    return caller.user
+async def current_user(principal: CurrentPrincipal, scopes: SecurityScopes) -> UserDTO:
+    """Return the user who sent the request; raises ActionNotAllowed without the scopes of a `Security` around it."""
+    return _within(principal, scopes)
 
 
 CurrentUser: TypeAlias = Annotated[UserDTO, Depends(current_user)]
 
 
-async def optional_user(caller: OptionalCaller) -> UserDTO | None:
-    """Return the user who sent the request, None without a token; an invalid token is refused."""
-    return caller.user if caller else None
+async def optional_user(principal: OptionalPrincipal, scopes: SecurityScopes) -> UserDTO | None:
+    """Return the user who sent the request, None without a credential; an invalid one is refused."""
+    return _within(principal, scopes) if principal else None
 
 
 OptionalUser: TypeAlias = Annotated[UserDTO | None, Depends(optional_user)]
+
+
+def _within(principal: Principal, scopes: SecurityScopes) -> UserDTO:
+    if not principal.permissions.issuperset(scopes.scopes):
+        raise ActionNotAllowed
+    user: UserDTO = principal.user
+    return user
 
 
 async def active_user(user: CurrentUser, config: Config) -> UserDTO:

@@ -37,6 +37,11 @@ class AccountNotActive(PermissionDeniedError):
     default_detail = "The account is disabled or its address is not verified."
 
 
+class SessionRequired(PermissionDeniedError):
+    code = "session_required"
+    default_detail = "Only who has logged in may do this: no key, and no token that is narrowed to a scope."
+
+
 class PasswordChangeRequired(PermissionDeniedError):
     code = "password_change_required"
     default_detail = "The password was made for this account and must be changed first: POST /profile/password."
@@ -69,7 +74,7 @@ class UsernameTaken(ConflictError):
 
 class LastSuperuser(ConflictError):
     code = "last_superuser"
-    default_detail = "The last active superuser cannot be deleted, disabled, demoted or made unverified."
+    default_detail = "The last active administrator cannot be deleted, disabled, demoted or made unverified."
 
 
 class TooManyPasswords(UnavailableError):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import deprecated
 
 from app.auth.repositories import UserRepository
-from app.auth.schemas.user import UserDTO
+from app.auth.schemas.user import UserDTO, UserResponse
 from app.core.db import ListParams, PaginatedResult, current_session, session_scope
 
 
@@ -59,7 +59,10 @@ class AuthGateway(AuthGatewayInterface):
         if hidden := asked - set(UserDTO.model_fields):
             raise ValueError(f"not a field of a UserDTO: {', '.join(sorted(hidden))}")
         async with _unit() as db:
-            return await self.users.get_list(db=db, params=params, into=UserDTO)
+            page = await self.users.get_list(db=db, params=params, into=UserResponse)
+            found = {user.id: user for user in await self.users.get_by_ids(db=db, ids=[one.id for one in page.items])}
+        items = [found[one.id] for one in page.items if one.id in found]
+        return PaginatedResult(items, page.total, page.page, page.per_page, page.cursors)
 
 
 async def get_gateway() -> AuthGatewayInterface:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from sqlalchemy import ForeignKey, Integer, SmallInteger, String, false
+from sqlalchemy import ForeignKey, Integer, SmallInteger, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import BIGINT, BaseModel, SoftDeleteMixin, db_now, live_unique
@@ -21,6 +21,7 @@ class User(SoftDeleteMixin, BaseModel):
 
     `security_stamp` is raised by whatever takes authority away. A link or a queued task that was asked for under
     another stamp is void. `password_change_required` is set while the password is one that was generated.
+    `is_superuser` says who has the role `admin`, for processes of the version before, which knows no roles.
     """
 
     __tablename__ = "auth_users"
@@ -41,6 +42,52 @@ class User(SoftDeleteMixin, BaseModel):
     password_change_required: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
+ADMIN = "admin"
+"""The role that holds every permission; its rows in `auth_role_permissions` are none."""
+MEMBER = "member"
+"""The role of every new account."""
+
+
+class Role(BaseModel):
+    """A named set of permissions."""
+
+    __tablename__ = "auth_roles"
+
+    name: Mapped[str] = mapped_column(String(32), unique=True)
+    description: Mapped[str] = mapped_column(String(200), default="")
+
+
+class PermissionRow(BaseModel):
+    """A permission that a module declares, or did: then it counts for nothing until it is declared again."""
+
+    __tablename__ = "auth_permissions"
+
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    description: Mapped[str] = mapped_column(String(200))
+    is_declared: Mapped[bool] = mapped_column(default=True)
+
+
+class RolePermission(BaseModel):
+    """A permission that a role holds."""
+
+    __tablename__ = "auth_role_permissions"
+    __table_args__ = (UniqueConstraint("role_id", "permission"),)
+
+    role_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_roles.id", ondelete="CASCADE"))
+    permission: Mapped[str] = mapped_column(String(64))
+
+
+class UserRole(BaseModel):
+    """A role that an account has, and the account that granted it."""
+
+    __tablename__ = "auth_user_roles"
+    __table_args__ = (UniqueConstraint("user_id", "role_id"),)
+
+    user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"))
+    role_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_roles.id", ondelete="CASCADE"), index=True)
+    granted_by_id: Mapped[int | None] = mapped_column(BIGINT)
+
+
 class EndReason(StrEnum):
     """Reason for which a session ended early."""
 
@@ -55,7 +102,10 @@ class EndReason(StrEnum):
 
 
 class AuthSession(BaseModel):
-    """One login on one device: the family of its refresh tokens. `expires_at` is absolute."""
+    """One login on one device: the family of its refresh tokens.
+
+    `expires_at` is absolute. `scope` names the permissions that its tokens are narrowed to, with spaces between them.
+    """
 
     __tablename__ = "auth_sessions"
 
@@ -64,6 +114,7 @@ class AuthSession(BaseModel):
     address: Mapped[str] = mapped_column(String(64))
     last_used_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime]
+    scope: Mapped[str | None] = mapped_column(Text)
     revoked_at: Mapped[datetime | None]
     revoke_reason: Mapped[str | None] = mapped_column(String(32))
 

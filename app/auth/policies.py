@@ -1,30 +1,71 @@
 """Policies: each raises ActionNotAllowed where the answer to its question is no.
 
-They work as a dependency of a route and as a plain call: `await can_write_users(user)`.
+They work as a dependency of a route, as a decorator of it and as a plain call: `await can_write_users(user)`.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar, overload
+
+from fastapi import Depends
 
 from app.auth.deps import ActiveUser
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.schemas.user import UserDTO
 from app.core.api.inputs import RowId
-from app.core.identity import admits
+from app.core.identity import admits, asked_permissions
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def requires_permission(permission: str) -> Callable[[UserDTO], Awaitable[None]]:
-    """A policy: may the user do what `permission`, such as `users:read`, is for?
+class Policy:
+    """A question about the caller, answered by what they hold: a permission or a role."""
 
-    Until roles exist a superuser holds every permission, and nobody else any.
-    """
+    def __init__(self, *, permission: str | None = None, role: str | None = None) -> None:
+        self.permission, self.role = permission, role
+        self.__doc__ = f"Does the user hold `{permission or role}`?"
 
-    @admits(permission)
-    async def holds_permission(user: ActiveUser) -> None:
-        if not user.is_superuser:
-            raise ActionNotAllowed(missing=permission)
+        async def ask(user: ActiveUser) -> None:
+            if permission not in user.permissions and role not in user.roles:
+                raise ActionNotAllowed(missing=permission or f"role:{role}")
 
-    holds_permission.__doc__ = f"Does the user hold `{permission}`?"
-    return holds_permission
+        self.__wrapped__ = ask  # FastAPI takes the policy for this function
+        admits(permission or f"role:{role}")(self)
+
+    @overload
+    def __call__(self, user: UserDTO) -> Awaitable[None]: ...
+
+    @overload
+    def __call__(self, user: F) -> F: ...
+
+    def __call__(self, user: Any) -> Any:
+        return self._guarded(user) if inspect.isroutine(user) else self.__wrapped__(user)
+
+    def _guarded(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        """Give the endpoint a parameter that FastAPI fills by asking."""
+        signature, name = inspect.signature(endpoint), f"_asked_{id(self)}"
+
+        @wraps(endpoint)
+        def guarded(*args: Any, **given: Any) -> Any:
+            given.pop(name, None)
+            return endpoint(*args, **given)
+
+        added = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=Depends(self))
+        parameters = sorted([*signature.parameters.values(), added], key=lambda parameter: parameter.kind)
+        guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return guarded
+
+
+def requires_permission(permission: str) -> Policy:
+    """A policy: may the user do what `permission`, such as `users:read`, is for? A module must declare it."""
+    asked_permissions.add(permission)
+    return Policy(permission=permission)
+
+
+def requires_role(role: str) -> Policy:
+    """A policy: does the user have the role, such as `admin`?"""
+    return Policy(role=role)
 
 
 can_list_users = requires_permission("users:read")
@@ -39,9 +80,3 @@ async def can_read_user(user: ActiveUser, user_id: RowId) -> None:
     """May the user see this account: their own, or anybody's with `users:read`?"""
     if user.id != user_id:
         await can_list_users(user)
-
-
-async def can_grant_superuser(user: ActiveUser) -> None:
-    """May the user make and unmake superusers? Writing accounts is not enough: it would lift its holder to the top."""
-    if not user.is_superuser:
-        raise ActionNotAllowed("Only a superuser makes or unmakes superusers.")

@@ -5,24 +5,52 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, delete, exists, select, text, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
-from app.auth.models import AuthSession, EndReason, OneTimeToken, Purpose, RefreshToken, User, UserStatus
+from app.auth.models import (
+    ADMIN,
+    MEMBER,
+    AuthSession,
+    EndReason,
+    OneTimeToken,
+    PermissionRow,
+    Purpose,
+    RefreshToken,
+    Role,
+    RolePermission,
+    User,
+    UserRole,
+    UserStatus,
+)
 from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import email_key, is_username, username_key
-from app.core.db import BaseRepository, db_now
+from app.core.db import BaseRepository, db_now, insert_unless_taken
 from app.core.exceptions import UniqueViolation
+from app.core.identity import Permission, Principal, current_permissions
 
 REMEDIES = ("email", "password_hash", "status_id", "is_verified", "is_superuser", "deleted_at")
 """The columns whose change takes authority from whoever held it: it raises the security stamp."""
 
-_DTO_COLUMNS = [getattr(User, name) for name in UserDTO.model_fields]
+_ROLES = (
+    select(func.aggregate_strings(Role.name, " "))
+    .join(UserRole, UserRole.role_id == Role.id)
+    .where(UserRole.user_id == User.id)
+    .scalar_subquery()
+)
+_GRANTED = (
+    select(func.aggregate_strings(RolePermission.permission, " "))
+    .join(UserRole, UserRole.role_id == RolePermission.role_id)
+    .where(UserRole.user_id == User.id)
+    .scalar_subquery()
+)
+_RIGHTS = {"roles": _ROLES.label("roles"), "permissions": _GRANTED.label("permissions")}
+_DTO_COLUMNS: list[Any] = [_RIGHTS.get(name, getattr(User, name, None)) for name in UserDTO.model_fields]
 
 # Built once: composing it anew costs a request more than running it.
 _PRINCIPAL = (
-    select(*_DTO_COLUMNS)
+    select(*_DTO_COLUMNS, AuthSession.scope, AuthSession.created_at.label("authenticated_at"))
     .join(AuthSession, AuthSession.user_id == User.id)
     .where(
         AuthSession.id == bindparam("session_id"),
@@ -52,21 +80,37 @@ class UserRepository(BaseRepository[User]):
             return await self.find_by_email(db=db, email=login)
         return await self.get(db=db, username_key=username_key(login)) if is_username(login) else None
 
-    async def principal(self, *, db: AsyncSession, user_id: int, session_id: int) -> UserDTO | None:
-        """Return the user of a live session: one statement for both and no entity, as every request runs it."""
+    async def principal(self, *, db: AsyncSession, user_id: int, session_id: int) -> Principal | None:
+        """Return the caller of a live session: one statement for all and no entity, as every request runs it."""
         row = (await db.execute(_PRINCIPAL, {"user_id": user_id, "session_id": session_id})).one_or_none()
-        return None if row is None else UserDTO.model_validate(row)
+        if row is None:
+            return None
+        scope = None if row.scope is None else frozenset(row.scope.split())
+        user = _dto(row, scope)
+        return Principal(
+            kind="user",
+            id=user_id,
+            user=user,
+            permissions=user.permissions,
+            scope=scope,
+            session_id=session_id,
+            authenticated_at=row.authenticated_at,
+            methods=("pwd",),
+        )
 
     async def get_by_ids(self, *, db: AsyncSession, ids: Sequence[int]) -> list[UserDTO]:
         """Return the accounts that exist among `ids`, ordered by id."""
         statement = self.base_statement().with_only_columns(*_DTO_COLUMNS).where(User.id.in_(set(ids)))
-        return [UserDTO.model_validate(row) for row in await db.execute(statement.order_by(User.id))]
+        return [_dto(row) for row in await db.execute(statement.order_by(User.id))]
 
     async def add(self, *, db: AsyncSession, email: str, username: str, **values: Any) -> User:
-        """Store a new account."""
+        """Store a new account, a member."""
         keys = {"email_key": email_key(email), "username_key": username_key(username)}
         async with _unique(db):
-            return await self.create(db=db, data={"email": email, "username": username, **keys, **values})
+            user = await self.create(db=db, data={"email": email, "username": username, **keys, **values})
+        for role in [MEMBER, ADMIN] if user.is_superuser else [MEMBER]:
+            await RoleRepository().grant(db=db, user_id=user.id, role=role)
+        return user
 
     async def change(self, *, db: AsyncSession, user: User, **values: Any) -> User:
         """Set columns of a locked account, the keys along with address and name; one of REMEDIES raises the stamp.
@@ -79,6 +123,9 @@ class UserRepository(BaseRepository[User]):
             values["email_key"] = email_key(email)
         if username := values.get("username"):
             values["username_key"] = username_key(username)
+        if (is_admin := values.get("is_superuser")) is not None:
+            move = RoleRepository().grant if is_admin else RoleRepository().revoke
+            await move(db=db, user_id=user.id, role=ADMIN)
         async with _unique(db):
             return await self.update(db=db, model=user, data=values)
 
@@ -86,20 +133,69 @@ class UserRepository(BaseRepository[User]):
         """Void every link of the account, mailed or queued."""
         await db.execute(update(User).where(User.id == user_id).values(security_stamp=User.security_stamp + 1))
 
-    async def lock_superusers(self, *, db: AsyncSession) -> None:
-        """Lock out other changes of superusers until the transaction ends.
+    async def lock_admins(self, *, db: AsyncSession) -> None:
+        """Lock out other changes of administrators until the transaction ends.
 
         An advisory lock: it is taken after row locks, and more row locks could deadlock. SQLite has one writer anyway.
         """
         if db.get_bind().dialect.name == "postgresql":
             await db.execute(text("SELECT pg_advisory_xact_lock(hashtext('auth_users.is_superuser'))"))
 
-    async def active_superusers(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
+    async def active_admins(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
         """Return the ids of the users who can administer the service."""
-        statement = self.base_statement().where(User.is_superuser, User.status_id == UserStatus.ACTIVE)
+        statement = self.base_statement().where(_has_role(ADMIN), User.status_id == UserStatus.ACTIVE)
         if only_verified:
             statement = statement.where(User.is_verified)
         return (await db.scalars(statement.with_only_columns(User.id))).all()
+
+    async def has_admin(self, *, db: AsyncSession) -> bool:
+        """Return whether any account is an administrator's."""
+        return bool(await db.scalar(select(self.base_statement().where(_has_role(ADMIN)).exists())))
+
+
+def _has_role(role: str) -> ColumnElement[bool]:
+    return exists().where(UserRole.user_id == User.id, UserRole.role_id == Role.id, Role.name == role)
+
+
+def _dto(row: Row[*tuple[Any, ...]], scope: frozenset[str] | None = None) -> UserDTO:
+    """Make the DTO of a row with roles and permissions. A scope narrows them, and such a caller acts in no role."""
+    declared, roles = current_permissions().keys(), frozenset((row.roles or "").split())
+    permissions = frozenset(declared if ADMIN in roles else declared & set((row.permissions or "").split()))
+    if scope is not None:
+        roles, permissions = frozenset(), permissions & scope
+    rights = {"roles": roles, "permissions": permissions, "is_superuser": ADMIN in roles}
+    return UserDTO.model_validate({**row._mapping, **rights})
+
+
+class RoleRepository(BaseRepository[Role]):
+    """Reads and writes roles, who has them, and the catalogue of permissions."""
+
+    async def grant(self, *, db: AsyncSession, user_id: int, role: str, granted_by_id: int | None = None) -> bool:
+        """Give an account a role that exists; return False where it has it already."""
+        row = await self.require(db=db, name=role)
+        values = {"user_id": user_id, "role_id": row.id, "granted_by_id": granted_by_id}
+        return bool(await insert_unless_taken(db, UserRole, values, unique=("user_id", "role_id")))
+
+    async def revoke(self, *, db: AsyncSession, user_id: int, role: str) -> bool:
+        """Take a role from an account; return False where it does not have it."""
+        of_role = select(Role.id).where(Role.name == role).scalar_subquery()
+        statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == of_role)
+        return bool((await db.scalars(statement.returning(UserRole.id))).all())
+
+    async def declare(self, *, db: AsyncSession, permissions: Collection[Permission]) -> list[str]:
+        """Bring the catalogue up to date; return the names in it that no module declares, and that a role holds."""
+        known = {row.name: row for row in await db.scalars(select(PermissionRow))}
+        for permission in permissions:
+            values = {"name": permission.name, "description": permission.text, "is_declared": True}
+            row = known.pop(permission.name, None)
+            if row is None:
+                await insert_unless_taken(db, PermissionRow, values, unique=("name",))
+            else:
+                row.update(**values)
+        for row in known.values():
+            row.is_declared = False
+        held = select(RolePermission.permission).where(RolePermission.permission.in_(known)).distinct()
+        return sorted((await db.scalars(held)).all())
 
 
 @asynccontextmanager

@@ -9,6 +9,15 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db.session import current_database, session_scope
+from app.core.exceptions import AuthenticationError
+from app.core.identity import (
+    AUTHENTICATED,
+    Principal,
+    admits,
+    current_authenticators,
+    identifies_caller,
+    remember_principal,
+)
 from app.core.services.cache import CacheServiceInterface, cached, invalidates
 from app.core.services.cache.interface import current_cache
 from app.core.services.cache.results import INDEPENDENT
@@ -108,16 +117,51 @@ QueueService = Annotated[QueueServiceInterface, Depends(queue_service)]
 HttpClient = Annotated[HttpClientInterface, Depends(http_client)]
 MailService = Annotated[MailServiceInterface, Depends(mail_service)]
 
+
+async def authenticate(connection: HTTPConnection, *, db: AsyncSession) -> Principal | None:
+    """Verify the first credential of the request that an authenticator knows; None without any."""
+    for authenticator in current_authenticators():
+        if principal := await authenticator.authenticate(connection, db=db):
+            return principal
+    return None
+
+
+@identifies_caller
+@short_unit
+async def optional_principal(connection: HTTPConnection, db: DBSession) -> Principal | None:
+    """The caller, None without a credential; a bad one is refused."""
+    if principal := await authenticate(connection, db=db):
+        remember_principal(connection, principal)
+    return principal
+
+
+OptionalPrincipal = Annotated[Principal | None, Depends(optional_principal)]
+
+
+@admits(AUTHENTICATED)
+async def current_principal(principal: OptionalPrincipal) -> Principal:
+    """The caller; raises AuthenticationError without a credential."""
+    if principal is None:
+        raise AuthenticationError
+    return principal
+
+
+CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
+
 __all__ = [
     "CacheService",
+    "CurrentPrincipal",
     "DBSession",
     "EventsService",
     "HttpClient",
     "MailService",
+    "OptionalPrincipal",
     "QueueService",
+    "authenticate",
     "cache_service",
     "cached",
     "configured",
+    "current_principal",
     "db_session",
     "events_service",
     "http_client",
@@ -125,6 +169,7 @@ __all__ = [
     "listener",
     "logger",
     "mail_service",
+    "optional_principal",
     "queue_service",
     "queued",
     "short_unit",

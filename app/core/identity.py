@@ -1,22 +1,87 @@
-"""Identity of a client for limits and caches: the verified caller if there is one, the address otherwise.
+"""The caller of a request: its principal, the authenticators that prove it, and its identity for limits and caches.
 
 And the marks of dependencies that identify callers, or decide who may call.
 """
 
-from collections.abc import Callable
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
+from fastapi.security import APIKeyHeader
+from fastapi.security.base import SecurityBase
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.process import Slot
 
 PUBLIC = "public"
 AUTHENTICATED = "authenticated"
 _PRINCIPAL = "kit.principal"
 _IDENTIFIES = "__kit_identifies_caller__"
 _ACCESS = "__kit_access__"
+_PERMISSION_NAME = re.compile(r"[a-z][a-z0-9_]*:[a-z][a-z0-9_]*")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Permission:
+    """A permission that a module checks, as `users:read`, and a text for people. Its `permissions.py` declares it."""
+
+    name: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.name) > 64 or not _PERMISSION_NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no permission: write <what>:<action>, as users:read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """A verified caller. Its text is its identity: `user:7`, `api_key:3`.
+
+    `user` is the account it acts for, `permissions` what it may do now: granted to the account, declared by a module,
+    and within `scope`, where the credential was narrowed. `session_id` is None where no person has logged in;
+    `methods` say how it was authenticated, in the words of RFC 8176.
+    """
+
+    kind: str
+    id: int
+    user: Any
+    permissions: frozenset[str]
+    scope: frozenset[str] | None = None
+    session_id: int | None = None
+    authenticated_at: datetime | None = None
+    methods: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+
+class Authenticator(ABC):
+    """Verifies one kind of credential. A module offers its own in `authenticators`, in the file of that name."""
+
+    name: ClassVar[str]
+    """Name of the scheme in the API document."""
+    scheme: SecurityBase
+    """Documents the credential: a class of `fastapi.security`. An APIKeyHeader names its header, too."""
+
+    @abstractmethod
+    async def authenticate(self, connection: HTTPConnection, *, db: AsyncSession) -> Principal | None:
+        """Return the caller, None without a credential of this kind; raises AuthenticationError for a bad one."""
+
+
+current_authenticators = Slot[Sequence[Authenticator]]()
+current_permissions = Slot[Mapping[str, Permission]]()
+"""The declared permissions by name."""
+
+asked_permissions: set[str] = set()
+"""The permissions that policies of this process ask for."""
 
 
 def identifies_caller(dependency: F) -> F:
@@ -58,15 +123,22 @@ public = Depends(_anybody)
 """Opens a route, a websocket or a router to everybody, on purpose: `dependencies=[public]`."""
 
 
-def remember_principal(connection: HTTPConnection, principal: str) -> None:
-    """Record the authenticated caller: `user:7`, `api-key:3`. Call only after the credential has been verified."""
+def remember_principal(connection: HTTPConnection, principal: Principal | str) -> None:
+    """Record the authenticated caller, or its identity alone. Call only after the credential has been verified."""
     connection.scope[_PRINCIPAL] = principal
+    if isinstance(principal, Principal):
+        connection.state.current_user = principal.user
 
 
 def principal_of(connection: HTTPConnection) -> str | None:
-    """Return the authenticated caller, None before there is one."""
-    principal: str | None = connection.scope.get(_PRINCIPAL)
-    return principal
+    """Return the identity of the authenticated caller, None before there is one."""
+    principal: Principal | str | None = connection.scope.get(_PRINCIPAL)
+    return None if principal is None else str(principal)
+
+
+def credential_headers() -> list[str]:
+    """Return the headers in which authenticators take keys, beside Authorization."""
+    return [one.scheme.model.name for one in current_authenticators() if isinstance(one.scheme, APIKeyHeader)]
 
 
 async def client_identity(connection: HTTPConnection) -> str:

@@ -21,8 +21,9 @@ from app.core.configs.app import current_settings
 from app.core.db.installation import KeyPrefix, current_key_prefix, current_redis, expected_revisions
 from app.core.db.session import Database, current_database
 from app.core.exceptions import ConfigError
+from app.core.identity import current_authenticators, current_permissions
 from app.core.migrations.timelines import known_revisions
-from app.core.modules import parts
+from app.core.modules import declared_permissions, offered_authenticators, parts
 from app.core.process import Slot, lifecycle
 from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
@@ -66,6 +67,8 @@ class Runtime:
     reporter = current_reporter
     revisions = expected_revisions
     checks = current_checks
+    authenticators = current_authenticators
+    permissions = current_permissions
 
 
 def runtime() -> Runtime:
@@ -99,6 +102,8 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
     opened.reporter = provided(settings, "ERROR_REPORTER", {"settings": settings}) or LogOnly()
     stack.push_async_callback(opened.reporter.close)
     opened.checks = module_checks(parts("health"))
+    opened.authenticators = offered_authenticators()
+    opened.permissions = declared_permissions()
     if settings.database_url.get_backend_name() == "sqlite":
         make_private(Path(str(settings.database_url.database)).parent)
     opened.http = HttpClient(settings.HTTP_INTEGRATIONS)

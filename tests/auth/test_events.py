@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth import LoginFailed, SecurityEvent, UserCreated, UserDeleted
 from app.auth.config import AuthConfig
 from app.auth.models import AuthSession, User, UserStatus
+from app.auth.repositories import UserRepository
 from app.core.db import Database, utcnow
 from app.core.db.jobs import Job
 from app.core.deps import events_service, listener
@@ -328,7 +329,7 @@ class TestOwnAccount:
 class TestAdministration:
     @pytest.fixture
     async def admin(self, user: User, db: AsyncSession) -> User:
-        user.is_superuser = True
+        await UserRepository().change(db=db, user=user, is_superuser=True)
         await db.commit()
         return user
 

@@ -1,24 +1,35 @@
 """Policies of accounts as plain calls. As dependencies of routes they are in test_users.py."""
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Security
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import UserDTO
 from app.auth.config import AuthConfig
 from app.auth.deps import active_user, auth_services
-from app.auth.exceptions import AccountNotActive, ActionNotAllowed, InvalidAccessToken
-from app.auth.models import AuthSession, EndReason, User, UserStatus
-from app.auth.policies import can_grant_superuser, can_list_users, can_read_user, can_write_users
-from app.auth.repositories import SessionRepository
+from app.auth.exceptions import AccountNotActive, ActionNotAllowed
+from app.auth.models import AuthSession, EndReason, PermissionRow, User, UserStatus
+from app.auth.policies import (
+    Policy,
+    can_list_users,
+    can_read_user,
+    can_write_users,
+    requires_permission,
+    requires_role,
+)
+from app.auth.repositories import RoleRepository, SessionRepository, UserRepository
 from app.auth.schemas.user import UserCreate, UserUpdate
 from app.auth.services.user import Administrator, UserService
 from app.core.api import ConfigurableRateLimiter
 from app.core.deps import events_service, mail_service, queue_service
+from app.core.exceptions import AuthenticationError
+from app.core.identity import Permission, Principal
+from app.core.runtime import runtime
 from tests.core.api.conftest import make_app
 from tests.core.log.capture import captured_log
 from tests.factories.user import UserFactory
@@ -34,14 +45,11 @@ async def service(app: FastAPI, db: AsyncSession) -> UserService:
     return services.users
 
 
-async def anything(user: UserDTO) -> None:
-    """May the user do it? Yes."""
-
-
 def dto(user_id: int, *, is_superuser: bool = False) -> UserDTO:
     values = {"id": user_id, "email": "a@example.com", "username": "abc", "status_id": 1, "is_verified": True}
     moments = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}
-    return UserDTO.model_validate({**values, **moments, "is_superuser": is_superuser})
+    rights = {"roles": {"admin"}, "permissions": {"users:read", "users:write"}} if is_superuser else {}
+    return UserDTO.model_validate({**values, **moments, **rights, "is_superuser": is_superuser})
 
 
 router = APIRouter(prefix="/t")
@@ -115,7 +123,7 @@ class TestPolicies:
         await can_list_users(admin)
         await can_read_user(admin, 2)
         await can_write_users(admin)
-        await can_grant_superuser(admin)
+        await requires_role("admin")(admin)
 
     async def test_others_may_read_themselves(self) -> None:
         await can_read_user(dto(2), 2)
@@ -123,19 +131,134 @@ class TestPolicies:
             with pytest.raises(ActionNotAllowed):
                 await question
 
-    async def test_the_service_asks_before_it_touches_a_superuser(
+    @pytest.mark.parametrize(
+        "policy", [requires_permission("users:read"), requires_role("admin")], ids=["permission", "role"]
+    )
+    async def test_a_policy_is_a_decorator_too(
+        self, policy: Policy, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        router = APIRouter()
+
+        @router.get("/guarded/{number}")
+        @policy
+        async def read(number: int) -> int:
+            return number
+
+        @router.get("/plain/{number}")
+        @policy
+        def read_plainly(number: int) -> int:
+            return number
+
+        app = client._transport.app  # type: ignore[attr-defined]  # of httpx
+        routes = list(app.router.routes)
+        app.include_router(router)
+        try:
+            for is_superuser, status in ((True, 200), (False, 403)):
+                await login_user(client, await UserFactory.create(is_superuser=is_superuser))
+                for path in ("/guarded/3", "/plain/3"):
+                    answer = await client.get(path)
+                    assert answer.status_code == status
+                    assert answer.json() == 3 or answer.json()["code"] == "action_not_allowed"
+        finally:
+            app.router.routes[:] = routes
+
+    async def test_scopes_of_security_are_permissions(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        router = APIRouter()
+
+        @router.get("/scoped")
+        async def read(user: Annotated[UserDTO, Security(active_user, scopes=["users:read"])]) -> int:
+            return user.id
+
+        app = client._transport.app  # type: ignore[attr-defined]  # of httpx
+        routes = list(app.router.routes)
+        app.include_router(router)
+        try:
+            reader, member = await UserFactory.create(permissions=["users:read"]), await UserFactory.create()
+            await login_user(client, reader)
+            assert (await client.get("/scoped")).json() == reader.id
+            await login_user(client, member)
+            assert (await client.get("/scoped")).status_code == 403
+        finally:
+            app.router.routes[:] = routes
+
+
+class TestPermissions:
+    async def test_an_undeclared_permission_counts_for_nothing(
+        self, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        user = await UserFactory.create(permissions=["users:read", "ghosts:see"])
+        (found,) = await UserRepository().get_by_ids(db=db, ids=[user.id])
+        assert found.permissions == {"users:read"}
+        assert found.roles == {"member", f"of_user_{user.id}"}
+
+    async def test_an_administrator_holds_what_is_declared(self, db: AsyncSession) -> None:
+        user = await UserFactory.create(is_superuser=True)
+        (found,) = await UserRepository().get_by_ids(db=db, ids=[user.id])
+        assert found.permissions == runtime().permissions.keys() >= {"users:read", "users:write"}
+
+    async def test_a_scope_narrows_a_session(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        """Even an administrator acts in no role then, and does not manage the account."""
+        user = await UserFactory.create(is_superuser=True)
+        await login_user(client, user)
+        session = (await db.scalars(select(AuthSession))).one()
+        session.scope = "users:read ghosts:see"
+        await db.commit()
+
+        assert (await client.get("/api/v1/users")).status_code == 200
+        refused = await client.post("/api/v1/users", json={})
+        assert (refused.status_code, refused.json()["code"]) == (403, "action_not_allowed")
+        refused = await client.patch("/api/v1/profile", json={"username": "other"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "session_required")
+        found = await UserRepository().principal(db=db, user_id=user.id, session_id=session.id)
+        assert found is not None
+        assert found.permissions == {"users:read"}
+        assert not found.user.is_superuser
+        assert not found.user.is_admin
+        assert (await client.post("/api/v1/auth/logout")).status_code == 204
+
+    async def test_the_catalogue_tells_what_no_module_declares(self, db: AsyncSession) -> None:
+        roles, ghost = RoleRepository(), Permission("ghosts:see", "See ghosts")
+        await UserFactory.create(permissions=["ghosts:see"])
+
+        assert await roles.declare(db=db, permissions=[ghost]) == []
+        assert await roles.declare(db=db, permissions=[Permission("users:read", "Read")]) == ["ghosts:see"]
+        rows = {row.name: (row.description, row.is_declared) for row in await db.scalars(select(PermissionRow))}
+        assert rows == {"ghosts:see": ("See ghosts", False), "users:read": ("Read", True)}
+
+    @pytest.mark.parametrize("name", ["users", "Users:read", "users:read all", "users:*", f"{'u' * 60}:read"])
+    async def test_a_name_that_no_scope_can_hold_is_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="no permission"):
+            Permission(name, "")
+
+
+class TestAdministration:
+    """Rights are judged when a change takes effect, and nobody reaches above their own."""
+
+    @staticmethod
+    async def administrator(db: AsyncSession, client: httpx.AsyncClient, user: User) -> Administrator:
+        await login_user(client, user)
+        session_id = (await db.scalars(select(AuthSession.id).where(AuthSession.user_id == user.id))).one()
+
+        async def again(db: AsyncSession) -> Principal | None:
+            return await UserRepository().principal(db=db, user_id=user.id, session_id=session_id)
+
+        principal = await again(db)
+        assert principal
+        return Administrator(principal, again, can_write_users)
+
+    async def test_nobody_grants_or_changes_what_they_do_not_hold(
         self, db: AsyncSession, client: httpx.AsyncClient, service: UserService
     ) -> None:
-        """Whoever may write accounts, and is no superuser, must not become one that way, nor take one over."""
-        clerk, admin = await UserFactory.create(), await UserFactory.create(is_superuser=True)
-        await login_user(client, clerk)
-        session_id = (await db.scalars(select(AuthSession.id))).one()
-        by = Administrator(clerk.id, session_id, may_write=anything, may_grant=can_grant_superuser)
+        clerk = await UserFactory.create(permissions=["users:write"])
+        admin = await UserFactory.create(is_superuser=True)
+        reader = await UserFactory.create(permissions=["users:read"])
+        by = await self.administrator(db, client, clerk)
         data = UserCreate(email="ann@example.com", username="ann", password=PASSWORD, is_superuser=True)
         for refused in (
             service.create(data, db=db, by=by),
             service.update(clerk.id, UserUpdate(is_superuser=True), db=db, by=by),
             service.update(admin.id, UserUpdate(email="clerk@example.com"), db=db, by=by),
+            service.update(reader.id, UserUpdate(email="clerk@example.com"), db=db, by=by),
             service.delete(admin.id, db=db, by=by),
         ):
             with pytest.raises(ActionNotAllowed):
@@ -144,24 +267,20 @@ class TestPolicies:
         renamed = await service.update(clerk.id, UserUpdate(username="scribe", is_superuser=False), db=db, by=by)
         assert renamed.username == "scribe"
 
-    async def test_the_service_asks_when_the_change_takes_effect(
+    async def test_rights_may_end_while_a_password_is_hashed(
         self, db: AsyncSession, client: httpx.AsyncClient, service: UserService
     ) -> None:
-        """Rights may end while a password is hashed, or while another request holds the row."""
         admin = await UserFactory.create(is_superuser=True)
-        await login_user(client, admin)
-        session_id = (await db.scalars(select(AuthSession.id))).one()
-        by = Administrator(admin.id, session_id, may_write=can_write_users, may_grant=can_grant_superuser)
+        by = await self.administrator(db, client, admin)
         data = UserCreate(email="ann@example.com", username="ann", password=PASSWORD, is_superuser=True)
 
-        for ended, refusal in (
-            ({"is_superuser": False}, ActionNotAllowed),
-            ({"status_id": UserStatus.DISABLED}, AccountNotActive),
-        ):
-            admin.update(**ended)
-            await db.commit()
-            with pytest.raises(refusal):
-                await service.create(data, db=db, by=by)
+        await UserRepository().change(db=db, user=admin, is_superuser=False)
+        with pytest.raises(ActionNotAllowed):
+            await service.create(data, db=db, by=by)
+        admin.update(status_id=UserStatus.DISABLED)
+        await db.commit()
+        with pytest.raises(AccountNotActive):
+            await service.create(data, db=db, by=by)
         await SessionRepository().revoke(db=db, user_id=admin.id, reason=EndReason.LOGOUT)
-        with pytest.raises(InvalidAccessToken):
+        with pytest.raises(AuthenticationError):
             await service.create(data, db=db, by=by)

@@ -1,8 +1,13 @@
 """Accounts for tests; their password is `tests.utils.PASSWORD`."""
 
-import factory
+from collections.abc import Iterable
+from typing import Any
 
-from app.auth.models import User, UserStatus
+import factory
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.auth.models import ADMIN, MEMBER, Role, RolePermission, User, UserRole, UserStatus
 from app.auth.security.identity import email_key, username_key
 from tests.factories.async_alchemy_factory import AsyncSQLAlchemyModelFactory
 
@@ -11,7 +16,7 @@ PASSWORD_HASH = "$argon2id$v=19$m=8,t=1,p=1$ci6FsJYSwhjjHEMoZYwRgg$0V7V7Y22PQeka
 
 
 class UserFactory(AsyncSQLAlchemyModelFactory[User]):
-    """`await UserFactory.create(is_superuser=True)`."""
+    """`await UserFactory.create(is_superuser=True)`, or with `permissions=["users:read"]` in a role of its own."""
 
     class Meta:
         model = User
@@ -24,3 +29,21 @@ class UserFactory(AsyncSQLAlchemyModelFactory[User]):
     status_id = UserStatus.ACTIVE
     is_verified = True
     is_superuser = False
+
+    @classmethod
+    def _save(
+        cls, model: type[User], session: Session, args: Any, kwargs: dict[str, Any]
+    ) -> User:  # factory-boy's place to store
+        permissions: Iterable[str] = kwargs.pop("permissions", ())
+        user: User = super()._save(model, session, args, kwargs)  # type: ignore[no-untyped-call]  # of the library
+        session.flush()
+        roles = [MEMBER, ADMIN] if user.is_superuser else [MEMBER]
+        role_ids = list(session.scalars(select(Role.id).where(Role.name.in_(roles))))
+        if permissions:
+            role = Role(name=f"of_user_{user.id}")
+            session.add(role)
+            session.flush()
+            session.add_all(RolePermission(role_id=role.id, permission=name) for name in permissions)
+            role_ids.append(role.id)
+        session.add_all(UserRole(user_id=user.id, role_id=role_id) for role_id in role_ids)
+        return user

@@ -17,7 +17,7 @@ ENTRY_POINTS = ("main", "worker", "cli")
 REGISTRIES = ("models", "routers", "tasks", "listeners")
 LAYERS = (
     ("routers",),
-    ("listeners", "bootstrap", "cli", "health"),
+    ("listeners", "bootstrap", "cli", "health", "authenticators", "personal_data"),
     ("routes",),
     ("policies",),
     ("tasks",),
@@ -29,7 +29,7 @@ LAYERS = (
     ("schemas",),
     ("models",),
 )
-LEAVES = ("security", "events", "exceptions", "config")
+LEAVES = ("security", "events", "exceptions", "config", "permissions")
 USED_BY_SERVICES = {"policies": "ask this policy", "tasks": "push this task"}
 """Layers above services whose files a service may use: such a file then stands below services itself."""
 FLOORS = (

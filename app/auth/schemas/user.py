@@ -46,15 +46,21 @@ class UserResponse(BaseModel):
 
 
 class UserDTO(UserResponse):
-    """A user as other code of this service sees it."""
+    """A user as other code of this service sees it.
 
-    is_superuser: bool = Field(exclude=True)
+    `roles` and `permissions` are those of a request's caller, within the scope of the credential, and of an account
+    that the gateway was asked for by id; elsewhere they are empty.
+    """
+
+    is_superuser: bool = Field(exclude=True)  # deprecated: "admin" in roles
+    roles: frozenset[str] = Field(default=frozenset(), exclude=True)
+    permissions: frozenset[str] = Field(default=frozenset(), exclude=True)
     password_change_required: bool = Field(default=False, exclude=True)
 
     @property
     def is_admin(self) -> bool:
         """Return True where the user may do everything; for policies."""
-        return self.is_superuser
+        return "admin" in self.roles
 
 
 class UserCreate(Body):

@@ -36,6 +36,7 @@ from app.auth.schemas.user import UserCreate, UserDTO
 from app.auth.security.passwords import Disconnected
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
+from app.core.identity import Principal
 from app.core.services.events import EventsServiceInterface
 from app.core.services.events.interface import current_events
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
@@ -109,9 +110,14 @@ class AccountService:
         caller = await self.users.principal(db=db, user_id=user_id, session_id=session_id)
         if caller is None:
             raise InvalidAccessToken
-        if not is_usable(caller, self.config):
+        return self.require_usable(caller)
+
+    def require_usable(self, caller: Principal) -> UserDTO:
+        """Return the caller's user; raises AccountNotActive."""
+        user: UserDTO = caller.user
+        if not is_usable(user, self.config):
             raise AccountNotActive
-        return caller
+        return user
 
     async def make_account(
         self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None, **values: Any
@@ -155,8 +161,8 @@ class AccountService:
         """Raise LastSuperuser where nobody could administer the service without `user`."""
         if not user.is_superuser:
             return
-        await self.users.lock_superusers(db=db)
-        left = await self.users.active_superusers(db=db, only_verified=self.config.verification_required)
+        await self.users.lock_admins(db=db)
+        left = await self.users.active_admins(db=db, only_verified=self.config.verification_required)
         if list(left) == [user.id]:
             raise LastSuperuser
 
@@ -205,7 +211,7 @@ async def ensure_first_user() -> CreatedAdmin | None:
     """
     config, users, is_relaxed = get_auth_config(), UserRepository(), get_settings().is_relaxed
     async with session_scope(read_only=True) as db:
-        if await users.exists(db=db, is_superuser=True):
+        if await users.has_admin(db=db):
             return None
     given = config.FIRST_USER_PASSWORD
     if given is None and not is_relaxed:
@@ -217,8 +223,8 @@ async def ensure_first_user() -> CreatedAdmin | None:
         raise NoFirstUser(f"There is no administrator yet: change FIRST_USER_PASSWORD. {weakness}")
     password_hash = await config.password_hasher.hash(password)
     async with session_scope() as db:
-        await users.lock_superusers(db=db)
-        if await users.exists(db=db, is_superuser=True):
+        await users.lock_admins(db=db)
+        if await users.has_admin(db=db):
             return None
         try:
             await users.add(

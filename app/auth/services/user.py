@@ -2,20 +2,22 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import EmailChangeRequested
 from app.auth.events import PasswordChanged
-from app.auth.exceptions import WeakPassword
+from app.auth.exceptions import ActionNotAllowed, WeakPassword
 from app.auth.models import EndReason, User, UserStatus
 from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
 from app.auth.services.accounts import AccountService, is_usable
 from app.auth.tasks import SendEmailChange, SendVerification
 from app.core.db import PaginatedResult
+from app.core.exceptions import AuthenticationError
+from app.core.identity import Principal, current_permissions
 from app.core.services.queue import QueueServiceInterface
 
 
@@ -78,20 +80,18 @@ class ProfileService(AccountService):
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
 
 
-Policy: TypeAlias = Callable[[UserDTO], Awaitable[None]]
-"""Raises ActionNotAllowed where the answer to its question is no."""
-
-
 class Administrator(NamedTuple):
-    """An administrator, their session, and the policies to ask when the change takes effect.
+    """An administrator, with what to ask when the change takes effect: who they are by then, and whether they may."""
 
-    `may_grant` is asked where a superuser is made, changed or deleted.
-    """
+    principal: Principal
+    again: Callable[[AsyncSession], Awaitable[Principal | None]]
+    may_write: Callable[[UserDTO], Awaitable[None]]
 
-    user_id: int
-    session_id: int
-    may_write: Policy
-    may_grant: Policy
+    @property
+    def user_id(self) -> int:
+        """The id of the administrator's account."""
+        user_id: int = self.principal.user.id
+        return user_id
 
 
 @dataclass(kw_only=True)
@@ -114,7 +114,7 @@ class UserService(AccountService):
     async def create(self, data: UserCreate, *, db: AsyncSession, by: Administrator) -> UserDTO:
         """Make an account; raises EmailTaken or UsernameTaken."""
         password_hash = await self.hash_password(data.password, db=db, owner=data)
-        await self._authorise(by, db=db, superuser=data.is_superuser)
+        await self._authorise(by, db=db, about=None, makes_admin=data.is_superuser)
         user = await self.make_account(data, password_hash, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
         return user
@@ -123,7 +123,7 @@ class UserService(AccountService):
         """Change an account. A new address ends its sessions, and is unverified unless the change says otherwise."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
         values = changes.model_dump(exclude_unset=True)
-        await self._authorise(by, db=db, superuser=user.is_superuser or bool(values.get("is_superuser")))
+        await self._authorise(by, db=db, about=user, makes_admin=bool(values.get("is_superuser")))
         changes_email = values.get("email", user.email) != user.email
         if changes_email:
             values.setdefault("is_verified", False)
@@ -131,7 +131,7 @@ class UserService(AccountService):
             await self.require_another_superuser(user, db=db)
         before = {name: getattr(user, name) for name in values}
         if changes_email:
-            await self.change_email(user, db=db, session_id=by.session_id, **values)
+            await self.change_email(user, db=db, session_id=by.principal.session_id, **values)
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
         else:
             await self.users.change(db=db, user=user, **values)
@@ -149,12 +149,19 @@ class UserService(AccountService):
     async def delete(self, user_id: int, *, db: AsyncSession, by: Administrator) -> None:
         """Delete an account."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
-        await self._authorise(by, db=db, superuser=user.is_superuser)
+        await self._authorise(by, db=db, about=user, makes_admin=False)
         await self.delete_account(user, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
 
-    async def _authorise(self, by: Administrator, *, db: AsyncSession, superuser: bool) -> None:
-        actor = await self.require_live(by.user_id, by.session_id, db=db)
+    async def _authorise(self, by: Administrator, *, db: AsyncSession, about: User | None, makes_admin: bool) -> None:
+        """Judge the administrator as of now. Nobody grants, or changes an account with, what they do not hold."""
+        principal = await by.again(db)
+        if principal is None:
+            raise AuthenticationError
+        actor = self.require_usable(principal)
         await by.may_write(actor)
-        if superuser:
-            await by.may_grant(actor)
+        needed = set(current_permissions()) if makes_admin else set()
+        for other in await self.users.get_by_ids(db=db, ids=[about.id] if about else []):
+            needed |= other.permissions
+        if not actor.permissions >= needed:
+            raise ActionNotAllowed("The account, or what it is to be given, holds more than you do.")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.api.problems import problem
 from app.core.api.routes import all_routes, listed_routes
 from app.core.configs import AppConfig
+from app.core.identity import credential_headers
 from app.core.services.cache.results import key_headers
 from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID
 
@@ -36,6 +37,7 @@ class CrossOrigin(CORSMiddleware):
     def __init__(self, app: ASGIApp, *, routes_of: Starlette, settings: AppConfig) -> None:
         # Made with the first request, when every route is known.
         allowed = [*_ALLOWED_HEADERS, *settings.BACKEND_CORS_HEADERS, *declared_headers(routes_of.routes)]
+        allowed += credential_headers()
         super().__init__(
             app,
             allow_origins=[origin.rstrip("/") for origin in settings.BACKEND_CORS_ORIGINS],

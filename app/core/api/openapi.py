@@ -17,8 +17,9 @@ from app.core import exceptions as kinds
 from app.core.api.limiter import ConfigurableRateLimiter
 from app.core.api.problems import MEDIA_TYPE, InputProblem, Problem, title_of
 from app.core.api.routes import ListedRoute, listed_routes
-from app.core.deps import db_session
+from app.core.deps import current_principal, db_session, optional_principal
 from app.core.exceptions import ConfigError
+from app.core.identity import Authenticator, Permission
 from app.core.services.cache.results import PARAMETER
 
 _REF = "#/components/{kind}/{name}"
@@ -59,6 +60,10 @@ class DocumentedAPI(FastAPI):
     modules: Mapping[str, str] = {}
     """The import names of the modules and their short names, which the names of their schemas begin with."""
 
+    authenticators: Sequence[Authenticator] = ()
+    permissions: Mapping[str, Permission] = {}
+    """The declared permissions by name: the scopes of OAuth2."""
+
     base_path = ""
     """The path of the service behind its proxy, as `/svc`, whether the proxy strips it or not."""
 
@@ -76,11 +81,30 @@ class DocumentedAPI(FastAPI):
         if document is not self._finished:
             self._finished = document
             _document_problems(document.setdefault("components", {}))
+            self._document_schemes(document["components"])
             for route in listed_routes(self.routes):
                 operations = document.get("paths", {}).get(route.context.path_format, {})
                 for method in operations.keys() & {method.lower() for method in route.methods}:
+                    if security := self._security(route):
+                        operations[method]["security"] = security
                     _document_operation(method, operations[method], route)
         return document
+
+    def _document_schemes(self, components: dict[str, Any]) -> None:
+        schemes = components.setdefault("securitySchemes", {})
+        for one in self.authenticators:
+            scheme = one.scheme.model.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for flow in scheme.get("flows", {}).values():
+                flow["scopes"] = {permission.name: permission.text for permission in self.permissions.values()}
+            schemes[one.name] = scheme
+
+    def _security(self, route: ListedRoute) -> list[dict[str, list[str]]]:
+        """Return the credentials of which the route takes any one, none at all where they are optional."""
+        if optional_principal not in route.calls:
+            return []
+        scopes = [name for name in route.access if name in self.permissions]
+        either = [{one.name: scopes} for one in self.authenticators]
+        return either if current_principal in route.calls else [*either, {}]
 
 
 def _below(root_path: str, app: ASGIApp) -> ASGIApp:

@@ -7,7 +7,7 @@ from fastapi import Response as HTTPResponse
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.auth.deps import CurrentCaller, Services, open_before_password_change
+from app.auth.deps import CurrentCaller, OwnSession, Services, open_before_password_change
 from app.auth.models import EndReason
 from app.auth.schemas.auth import (
     Accepted,
@@ -98,7 +98,7 @@ async def refresh_token(body: RefreshRequest, db: DBSession, services: Services,
 
 @router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
 @open_before_password_change
-async def logout(db: DBSession, services: Services, caller: CurrentCaller) -> None:
+async def logout(db: DBSession, services: Services, caller: OwnSession) -> None:
     """End this session."""
     await services.sessions.end(caller.session_id, db=db, user_id=caller.user.id, reason=EndReason.LOGOUT)
 

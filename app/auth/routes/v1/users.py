@@ -4,23 +4,30 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, status
 from fastapi import Response as HTTPResponse
+from fastapi.requests import HTTPConnection
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.deps import CurrentCaller, CurrentUser, Services, open_before_password_change
-from app.auth.policies import can_grant_superuser, can_list_users, can_read_user, can_write_users
+from app.auth.deps import CurrentUser, Services, open_before_password_change
+from app.auth.policies import can_list_users, can_read_user, can_write_users
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
 from app.auth.services.user import Administrator
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
 from app.core.api.inputs import RowId
-from app.core.deps import DBSession
+from app.core.deps import CurrentPrincipal, DBSession, authenticate
+from app.core.identity import Principal
 
 router = APIRouter(prefix="/users", tags=["users"])
 
 list_params = ListParamsBuilder(UserListParams, UserSortParam, UserFilterParam)
 
 
-async def administrator(caller: CurrentCaller) -> Administrator:
+async def administrator(connection: HTTPConnection, principal: CurrentPrincipal) -> Administrator:
     """The administrator who sent the request."""
-    return Administrator(caller.user.id, caller.session_id, can_write_users, can_grant_superuser)
+
+    async def again(db: AsyncSession) -> Principal | None:
+        return await authenticate(connection, db=db)
+
+    return Administrator(principal, again, can_write_users)
 
 
 ByAdministrator = Annotated[Administrator, Depends(administrator)]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from app.core.identity import principal_of
+from app.core.identity import credential_headers, principal_of
 from app.core.services.cache.interface import NotKept
 from app.core.services.secret_types import is_secret
 
@@ -92,7 +92,7 @@ class RouteTraits(NamedTuple):
     def of(cls, dependant: Dependant) -> "RouteTraits":
         fields = [field for field in get_flat_params(dependant) if isinstance(field.field_info, params.Header)]
         return cls(
-            credentials=["Authorization", "Cookie", *key_headers(dependant)],
+            credentials=["Authorization", "Cookie", *credential_headers(), *key_headers(dependant)],
             headers=[field.alias for field in fields if field.alias != "authorization"],
             constants=frozenset(each.name for each in dependant.dependencies if each.name and _is_constant(each)),
         )
