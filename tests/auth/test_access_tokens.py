@@ -116,6 +116,26 @@ class TestHeader:
         assert await status_of(client, sign(value, await claims_of(client))) == 401
 
 
+class TestRepeatedNames:
+    """RFC 7515 section 4: parsers disagree on which of two members counts."""
+
+    @pytest.mark.parametrize("name", ["alg", "typ", "kid"])
+    @pytest.mark.parametrize("value", ["none", "HS256"])
+    async def test_in_a_header_are_refused(
+        self, db: AsyncSession, client: httpx.AsyncClient, name: str, value: str
+    ) -> None:
+        text = f'{{"{name}": "{value}", {json.dumps(header())[1:]}'
+
+        assert await status_of(client, sign(text.encode(), await claims_of(client))) == 401
+
+    @pytest.mark.parametrize("name", ["iss", "sub", "exp", "sid"])
+    async def test_in_claims_are_refused(self, db: AsyncSession, client: httpx.AsyncClient, name: str) -> None:
+        claims = await claims_of(client)
+        text = f'{{"{name}": "1", {json.dumps(claims)[1:]}'
+
+        assert await status_of(client, sign(header(), text.encode())) == 401
+
+
 class TestKey:
     @pytest.mark.parametrize("key", [b"", b"short", KEY.encode()[:-1], KEY.encode() + b"x", KEY.upper().encode()])
     async def test_another_key_is_refused(self, db: AsyncSession, client: httpx.AsyncClient, key: bytes) -> None:

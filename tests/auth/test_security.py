@@ -129,6 +129,11 @@ class TestEmailKey:
         with pytest.raises(ValueError, match="not a valid e-mail address"):
             email_key(text)
 
+    @pytest.mark.parametrize("code", [0x034F, 0x115F, 0x180B, 0x200B, 0x2060, 0x3164, 0xFE0F, 0xFFA0, 0xE0100])
+    def test_a_character_nobody_sees_makes_no_other_address(self, code: int) -> None:
+        with pytest.raises(ValueError, match="not a valid e-mail address"):
+            normalize_email(f"bo{chr(code)}b@example.com")
+
     def test_a_key_that_would_not_fit_is_refused(self) -> None:
         with pytest.raises(ValueError, match="not a valid e-mail address"):
             normalize_email("ﷺ" * 21 + "@example.com")

@@ -11,12 +11,17 @@ USERNAME_PATTERN = r"^[A-Za-z0-9_.-]+$"
 USERNAME_MIN, USERNAME_MAX = 3, 32
 MAX_KEY_LENGTH = 320
 
+# Default-ignorable characters that the validator lets through: two addresses would look alike.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
 
 def normalize_email(address: str) -> str:
     """Return the address as it is stored and written to: spelling kept, Unicode composed, domain in lower case.
 
     Raises ValueError where it is no address. Deliverability is not checked: that would be a look-up per request.
     """
+    if _INVISIBLE.search(address):
+        raise ValueError("not a valid e-mail address")
     email_key(address)
     return _parse(address).normalized
 
