@@ -47,6 +47,11 @@ class PasswordChangeRequired(PermissionDeniedError):
     default_detail = "The password was made for this account and must be changed first: POST /profile/password."
 
 
+class ReauthenticationRequired(PermissionDeniedError):
+    code = "reauthentication_required"
+    default_detail = "Send current_password, or log in again: your login is more than 15 minutes old."
+
+
 class RegistrationClosed(ActionNotAllowed):
     code = "registration_closed"
     default_detail = "Registration is closed."

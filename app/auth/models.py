@@ -112,6 +112,7 @@ class AuthSession(BaseModel):
     user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"), index=True)
     device: Mapped[str] = mapped_column(String(200))
     address: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=db_now(), sort_order=100)
     last_used_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime]
     scope: Mapped[str | None] = mapped_column(Text)

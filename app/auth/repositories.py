@@ -235,6 +235,11 @@ class SessionRepository(BaseRepository[AuthSession]):
         statement = self.base_statement().where(*_live(user_id), recent).order_by(*_LATEST_USED).limit(MAX_LISTED)
         return (await db.scalars(statement)).all()
 
+    async def is_recent(self, *, db: AsyncSession, session_id: int, within: timedelta) -> bool:
+        """Check if the session was opened no longer ago than `within`."""
+        recent = AuthSession.created_at > db_now(-within.total_seconds())
+        return bool(await db.scalar(select(exists().where(AuthSession.id == session_id, recent))))
+
     async def revoke(
         self,
         *,

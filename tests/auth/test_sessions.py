@@ -1,5 +1,7 @@
 """Logging out, and the list of one's own sessions."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -7,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.factories.user import UserFactory
-from tests.utils import login_user
+from tests.utils import PASSWORD, freeze, login_user
 
 URL = "/api/v1/auth/sessions"
 
@@ -124,3 +126,76 @@ class TestLogout:
 
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+class TestReauthentication:
+    """OWASP ASVS 5.0, 7.5.2: a stolen access token must not lock its owner out."""
+
+    async def ids(self, client: httpx.AsyncClient, tokens: dict[str, Any]) -> tuple[int, int]:
+        """The ids of the session itself and of another one."""
+        found = {item["is_current"]: item["id"] for item in await listed(client, tokens)}
+        return found[True], found[False]
+
+    async def test_a_recent_login_is_enough(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        mine, _ = await login_user(client, user), await login_user(client, user)
+        _, other = await self.ids(client, mine)
+
+        with freeze(timedelta(minutes=14)):
+            assert (await client.delete(f"{URL}/{other}", headers=bearer(mine))).status_code == 204
+            assert (await client.post("/api/v1/auth/logout-all", headers=bearer(mine))).status_code == 204
+
+    async def test_an_older_one_needs_the_password(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        mine, _ = await login_user(client, user), await login_user(client, user)
+        _, other = await self.ids(client, mine)
+
+        with freeze(timedelta(minutes=16)):
+            fresh = (
+                await client.post("/api/v1/auth/refresh-token", json={"refresh_token": mine["refresh_token"]})
+            ).json()
+            paths = [("DELETE", f"{URL}/{other}"), ("DELETE", f"{URL}/{2**60}"), ("POST", "/api/v1/auth/logout-all")]
+            for method, path in paths:
+                empty: list[dict[str, Any]] = [{}, {"json": {}}]
+                for sent in empty:
+                    answer = await client.request(method, path, headers=bearer(fresh), **sent)
+                    assert (answer.status_code, answer.json()["code"]) == (403, "reauthentication_required"), path
+                wrong = await client.request(method, path, headers=bearer(fresh), json={"current_password": "wrong"})
+                assert (wrong.status_code, wrong.json()["code"]) == (422, "wrong_password")
+                null = await client.request(method, path, headers=bearer(fresh), json={"current_password": None})
+                assert null.status_code == 422
+            assert len(await listed(client, fresh)) == 2
+
+            proof = {"current_password": PASSWORD}
+            for method, path in paths:
+                status = 404 if path.endswith(str(2**60)) else 204
+                answer = await client.request(method, path, headers=bearer(fresh), json=proof)
+                assert answer.status_code == status, answer.text
+            assert (await client.get(URL, headers=bearer(fresh))).status_code == 401
+
+    async def test_ones_own_session_needs_nothing(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        user = await UserFactory.create()
+        for end in ("DELETE", "POST"):
+            tokens, _ = await login_user(client, user), await login_user(client, user)
+            own, _ = await self.ids(client, tokens)
+            with freeze(timedelta(minutes=16)):
+                answer = await client.post(
+                    "/api/v1/auth/refresh-token", json={"refresh_token": tokens["refresh_token"]}
+                )
+                path = f"{URL}/{own}" if end == "DELETE" else "/api/v1/auth/logout"
+                assert (await client.request(end, path, headers=bearer(answer.json()))).status_code == 204
+            await client.post("/api/v1/auth/logout-all")
+
+    async def test_guesses_of_the_password_are_limited(
+        self, db: AsyncSession, client: httpx.AsyncClient, limit: Callable[[], None]
+    ) -> None:
+        tokens = await login_user(client, await UserFactory.create())
+        limit()
+        body = {"current_password": "wrong"}
+
+        statuses = [
+            (await client.post("/api/v1/auth/logout-all", headers=bearer(tokens), json=body)).status_code
+            for _ in range(11)
+        ]
+
+        assert statuses == [422] * 10 + [429]

@@ -105,6 +105,12 @@ class SessionRead(BaseModel):
     is_current: bool
 
 
+class Confirmation(PatchBody):
+    """The password, where the caller did not log in lately."""
+
+    current_password: GivenPassword | SkipJsonSchema[None] = None
+
+
 class ProfileUpdate(PatchBody):
     """Changes to one's own account; a new address needs `current_password`."""
 

@@ -17,7 +17,7 @@ from app.auth.events import (
     RequestOrigin,
     SessionRevoked,
 )
-from app.auth.exceptions import InvalidGrant, SessionNotFound
+from app.auth.exceptions import InvalidGrant, ReauthenticationRequired, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
 from app.auth.repositories import Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
@@ -25,6 +25,9 @@ from app.auth.security.tokens import new_salt, new_token, successor, token_hash
 from app.auth.services.accounts import AccountService, is_usable
 from app.core.db import db_now, utcnow
 from app.core.deps import logger
+
+RECENT_LOGIN = timedelta(minutes=15)
+"""Age up to which a login may end other sessions without the password."""
 
 REFRESH_GRACE = timedelta(seconds=10)
 """A rotated token still answers with its successor for this long: a lost answer or two tabs are no theft.
@@ -87,9 +90,21 @@ class SessionService(AccountService):
         return [SessionRead.model_validate({**row.to_dict(), "is_current": row.id == current_id}) for row in rows]
 
     async def end(
-        self, session_id: int, *, db: AsyncSession, user_id: int, reason: EndReason = EndReason.REVOKED
+        self,
+        session_id: int,
+        *,
+        db: AsyncSession,
+        user_id: int,
+        current_id: int,
+        password: SecretStr | None = None,
+        reason: EndReason = EndReason.REVOKED,
     ) -> None:
-        """End one of the user's live sessions; raises SessionNotFound."""
+        """End one of the caller's live sessions; raises SessionNotFound.
+
+        Another one than that of the request needs a recent login or the password: ReauthenticationRequired.
+        """
+        if session_id != current_id:
+            await self._reauthenticate(user_id, current_id, password, db=db)
         if reason is EndReason.REVOKED:  # of this and a link that the session asked for, the first to commit counts
             await self.users.get(db=db, for_update=True, id=user_id)
         if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
@@ -98,12 +113,25 @@ class SessionService(AccountService):
         self.events.dispatch(ended(user_id=user_id, actor_id=user_id, session_id=session_id))
         await self.sessions.commit(db=db)
 
-    async def end_all(self, user_id: int, *, db: AsyncSession) -> None:
-        """Log the user out everywhere; links that were asked for before are void."""
+    async def end_all(
+        self, user_id: int, *, db: AsyncSession, current_id: int, password: SecretStr | None = None
+    ) -> None:
+        """Log the caller out everywhere; links that were asked for before are void. Raises ReauthenticationRequired."""
+        await self._reauthenticate(user_id, current_id, password, db=db)
         await self.users.raise_stamp(db=db, user_id=user_id)
         await self.sessions.revoke(db=db, user_id=user_id, reason=EndReason.LOGOUT)
         self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=user_id))
         await self.sessions.commit(db=db)
+
+    async def _reauthenticate(
+        self, user_id: int, session_id: int, password: SecretStr | None, *, db: AsyncSession
+    ) -> None:
+        """Refuse a caller who neither logged in lately nor gives the password (ASVS 7.5.2): a token may be stolen."""
+        if password is not None:
+            await self.confirm_password(user_id, db=db, password=password.get_secret_value())
+            await self.require_live(user_id, session_id, db=db)
+        elif not await self.sessions.is_recent(db=db, session_id=session_id, within=RECENT_LOGIN):
+            raise ReauthenticationRequired
 
     async def _open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
         session = await self.sessions.create(

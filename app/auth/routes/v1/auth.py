@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from app.auth.deps import CurrentCaller, OwnSession, Services, open_before_password_change
 from app.auth.models import EndReason
+from app.auth.routes.v1.profile import confirmed
 from app.auth.schemas.auth import (
     Accepted,
     AddressRequest,
+    Confirmation,
     LinkToken,
     LoginBody,
     LoginForm,
@@ -100,14 +102,18 @@ async def refresh_token(body: RefreshRequest, db: DBSession, services: Services,
 @open_before_password_change
 async def logout(db: DBSession, services: Services, caller: OwnSession) -> None:
     """End this session."""
-    await services.sessions.end(caller.session_id, db=db, user_id=caller.user.id, reason=EndReason.LOGOUT)
+    mine = caller.session_id
+    await services.sessions.end(mine, db=db, user_id=caller.user.id, current_id=mine, reason=EndReason.LOGOUT)
 
 
-@router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT, dependencies=confirmed)
 @open_before_password_change
-async def logout_all(db: DBSession, services: Services, caller: CurrentCaller) -> None:
-    """End every session of the caller."""
-    await services.sessions.end_all(caller.user.id, db=db)
+async def logout_all(
+    db: DBSession, services: Services, caller: CurrentCaller, body: Confirmation | None = None
+) -> None:
+    """End every session of the caller. A login more than 15 minutes old needs `current_password`."""
+    password = body.current_password if body else None
+    await services.sessions.end_all(caller.user.id, db=db, current_id=caller.session_id, password=password)
 
 
 @router.post("/restore-password", status_code=status.HTTP_202_ACCEPTED, dependencies=[public, per_minute(5)])

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Depends, status
 
-from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user, open_before_password_change
-from app.auth.schemas.auth import AccountDeletion, PasswordChange, ProfileUpdate, SessionRead
+from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user, current_caller, open_before_password_change
+from app.auth.schemas.auth import AccountDeletion, Confirmation, PasswordChange, ProfileUpdate, SessionRead
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
 from app.core.api.inputs import RowId
@@ -12,6 +12,11 @@ from app.core.deps import DBSession
 sessions = APIRouter(prefix="/auth/sessions", tags=["sessions"])
 router = APIRouter(prefix="/profile", tags=["profile"], max_body_size=16 * 1024)
 
+# A stolen access token must not be a way to guess the password: guesses count for the user, wherever they come from.
+guesses = Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))
+guarded = [Depends(active_user), guesses]
+confirmed = [Depends(current_caller), guesses]
+
 
 @sessions.get("")
 async def list_sessions(db: DBSession, services: Services, caller: CurrentCaller) -> Response[list[SessionRead]]:
@@ -19,14 +24,14 @@ async def list_sessions(db: DBSession, services: Services, caller: CurrentCaller
     return Response(data=await services.sessions.get_list(caller.user.id, db=db, current_id=caller.session_id))
 
 
-@sessions.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def end_session(session_id: RowId, db: DBSession, services: Services, caller: CurrentCaller) -> None:
-    """End one of the caller's sessions."""
-    await services.sessions.end(session_id, db=db, user_id=caller.user.id)
-
-
-# A stolen access token must not be a way to guess the password: guesses count for the user, wherever they come from.
-guarded = [Depends(active_user), Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))]
+@sessions.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=confirmed)
+async def end_session(
+    session_id: RowId, db: DBSession, services: Services, caller: CurrentCaller, body: Confirmation | None = None
+) -> None:
+    """End one of the caller's sessions; another than the own needs a login of the last 15 minutes or the password."""
+    password = body.current_password if body else None
+    mine = caller.session_id
+    await services.sessions.end(session_id, db=db, user_id=caller.user.id, current_id=mine, password=password)
 
 
 @router.get("")
