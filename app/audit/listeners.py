@@ -28,8 +28,10 @@ LISTENERS: dict[str, type[auth.SecurityEvent]] = {
     "record_logout_everywhere": auth.LoggedOutEverywhere,
     "record_revoked_session": auth.SessionRevoked,
     "record_reused_token": auth.RefreshTokenReused,
+    "record_credential": auth.CredentialEvent,
+    "record_refused_credential": auth.CredentialRefused,
 }
-FAILURES = (auth.PasswordConfirmationFailed, auth.LoginFailed, auth.RefreshTokenReused)
+FAILURES = (auth.PasswordConfirmationFailed, auth.LoginFailed, auth.RefreshTokenReused, auth.CredentialRefused)
 
 
 async def record(event: ListenedEvent) -> None:

@@ -2,6 +2,8 @@
 
 from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, current_user
 from app.auth.events import (
+    CredentialEvent,
+    CredentialRefused,
     EmailAddressChanged,
     EmailAddressVerified,
     LoggedOut,
@@ -33,6 +35,8 @@ __all__ = [
     "ActiveUser",
     "AuthGateway",
     "AuthGatewayInterface",
+    "CredentialEvent",
+    "CredentialRefused",
     "CurrentUser",
     "EmailAddressChanged",
     "EmailAddressVerified",

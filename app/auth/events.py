@@ -157,6 +157,14 @@ class RefreshTokenReused(AccountEvent):
     session_id: int
 
 
+class CredentialEvent(AccountEvent):
+    """Base of what happened to a credential that another module knows: its events are audited without a line there."""
+
+
+class CredentialRefused(AccountEvent):
+    """Base of refusals of such a credential."""
+
+
 @dataclass(kw_only=True)
 class SecurityEvents(EventsServiceInterface):
     """Adds the origin of the request to every security event dispatched in it."""

@@ -29,6 +29,11 @@ class AuthGatewayInterface(ABC):
     async def get_user_list(self, params: ListParams) -> PaginatedResult[UserDTO]:
         """Return one page of the accounts; sorts and filters take the fields of a UserDTO."""
 
+    # Not abstract: implementations of a fork's own from before it need not have it.
+    async def create_service_account(self, username: str) -> UserDTO:
+        """Make an account for a machine: it has no password and no mailbox. Raises UsernameTaken."""
+        raise NotImplementedError
+
 
 class AuthGateway(AuthGatewayInterface):
     """The gateway in this process."""
@@ -64,6 +69,11 @@ class AuthGateway(AuthGatewayInterface):
         items = [found[one.id] for one in page.items if one.id in found]
         return PaginatedResult(items, page.total, page.page, page.per_page, page.cursors)
 
+    async def create_service_account(self, username: str) -> UserDTO:
+        async with _unit(read_only=False) as db:
+            user = await self.users.add_service_account(db=db, username=username)
+            return (await self.users.get_by_ids(db=db, ids=[user.id]))[0]
+
 
 async def get_gateway() -> AuthGatewayInterface:
     """Return the gateway; can be called without a request too."""
@@ -77,9 +87,9 @@ async def auth_gateway() -> AuthGatewayInterface:
 
 
 @asynccontextmanager
-async def _unit() -> AsyncIterator[AsyncSession]:
+async def _unit(*, read_only: bool = True) -> AsyncIterator[AsyncSession]:
     if session := current_session():
         yield session
     else:
-        async with session_scope(read_only=True) as session:
+        async with session_scope(read_only=read_only) as session:
             yield session

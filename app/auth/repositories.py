@@ -1,5 +1,6 @@
 """Queries of this module."""
 
+import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from app.auth.models import (
     UserStatus,
 )
 from app.auth.schemas.user import UserDTO
-from app.auth.security.identity import email_key, is_username, username_key
+from app.auth.security.identity import SERVICE_DOMAIN, email_key, is_username, username_key
 from app.core.db import BaseRepository, db_now, insert_unless_taken
 from app.core.exceptions import UniqueViolation
 from app.core.identity import Permission, Principal, current_permissions
@@ -112,6 +113,13 @@ class UserRepository(BaseRepository[User]):
             await RoleRepository().grant(db=db, user_id=user.id, role=role)
         return user
 
+    async def add_service_account(self, *, db: AsyncSession, username: str) -> User:
+        """Store an account that no password and no link opens, in no role; raises UsernameTaken."""
+        address = f"{secrets.token_hex(8)}@{SERVICE_DOMAIN}"
+        names = {"username": username, "username_key": username_key(username), "email": address, "email_key": address}
+        async with _unique(db):
+            return await self.create(db=db, data={**names, "password_hash": "", "is_verified": True})
+
     async def change(self, *, db: AsyncSession, user: User, **values: Any) -> User:
         """Set columns of a locked account, the keys along with address and name; one of REMEDIES raises the stamp.
 
@@ -144,6 +152,7 @@ class UserRepository(BaseRepository[User]):
     async def active_admins(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
         """Return the ids of the users who can administer the service."""
         statement = self.base_statement().where(_has_role(ADMIN), User.status_id == UserStatus.ACTIVE)
+        statement = statement.where(User.password_hash != "")  # nobody logs in to the account of a machine
         if only_verified:
             statement = statement.where(User.is_verified)
         return (await db.scalars(statement.with_only_columns(User.id))).all()

@@ -8,7 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.auth.models import User, UserStatus
-from app.auth.security.identity import USERNAME_MAX, USERNAME_MIN, USERNAME_PATTERN, normalize_email
+from app.auth.security.identity import SERVICE_DOMAIN, USERNAME_MAX, USERNAME_MIN, USERNAME_PATTERN, normalize_email
 from app.auth.security.passwords import MAX_LENGTH
 from app.core.api.inputs import Body, PatchBody
 from app.core.db import FilterParam, ListParams, SortParam
@@ -61,6 +61,11 @@ class UserDTO(UserResponse):
     def is_admin(self) -> bool:
         """Return True where the user may do everything; for policies."""
         return "admin" in self.roles
+
+    @property
+    def is_service_account(self) -> bool:
+        """Return True for the account of a machine, to which nobody can log in."""
+        return self.email.endswith(f"@{SERVICE_DOMAIN}")
 
 
 class UserCreate(Body):

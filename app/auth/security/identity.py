@@ -10,6 +10,8 @@ from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 USERNAME_PATTERN = r"^[A-Za-z0-9_.-]+$"
 USERNAME_MIN, USERNAME_MAX = 3, 32
 MAX_KEY_LENGTH = 320
+SERVICE_DOMAIN = "service.invalid"
+"""Domain in the addresses of service accounts. It is reserved (RFC 6761), so nobody can register with it."""
 
 # Default-ignorable characters that the validator lets through: two addresses would look alike.
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")

@@ -33,6 +33,7 @@ from app.auth.models import EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.schemas.auth import Registration
 from app.auth.schemas.user import UserCreate, UserDTO
+from app.auth.security.identity import SERVICE_DOMAIN
 from app.auth.security.passwords import Disconnected
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
@@ -185,7 +186,9 @@ class AccountService:
         await self.notify(user.email, "password", template)
 
     async def notify(self, email: str, about: str, template: BaseTemplate) -> None:
-        """Queue a mail about "your `about`"."""
+        """Queue a mail about "your `about`"; the account of a machine has no mailbox."""
+        if email.endswith(f"@{SERVICE_DOMAIN}"):
+            return
         data = EmailData(subject=f"Your {about} at {self.links.project}", recipients=[email])
         await self.mail.queue(template, data)
 
