@@ -95,13 +95,19 @@ _MIGRATED = "SELECT sum(hashtext(ctid::text || xmin::text)) FROM alembic_version
 _SMALL = "SELECT sum(pg_relation_size(oid)) < 1000000 FROM pg_class WHERE relnamespace = 'public'::regnamespace"
 """Rows that were deleted slow down who comes after: they stay in tables and indexes."""
 _STATE = (_DEFINED, _MIGRATED, _SMALL)
+_TABLES = """
+SELECT relname FROM pg_class
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version' ORDER BY oid
+"""
+"""Oldest first: a row is inserted after those it refers to."""
+_SEQUENCES = "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'public'"
 
 
 class Served(Backend):
     """PostgreSQL and Redis; the template is a database that copies are made of.
 
-    A copy whose schema is still that of the template is emptied and used again. To drop a database, or to truncate its
-    tables, waits for the disk, up to a second each; to delete a few rows takes milliseconds.
+    A copy whose schema is still that of the template gets its few rows again, and is used again. To drop a database, or
+    to truncate its tables, waits for the disk, up to a second each; to delete a few rows takes milliseconds.
     """
 
     name = "served: PostgreSQL, Redis"
@@ -112,6 +118,8 @@ class Served(Backend):
         self.redis_url = redis_url
         self._unused: list[URL] = []
         self._pristine: list[object] = [None] * len(_STATE)
+        self._rows: dict[str, list[tuple[object, ...]]] = {}
+        self._counted: list[tuple[object, ...]] = []
         self._create(self.template)
 
     @property
@@ -124,6 +132,10 @@ class Served(Backend):
         url = self.empty(template=self.template.database)
         with self._connected(url) as connection:
             self._pristine = [connection.execute(query).fetchone() for query in _STATE]
+            for (table,) in connection.execute(_TABLES):
+                rows = sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))
+                self._rows[table] = connection.execute(rows).fetchall()
+            self._counted = connection.execute(_SEQUENCES).fetchall()
         return url
 
     def empty(self, template: str | None = None) -> URL:
@@ -156,15 +168,16 @@ class Served(Backend):
             for query, pristine in zip(_STATE, self._pristine, strict=True):
                 if connection.execute(query).fetchone() != pristine:  # the first also sees that the table is gone
                     return False
-            found = connection.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-            )
-            tables = [sql.Identifier(name) for (name,) in found]
-            deleted = (sql.SQL("{0} AS (DELETE FROM {0})").format(table) for table in tables)
+            deleted = (sql.SQL("{0} AS (DELETE FROM {0})").format(sql.Identifier(table)) for table in self._rows)
             connection.execute("SET LOCAL synchronous_commit = off")
             # One statement: foreign keys are checked at its end, whatever the order.
             connection.execute(sql.SQL("WITH {} SELECT").format(sql.SQL(", ").join(deleted)))
-            connection.execute("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'")
+            for table, rows in self._rows.items():
+                for row in rows:
+                    values = sql.SQL(", ").join([sql.Placeholder()] * len(row))
+                    connection.execute(sql.SQL("INSERT INTO {} VALUES ({})").format(sql.Identifier(table), values), row)
+            for sequence, last in self._counted:
+                connection.execute("SELECT setval(%s::regclass, %s, %s)", (sequence, last or 1, last is not None))
         return True
 
     def _remove(self, url: URL) -> None:
