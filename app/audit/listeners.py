@@ -30,8 +30,15 @@ LISTENERS: dict[str, type[auth.SecurityEvent]] = {
     "record_reused_token": auth.RefreshTokenReused,
     "record_credential": auth.CredentialEvent,
     "record_refused_credential": auth.CredentialRefused,
+    "record_refused_access": auth.AccessRefused,
 }
-FAILURES = (auth.PasswordConfirmationFailed, auth.LoginFailed, auth.RefreshTokenReused, auth.CredentialRefused)
+FAILURES = (
+    auth.PasswordConfirmationFailed,
+    auth.LoginFailed,
+    auth.RefreshTokenReused,
+    auth.CredentialRefused,
+    auth.AccessRefused,
+)
 
 
 async def record(event: ListenedEvent) -> None:

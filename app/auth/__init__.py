@@ -2,6 +2,7 @@
 
 from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, current_user
 from app.auth.events import (
+    AccessRefused,
     CredentialEvent,
     CredentialRefused,
     EmailAddressChanged,
@@ -31,6 +32,7 @@ from app.auth.routers import router_v1
 from app.auth.schemas.user import UserDTO
 
 __all__ = [
+    "AccessRefused",
     "ActionNotAllowed",
     "ActiveUser",
     "AuthGateway",

@@ -91,8 +91,8 @@ OptionalUser: TypeAlias = Annotated[UserDTO | None, Depends(optional_user)]
 
 
 def _within(principal: Principal, scopes: SecurityScopes) -> UserDTO:
-    if not principal.permissions.issuperset(scopes.scopes):
-        raise ActionNotAllowed
+    if missing := [scope for scope in scopes.scopes if scope not in principal.permissions]:
+        raise ActionNotAllowed(missing=missing[0])
     user: UserDTO = principal.user
     return user
 
@@ -123,7 +123,7 @@ async def auth_services(
 ) -> AuthServices:
     """Compose the services of one request."""
     settings = configured(connection, get_settings)
-    origin = _origin_of(connection)
+    origin = origin_of(connection)
     common: dict[str, Any] = {"config": config, "events": SecurityEvents(events=events, origin=origin), "mail": mail}
     common |= {"links": Links(settings), "disconnected": client_left(connection)}
     return AuthServices(
@@ -135,7 +135,7 @@ async def auth_services(
     )
 
 
-def _origin_of(connection: HTTPConnection) -> RequestOrigin:
+def origin_of(connection: HTTPConnection) -> RequestOrigin:
     """Return where the request comes from, trimmed to what a row keeps."""
     agent = "".join(character for character in connection.headers.get("user-agent", "") if character.isprintable())
     return RequestOrigin(

@@ -165,6 +165,16 @@ class CredentialRefused(AccountEvent):
     """Base of refusals of such a credential."""
 
 
+class AccessRefused(AccountEvent):
+    """A policy refused its caller, for lack of a permission or role if it named one.
+
+    Told at most once a minute for each caller and permission.
+    """
+
+    permission: str | None
+    route: str | None
+
+
 @dataclass(kw_only=True)
 class SecurityEvents(EventsServiceInterface):
     """Adds the origin of the request to every security event dispatched in it."""

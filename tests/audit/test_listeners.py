@@ -158,7 +158,8 @@ class TestKept:
             ("user_updated", admin.id, ann),
             ("user_updated", admin.id, ann),
         ]
-        assert {row.kind for row in rows} == {event.__event_name__ for event in events_of_auth()}
+        kinds = {event.__event_name__ for event in events_of_auth()} - {"access_refused"}  # told once a minute at most
+        assert {row.kind for row in rows} == kinds
         assert {(row.address, row.user_agent) for row in rows} == {("192.0.2.1", client.headers["User-Agent"])}
         assert all(row.request_id and row.conversation_id for row in rows)
 

@@ -1,15 +1,17 @@
 """Policies of accounts as plain calls. As dependencies of routes they are in test_users.py."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request, Security
+from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth import UserDTO
+from app.audit.models import AuditEvent
+from app.auth import AccessRefused, UserDTO
 from app.auth.config import AuthConfig
 from app.auth.deps import active_user, auth_services
 from app.auth.exceptions import AccountNotActive, ActionNotAllowed
@@ -26,14 +28,18 @@ from app.auth.repositories import RoleRepository, SessionRepository, UserReposit
 from app.auth.schemas.user import UserCreate, UserUpdate
 from app.auth.services.user import Administrator, UserService
 from app.core.api import ConfigurableRateLimiter
+from app.core.db import Database
 from app.core.deps import events_service, mail_service, queue_service
 from app.core.exceptions import AuthenticationError
 from app.core.identity import Permission, Principal
 from app.core.runtime import runtime
+from tests.core.api.asgi import WebSocketExchange
 from tests.core.api.conftest import make_app
 from tests.core.log.capture import captured_log
 from tests.factories.user import UserFactory
-from tests.utils import PASSWORD, login_user
+from tests.utils import PASSWORD, PublishedEvents, login_user
+
+Drain = Callable[[], Awaitable[int]]
 
 
 @pytest.fixture
@@ -58,6 +64,14 @@ limit = ConfigurableRateLimiter(times=1, seconds=60, name="refusals")
 
 @router.get("/limited", dependencies=[Depends(active_user), Depends(limit)])
 async def limited() -> None: ...
+
+
+@router.websocket("/socket", dependencies=[Depends(can_write_users)])
+async def socket(websocket: WebSocket) -> None: ...
+
+
+unique = count(10**6)
+"""Ids of users whom no other test has: refusals are counted for as long as the process lives."""
 
 
 class TestLogLines:
@@ -105,6 +119,77 @@ class TestLogLines:
             assert (await http.get("/api/v1/users/999999999")).status_code == 401
         line = lines.one("request")
         assert {"user", "missing"}.isdisjoint(line)
+
+
+class TestRefusals:
+    """A refusal by a policy is an event, stored although the request fails (ASVS 5.0 16.3.2)."""
+
+    @pytest.fixture
+    async def user(self, committed: Database, client: httpx.AsyncClient) -> User:
+        user = await UserFactory.create(id=next(unique))
+        await login_user(client, user)
+        return user
+
+    @pytest.mark.parametrize(
+        ("method", "path", "permission", "route"),
+        [
+            ("GET", "/users/999999999", "users:read", "/api/v1/users/{user_id}"),
+            ("DELETE", "/users/999999999", "users:write", "/api/v1/users/{user_id}"),
+            ("POST", "/users", "users:write", "/api/v1/users"),
+        ],
+    )
+    async def test_it_names_the_permission_and_the_template(
+        self,
+        client: httpx.AsyncClient,
+        user: User,
+        published_events: PublishedEvents,
+        method: str,
+        path: str,
+        permission: str,
+        route: str,
+    ) -> None:
+        body = {"email": "ann@example.com", "username": "ann", "password": PASSWORD}
+        answer = await client.request(method, f"/api/v1{path}", json=body if method == "POST" else None)
+        assert answer.status_code == 403
+        (event,) = published_events.of(AccessRefused)
+        assert (event.user_id, event.actor_id) == (user.id, user.id)
+        assert (event.permission, event.route) == (permission, route)
+        assert event.origin.request_id == answer.headers["X-Request-ID"]
+        assert "999999999" not in event.model_dump_json()
+
+    async def test_it_is_kept(self, client: httpx.AsyncClient, user: User, committed: Database, drain: Drain) -> None:
+        await client.get("/api/v1/users")
+        await drain()
+        async with committed.session_scope(read_only=True) as db:
+            (row,) = await db.scalars(select(AuditEvent).where(AuditEvent.kind == "access_refused"))
+        assert (row.outcome, row.subject_id) == ("failure", user.id)
+        assert row.details == {"permission": "users:read", "route": "/api/v1/users"}
+
+    async def test_it_is_told_once_a_minute_for_each_permission(
+        self, client: httpx.AsyncClient, user: User, published_events: PublishedEvents
+    ) -> None:
+        for number in range(5):
+            for method, path in (("GET", "/users"), ("GET", f"/users/{10**9 + number}"), ("DELETE", "/users/1")):
+                assert (await client.request(method, f"/api/v1{path}")).status_code == 403
+        told = [event.permission for event in published_events.of(AccessRefused)]
+        assert told == ["users:read", "users:write"]
+
+    async def test_nobody_in_particular_floods_nothing(
+        self, client: httpx.AsyncClient, user: User, published_events: PublishedEvents
+    ) -> None:
+        client.headers["Authorization"] = "Bearer nonsense"
+        assert (await client.get("/api/v1/users")).status_code == 401
+        assert published_events.of(AccessRefused) == []
+
+    async def test_one_of_a_websocket_is_told_too(
+        self, client: httpx.AsyncClient, user: User, published_events: PublishedEvents
+    ) -> None:
+        exchange = WebSocketExchange("/t/socket", client="192.0.2.7", texts=[])
+        exchange.scope["headers"].append((b"authorization", client.headers["Authorization"].encode()))
+        await exchange.run(make_app(router))
+        assert exchange.received[0]["status"] == 403
+        (event,) = published_events.of(AccessRefused)
+        assert (event.permission, event.route) == ("users:write", "/t/socket")
 
 
 class TestPolicies:

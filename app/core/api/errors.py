@@ -76,10 +76,11 @@ def add_error_handlers(app: FastAPI) -> None:
     """
     defaults = (HTTPException, RequestValidationError, WebSocketRequestValidationError)
     for kind in (kinds.AppError, *defaults, Exception):
-        app.add_exception_handler(kind, _handle)
+        app.add_exception_handler(kind, handle_error)
 
 
-async def _handle(connection: HTTPConnection, exc: Exception) -> Response:
+async def handle_error(connection: HTTPConnection, exc: Exception) -> Response:
+    """Answer an error; for exception handlers of modules that do something beside."""
     if connection.scope["type"] == "websocket":
         raise exc  # the boundary knows whether it is too late for an answer
     return answer_to(connection.scope, exc)
