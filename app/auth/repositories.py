@@ -87,7 +87,7 @@ class UserRepository(BaseRepository[User]):
         if row is None:
             return None
         scope = None if row.scope is None else frozenset(row.scope.split())
-        user = _dto(row, scope)
+        user = _dto(row) if scope is None else _dto(row).within(scope)
         return Principal(
             kind="user",
             id=user_id,
@@ -166,12 +166,10 @@ def _has_role(role: str) -> ColumnElement[bool]:
     return exists().where(UserRole.user_id == User.id, UserRole.role_id == Role.id, Role.name == role)
 
 
-def _dto(row: Row[*tuple[Any, ...]], scope: frozenset[str] | None = None) -> UserDTO:
-    """Make the DTO of a row with roles and permissions. A scope narrows them, and such a caller acts in no role."""
+def _dto(row: Row[*tuple[Any, ...]]) -> UserDTO:
+    """Make the DTO of a row with roles and permissions."""
     declared, roles = current_permissions().keys(), frozenset((row.roles or "").split())
     permissions = frozenset(declared if ADMIN in roles else declared & set((row.permissions or "").split()))
-    if scope is not None:
-        roles, permissions = frozenset(), permissions & scope
     rights = {"roles": roles, "permissions": permissions, "is_superuser": ADMIN in roles}
     return UserDTO.model_validate({**row._mapping, **rights})
 

@@ -1,5 +1,6 @@
 """Accounts: field types, bodies, what lists may sort and filter by."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 
@@ -66,6 +67,11 @@ class UserDTO(UserResponse):
     def is_service_account(self) -> bool:
         """Return True for the account of a machine, to which nobody can log in."""
         return self.email.endswith(f"@{SERVICE_DOMAIN}")
+
+    def within(self, scope: Collection[str]) -> "UserDTO":
+        """Return the user as a credential narrowed to these permissions lets them act: in no role."""
+        rights = {"roles": frozenset(), "permissions": self.permissions & frozenset(scope), "is_superuser": False}
+        return self.model_copy(update=rights)
 
 
 class UserCreate(Body):
