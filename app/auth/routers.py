@@ -29,9 +29,9 @@ def register(app: FastAPI) -> None:
 
 async def _refuse(connection: HTTPConnection, exc: ActionNotAllowed) -> Response:
     """Answer a refusal; the unit of work of the request has ended, so the event is stored in one of its own."""
-    if (principal := principal_of(connection)) and (await _refusals.count(f"{principal} {exc.missing}")).allowed:
-        user_id = connection.state.current_user.id
+    caller = getattr(connection.state, "current_user", None)
+    if caller and (await _refusals.count(f"{principal_of(connection)} {exc.missing}")).allowed:
         route = route_table(connection.app).template(connection.scope)
-        about = {"user_id": user_id, "actor_id": user_id, "origin": origin_of(connection)}
+        about = {"user_id": caller.id, "actor_id": caller.id, "origin": origin_of(connection)}
         current_events().dispatch(AccessRefused(permission=exc.missing, route=route, **about))
     return await handle_error(connection, exc)

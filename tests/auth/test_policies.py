@@ -26,7 +26,8 @@ from app.auth.policies import (
 )
 from app.auth.repositories import RoleRepository, SessionRepository, UserRepository
 from app.auth.schemas.user import UserCreate, UserUpdate
-from app.auth.services.user import Administrator, UserService
+from app.auth.services.accounts import Administrator
+from app.auth.services.user import UserService
 from app.core.api import ConfigurableRateLimiter
 from app.core.db import Database
 from app.core.deps import events_service, mail_service, queue_service

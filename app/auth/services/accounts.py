@@ -1,6 +1,6 @@
 """Rules about passwords and accounts that the other services share, and what `kit` and the first start do."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ from app.auth.events import (
 )
 from app.auth.exceptions import (
     AccountNotActive,
+    ActionNotAllowed,
     EmailTaken,
     InvalidAccessToken,
     LastSuperuser,
@@ -29,7 +30,7 @@ from app.auth.exceptions import (
     WeakPassword,
     WrongPassword,
 )
-from app.auth.models import EndReason, User, UserStatus
+from app.auth.models import ADMIN, EndReason, User, UserStatus
 from app.auth.repositories import SessionRepository, UserRepository
 from app.auth.schemas.auth import Registration
 from app.auth.schemas.user import UserCreate, UserDTO
@@ -37,6 +38,7 @@ from app.auth.security.identity import SERVICE_DOMAIN
 from app.auth.security.passwords import Disconnected
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
+from app.core.exceptions import AuthenticationError
 from app.core.identity import Principal
 from app.core.services.events import EventsServiceInterface
 from app.core.services.events.interface import current_events
@@ -49,6 +51,20 @@ Owner: TypeAlias = User | UserDTO | UserCreate | Registration
 def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
     """Return True where the owner may log in and act: not disabled, and verified where that is required."""
     return user.status_id == UserStatus.ACTIVE and (user.is_verified or not config.verification_required)
+
+
+class Administrator(NamedTuple):
+    """An administrator, with what to ask when the change takes effect: who they are by then, and whether they may."""
+
+    principal: Principal
+    again: Callable[[AsyncSession], Awaitable[Principal | None]]
+    may_write: Callable[[UserDTO], Awaitable[None]]
+
+    @property
+    def user_id(self) -> int:
+        """The id of the administrator's account."""
+        user_id: int = self.principal.user.id
+        return user_id
 
 
 @dataclass(kw_only=True)
@@ -119,6 +135,33 @@ class AccountService:
         if not is_usable(user, self.config):
             raise AccountNotActive
         return user
+
+    async def authorise(
+        self,
+        by: Administrator,
+        *,
+        db: AsyncSession,
+        about: int | None = None,
+        permissions: Collection[str] = (),
+        roles: Collection[str] = (),
+    ) -> None:
+        """Judge the administrator as of now: nobody grants, or changes an account with, what they do not hold.
+
+        `about` is the id of the account, `permissions` and `roles` are what it or a role is given.
+        """
+        principal = await by.again(db)
+        if principal is None:
+            raise AuthenticationError
+        actor = self.require_usable(principal)
+        await by.may_write(actor)
+        needed, roles = set(permissions), set(roles)
+        for other in await self.users.get_by_ids(db=db, ids=[about] if about else []):
+            needed, roles = needed | other.permissions, roles | other.roles
+        lacking = sorted(needed - actor.permissions)
+        if ADMIN in roles and not actor.is_admin:  # more than all that is declared today
+            lacking.append(f"role:{ADMIN}")
+        if lacking:
+            raise ActionNotAllowed("The account, or what is to be given, holds more than you do.", missing=lacking[0])
 
     async def make_account(
         self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None, **values: Any

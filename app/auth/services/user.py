@@ -1,23 +1,21 @@
 """Changes of accounts by their owners and by administrators."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import EmailChangeRequested
 from app.auth.events import PasswordChanged
-from app.auth.exceptions import ActionNotAllowed, WeakPassword
-from app.auth.models import EndReason, User, UserStatus
+from app.auth.exceptions import WeakPassword
+from app.auth.models import ADMIN, EndReason, User, UserStatus
 from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
-from app.auth.services.accounts import AccountService, is_usable
+from app.auth.services.accounts import AccountService, Administrator, is_usable
 from app.auth.tasks import SendEmailChange, SendVerification
 from app.core.db import PaginatedResult
-from app.core.exceptions import AuthenticationError
-from app.core.identity import Principal, current_permissions
 from app.core.services.queue import QueueServiceInterface
 
 
@@ -80,20 +78,6 @@ class ProfileService(AccountService):
             await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
 
 
-class Administrator(NamedTuple):
-    """An administrator, with what to ask when the change takes effect: who they are by then, and whether they may."""
-
-    principal: Principal
-    again: Callable[[AsyncSession], Awaitable[Principal | None]]
-    may_write: Callable[[UserDTO], Awaitable[None]]
-
-    @property
-    def user_id(self) -> int:
-        """The id of the administrator's account."""
-        user_id: int = self.principal.user.id
-        return user_id
-
-
 @dataclass(kw_only=True)
 class UserService(AccountService):
     """Lists, makes, changes and deletes accounts.
@@ -114,7 +98,7 @@ class UserService(AccountService):
     async def create(self, data: UserCreate, *, db: AsyncSession, by: Administrator) -> UserDTO:
         """Make an account; raises EmailTaken or UsernameTaken."""
         password_hash = await self.hash_password(data.password, db=db, owner=data)
-        await self._authorise(by, db=db, about=None, makes_admin=data.is_superuser)
+        await self.authorise(by, db=db, roles=[ADMIN] if data.is_superuser else [])
         user = await self.make_account(data, password_hash, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
         return user
@@ -123,7 +107,7 @@ class UserService(AccountService):
         """Change an account. A new address ends its sessions, and is unverified unless the change says otherwise."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
         values = changes.model_dump(exclude_unset=True)
-        await self._authorise(by, db=db, about=user, makes_admin=bool(values.get("is_superuser")))
+        await self.authorise(by, db=db, about=user.id, roles=[ADMIN] if values.get("is_superuser") else [])
         changes_email = values.get("email", user.email) != user.email
         if changes_email:
             values.setdefault("is_verified", False)
@@ -149,19 +133,6 @@ class UserService(AccountService):
     async def delete(self, user_id: int, *, db: AsyncSession, by: Administrator) -> None:
         """Delete an account."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
-        await self._authorise(by, db=db, about=user, makes_admin=False)
+        await self.authorise(by, db=db, about=user.id)
         await self.delete_account(user, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
-
-    async def _authorise(self, by: Administrator, *, db: AsyncSession, about: User | None, makes_admin: bool) -> None:
-        """Judge the administrator as of now. Nobody grants, or changes an account with, what they do not hold."""
-        principal = await by.again(db)
-        if principal is None:
-            raise AuthenticationError
-        actor = self.require_usable(principal)
-        await by.may_write(actor)
-        needed = set(current_permissions()) if makes_admin else set()
-        for other in await self.users.get_by_ids(db=db, ids=[about.id] if about else []):
-            needed |= other.permissions
-        if not actor.permissions >= needed:
-            raise ActionNotAllowed("The account, or what it is to be given, holds more than you do.")

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.deps import CurrentUser, Services, open_before_password_change
 from app.auth.policies import can_list_users, can_read_user, can_write_users
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
-from app.auth.services.user import Administrator
+from app.auth.services.accounts import Administrator
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
 from app.core.api.inputs import RowId
 from app.core.deps import CurrentPrincipal, DBSession, authenticate
