@@ -215,6 +215,10 @@ async def _unique(db: AsyncSession) -> AsyncIterator[None]:
         raise EmailTaken if exc.constraint == "uq_auth_users_email_key" else UsernameTaken from exc
 
 
+DEVICE_MEMORY = timedelta(days=90)
+"""Age up to which a login makes its device known; sessions are kept as long."""
+
+MAX_ORIGINS = 1000
 MAX_LISTED = 100
 _LATEST_USED = (AuthSession.last_used_at.desc(), AuthSession.id.desc())
 
@@ -241,6 +245,13 @@ class SessionRepository(BaseRepository[AuthSession]):
         recent = AuthSession.last_used_at > db_now(-idle.total_seconds())
         statement = self.base_statement().where(*_live(user_id), recent).order_by(*_LATEST_USED).limit(MAX_LISTED)
         return (await db.scalars(statement)).all()
+
+    async def get_origins(self, *, db: AsyncSession, user_id: int) -> Sequence[tuple[str, str, str | None]]:
+        """Return device, address and reason of the end of the account's logins within DEVICE_MEMORY."""
+        columns = AuthSession.device, AuthSession.address, AuthSession.revoke_reason
+        recent = AuthSession.created_at > db_now(-DEVICE_MEMORY.total_seconds())
+        statement = select(*columns).where(AuthSession.user_id == user_id, recent).distinct().limit(MAX_ORIGINS)
+        return (await db.execute(statement)).all()
 
     async def is_recent(self, *, db: AsyncSession, session_id: int, within: timedelta) -> bool:
         """Check if the session was opened no longer ago than `within`."""
@@ -277,8 +288,10 @@ class SessionRepository(BaseRepository[AuthSession]):
         return (await db.scalars(statement)).all()
 
     async def delete_expired(self, *, db: AsyncSession) -> None:
-        """Delete expired sessions with their refresh tokens, which until then are needed to detect reuse."""
-        await db.execute(delete(AuthSession).where(AuthSession.expires_at <= db_now()))
+        """Delete expired refresh tokens, which until then are needed to detect reuse, and sessions once forgotten."""
+        forgotten = AuthSession.created_at <= db_now(-DEVICE_MEMORY.total_seconds())
+        await db.execute(delete(RefreshToken).where(RefreshToken.expires_at <= db_now()))
+        await db.execute(delete(AuthSession).where(AuthSession.expires_at <= db_now(), forgotten))
 
 
 class RefreshTokenRepository(BaseRepository[RefreshToken]):

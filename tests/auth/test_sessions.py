@@ -189,7 +189,7 @@ class TestReauthentication:
     async def test_guesses_of_the_password_are_limited(
         self, db: AsyncSession, client: httpx.AsyncClient, limit: Callable[[], None]
     ) -> None:
-        tokens = await login_user(client, await UserFactory.create())
+        tokens = await login_user(client, await UserFactory.create(id=987654))  # no other test's guesses count
         limit()
         body = {"current_password": "wrong"}
 

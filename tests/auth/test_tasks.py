@@ -89,7 +89,7 @@ class TestPurge:
 
         await call_with_dependencies(PurgeExpiredTokens().run)
 
-        assert await counts(db) == [1, 1, 0]
+        assert await counts(db) == [2, 1, 0], "sessions tell known devices for 90 days"
         assert (await client.get("/api/v1/profile")).status_code == 200
 
     async def test_it_runs_by_the_clock(self) -> None:

@@ -48,6 +48,20 @@ class PasswordReplaced(AuthTemplate, BaseTemplate):
     url: str = Field(examples=["https://example.com/forgot-password"])
 
 
+class NewSignIn(AuthTemplate, BaseTemplate):
+    """To an account that was logged in to from an unknown device. Not its name: whoever logs in chooses that."""
+
+    time: str = Field(examples=["2026-01-31 12:00 UTC"])
+    network: str | None = Field(examples=["192.0.2.0/24"])
+    url: str = Field(examples=["https://example.com/forgot-password"])
+
+
+class SessionStolen(AuthTemplate, BaseTemplate):
+    """To an account of which a refresh token was used twice."""
+
+    url: str = Field(examples=["https://example.com/forgot-password"])
+
+
 class SuperuserGranted(AuthTemplate, BaseTemplate):
     """To an account that was made a superuser."""
 

@@ -4,6 +4,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 
 from email_validator import EmailNotValidError, ValidatedEmail, validate_email
 
@@ -74,3 +75,13 @@ def _caseless(text: str) -> str:
     """Unicode 3.13, D146: compatibility caseless matching folds twice, as folding may undo the normal form."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
     return unicodedata.normalize("NFKC", folded.casefold())
+
+
+def network_of(address: str) -> str | None:
+    """Return the network of a client, within which providers change its address; None where that is no address."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return None
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return str(ip_network((int(ip), 24 if ip.version == 4 else 48), strict=False))

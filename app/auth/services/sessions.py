@@ -1,12 +1,13 @@
 """Sessions: opened by a password, carried on by refresh tokens, ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth.emails.templates import NewSignIn, SessionStolen
 from app.auth.events import (
     LoggedOut,
     LoggedOutEverywhere,
@@ -19,12 +20,16 @@ from app.auth.events import (
 )
 from app.auth.exceptions import InvalidGrant, ReauthenticationRequired, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
-from app.auth.repositories import Family, RefreshTokenRepository
+from app.auth.repositories import DEVICE_MEMORY, Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
+from app.auth.security.identity import network_of
 from app.auth.security.tokens import new_salt, new_token, successor, token_hash
 from app.auth.services.accounts import AccountService, is_usable
 from app.core.db import db_now, utcnow
 from app.core.deps import logger
+
+_OWN_ENDS = (None, EndReason.LOGOUT, EndReason.TOO_MANY)
+"""Ends that leave a device known; a session ended by a remedy may have been a thief's."""
 
 RECENT_LOGIN = timedelta(minutes=15)
 """Age up to which a login may end other sessions without the password."""
@@ -134,6 +139,7 @@ class SessionService(AccountService):
             raise ReauthenticationRequired
 
     async def _open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
+        origins = await self.sessions.get_origins(db=db, user_id=user.id)
         session = await self.sessions.create(
             db=db,
             model=AuthSession(
@@ -149,8 +155,19 @@ class SessionService(AccountService):
         for ended in await self.sessions.revoke(db=db, user_id=user.id, beyond=most, reason=EndReason.TOO_MANY):
             event = SessionRevoked(user_id=user.id, actor_id=user.id, session_id=ended, reason=EndReason.TOO_MANY)
             self.events.dispatch(event)
+        if user.is_verified and self._is_new(session, origins, user):
+            url, time = self.links.page("forgot-password"), f"{session.created_at:%Y-%m-%d %H:%M} UTC"
+            notice = NewSignIn(**self.links.greeting(user), time=time, network=network_of(session.address), url=url)
+            await self.notify(user.email, "account", notice)
         self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
         return self._answer(session, token, session.last_used_at)
+
+    def _is_new(self, session: AuthSession, origins: Collection[tuple[str, str, str | None]], user: User) -> bool:
+        """Return True where no login of late was from this device and network; the very first one is not new."""
+        here = session.device, network_of(session.address)
+        known = {(device, network_of(address)) for device, address, reason in origins if reason in _OWN_ENDS}
+        is_first = not origins and user.created_at > session.created_at - DEVICE_MEMORY
+        return here not in known and not is_first
 
     def _is_live(self, family: Family) -> bool:
         session = family.session
@@ -180,6 +197,9 @@ class SessionService(AccountService):
         session = family.session
         await self.sessions.revoke(db=db, user_id=session.user_id, session_id=session.id, reason=EndReason.TOKEN_REUSED)
         self.events.dispatch(RefreshTokenReused(user_id=session.user_id, session_id=session.id))
+        if family.user.is_verified:
+            notice = SessionStolen(**self.links.greeting(family.user), url=self.links.page("forgot-password"))
+            await self.notify(family.user.email, "account", notice)
         await self.sessions.commit(db=db)  # before the refusal leaves: its error would roll this back
         await logger.a_warning("refresh token reused, session ended", user_id=session.user_id, session_id=session.id)
 
