@@ -67,6 +67,7 @@ rules: $(VENV)/.development
 	cd examples/shop_reviews && ../../$(BIN)/mypy .
 	$(BIN)/kit openapi --check
 	$(BIN)/kit module docs --check
+	$(BIN)/kit module validate
 	$(BIN)/kit migrate check --scratch
 	$(BIN)/kit routes --check >/dev/null
 

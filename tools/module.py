@@ -49,27 +49,34 @@ def list_modules(as_json: Json = False) -> None:
 
 @app.command()
 def validate(as_json: Json = False) -> None:
-    """Check manifests and boundaries: M1 to M8 for every module in app/, E1 for installed packages."""
+    """Check manifests and boundaries: M1 to M8 for every module in app/, E1 for installed packages.
+
+    P1 is a warning: a module keeps ids of users and answers neither export nor erasure of their data.
+    """
     with settings_errors():
         from app.core.configs import app_config
         from app.core.exceptions import ConfigError
     from app.core.modules import discover
     from app.core.modules.module import ExternalModule
-    from tools.boundaries import Violation, boundary_violations, isolation_violations
+    from tools.boundaries import Violation, boundary_violations, isolation_violations, personal_data_warnings
 
     found: list[Violation] = []
+    warnings: list[Violation] = []
     faults: list[str] = []  # reasons why the modules cannot be loaded
     try:
         found += boundary_violations()
+        warnings += personal_data_warnings()
         for module in discover(app_config.MODULES):
             found += isolation_violations(module) if isinstance(module, ExternalModule) else []
     except ConfigError as exc:
         faults = str(exc).splitlines()
     if as_json:
-        show_json({"violations": [asdict(violation) for violation in found], "faults": faults})
+        violations = [[asdict(violation) for violation in each] for each in (found, warnings)]
+        show_json({"violations": violations[0], "warnings": violations[1], "faults": faults})
     else:
-        for violation in found:
-            typer.secho(f"{violation.file}:{violation.line}: {violation.rule} {violation.message}", fg=typer.colors.RED)
+        for violation in (*found, *warnings):
+            color = typer.colors.YELLOW if violation in warnings else typer.colors.RED
+            typer.secho(f"{violation.file}:{violation.line}: {violation.rule} {violation.message}", fg=color)
             typer.echo(f"    Fix: {violation.fix}.")
         for fault in faults:
             typer.secho(fault, fg=typer.colors.RED, err=True)

@@ -39,6 +39,7 @@ class AuthConfig(BaseConfig):
 
     USER_REGISTRATION_ALLOWED: bool = True
     USER_VERIFICATION_REQUIRED: bool | None = None
+    USER_ERASURE_DAYS: int = Field(default=30, ge=0, le=3650)
 
     FIRST_USER_EMAIL: Annotated[str, AfterValidator(normalize_email)] = "admin@example.com"
     FIRST_USER_USERNAME: Annotated[str, AfterValidator(_username)] = "admin"
@@ -73,6 +74,11 @@ class AuthConfig(BaseConfig):
     def session_idle(self) -> timedelta:
         """Return how long after its last refresh a session ends."""
         return timedelta(days=self.SESSION_IDLE_DAYS)
+
+    @property
+    def erasure_delay(self) -> timedelta:
+        """Return the time between the deletion of an account and its erasure."""
+        return timedelta(days=self.USER_ERASURE_DAYS)
 
     @cached_property
     def access_tokens(self) -> AccessTokens:

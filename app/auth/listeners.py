@@ -1,7 +1,7 @@
 """Listeners of this module."""
 
 from app.auth.events import UserCreated, UserDeleted
-from app.auth.tasks import AccountMails, EraseJobs
+from app.auth.tasks import AccountMails, EraseUser
 from app.core.deps import DBSession, QueueService, listener
 from app.core.services.events import ListenedEvent
 
@@ -14,5 +14,5 @@ async def send_welcome(event: ListenedEvent[UserCreated], db: DBSession, mails: 
 
 @listener(UserDeleted)
 async def erase_jobs_of_deleted_user(event: ListenedEvent[UserDeleted], queue: QueueService) -> None:
-    """Queue the deletion of jobs that hold the user's data."""
-    await queue.push(task=EraseJobs, data={"user_id": event.data.id})
+    """Queue the erasure of the user."""  # named as stored jobs of the version before name it
+    await queue.push(task=EraseUser, data={"user_id": event.data.id})

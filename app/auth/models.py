@@ -16,6 +16,10 @@ class UserStatus(IntEnum):
     DISABLED = 2
 
 
+ERASED = ""
+"""The password hash of an erased account."""
+
+
 class User(SoftDeleteMixin, BaseModel):
     """An account. The `_key` columns decide what is the same address or name; the others keep its spelling.
 
@@ -40,6 +44,11 @@ class User(SoftDeleteMixin, BaseModel):
     is_superuser: Mapped[bool] = mapped_column(default=False)
     security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     password_change_required: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+    @property
+    def is_erased(self) -> bool:
+        """True if address, name and password of the deleted account are gone."""
+        return self.password_hash == ERASED
 
 
 ADMIN = "admin"

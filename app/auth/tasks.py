@@ -10,8 +10,10 @@ from app.auth.config import get_auth_config
 from app.auth.emails.service import AccountMailService, LinkRequest, Links
 from app.auth.repositories import OneTimeTokenRepository, SessionRepository, UserRepository
 from app.core.configs import get_settings
+from app.core.db import session_scope, utcnow
 from app.core.deps import DBSession, MailService, QueueService, queued
 from app.core.services.mail import MailTask, mail_principal
+from app.core.services.personal_data import erase_personal_data
 from app.core.services.queue import BaseTask, erase_jobs
 
 
@@ -73,15 +75,40 @@ class SendEmailChange(LinkTask):
 
 
 @queued
-class EraseJobs(BaseTask):
-    """Delete jobs with personal data of a deleted user; again a day later while some have yet to run."""
+class EraseUser(BaseTask):
+    """Erase a deleted user: at once the jobs that have ended, everything after `USER_ERASURE_DAYS`.
 
-    __task_name__ = "auth.erase_jobs"
+    Jobs that have yet to run may store data again, an event its client, so it comes back until there are none.
+    """
 
-    async def run(self, user_id: int, db: DBSession, queue: QueueService) -> None:
-        user = await UserRepository().require(db=db, id=user_id, with_deleted=True)
-        if await erase_jobs(db=db, principals=[f"user:{user_id}", mail_principal(user.email)]):
-            await queue.push(task=EraseJobs, data={"user_id": user_id}, delay=timedelta(days=1))
+    __task_name__ = "auth.erase_user"
+    __former_names__ = ("auth.erase_jobs",)
+
+    async def run(self, user_id: int, queue: QueueService) -> None:
+        async with session_scope(read_only=True) as db:
+            user = await UserRepository().require(db=db, id=user_id, with_deleted=True)
+        if user.deleted_at is None:
+            return
+        if user.is_erased or utcnow() - user.deleted_at >= get_auth_config().erasure_delay:
+            left = await erase_personal_data(user_id)
+        else:
+            async with session_scope() as db:
+                left = await erase_jobs(db=db, principals=[f"user:{user_id}", mail_principal(user.email)])
+        if left:
+            await queue.push(task=EraseUser, data={"user_id": user_id}, delay=timedelta(hours=1))
+
+
+@queued
+class EraseDeletedUsers(BaseTask):
+    """Queue the erasure of users who were deleted `USER_ERASURE_DAYS` ago."""
+
+    __task_name__ = "auth.erase_deleted"
+    __schedule__ = "27 * * * *"
+
+    async def run(self, db: DBSession, queue: QueueService) -> None:
+        before = utcnow() - get_auth_config().erasure_delay
+        for user_id in await UserRepository().to_erase(db=db, deleted_before=before, limit=500):
+            await queue.push(task=EraseUser, data={"user_id": user_id}, dedup_key=str(user_id))
 
 
 @queued

@@ -23,7 +23,7 @@ from app.core.db.session import Database, current_database
 from app.core.exceptions import ConfigError
 from app.core.identity import current_authenticators, current_permissions
 from app.core.migrations.timelines import known_revisions
-from app.core.modules import declared_permissions, offered_authenticators, parts
+from app.core.modules import declared_permissions, installed_modules, offered_authenticators, parts
 from app.core.process import Slot, lifecycle
 from app.core.services.background import Background, current_background
 from app.core.services.cache import CacheService, CacheServiceInterface, MemoryStore, RedisStore
@@ -35,6 +35,7 @@ from app.core.services.http.interface import current_http
 from app.core.services.log.reporting import LogOnly, current_reporter
 from app.core.services.mail import CaptureMailService, MailServiceInterface, Sender, SMTPMailService, SMTPServer
 from app.core.services.mail.interface import current_mail
+from app.core.services.personal_data import PersonalData, current_personal_data
 from app.core.services.providers import provided
 from app.core.services.queue import Clock, JobRunner, JobWaker, QueueService, QueueServiceInterface, make_broker
 from app.core.services.queue.broker import current_broker, current_waker
@@ -69,6 +70,7 @@ class Runtime:
     checks = current_checks
     authenticators = current_authenticators
     permissions = current_permissions
+    personal_data = current_personal_data
 
 
 def runtime() -> Runtime:
@@ -104,6 +106,8 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
     opened.checks = module_checks(parts("health"))
     opened.authenticators = offered_authenticators()
     opened.permissions = declared_permissions()
+    answers = [(module.short_name, module.part("personal_data")) for module in reversed(installed_modules())]
+    opened.personal_data = {name: module_personal_data(part) for name, part in answers if part}
     if settings.database_url.get_backend_name() == "sqlite":
         make_private(Path(str(settings.database_url.database)).parent)
     opened.http = HttpClient(settings.HTTP_INTEGRATIONS)
@@ -201,6 +205,14 @@ def module_checks(found: Iterable[ModuleType]) -> tuple[HealthCheck, ...]:
         module = part.__name__.split(".")[-2]
         named += [replace(check, name=f"{module}.{check.name}") for check in checks]
     return tuple(named)
+
+
+def module_personal_data(part: ModuleType) -> PersonalData:
+    """The `personal_data` of a module's file."""
+    found = getattr(part, "personal_data", None)
+    if not isinstance(found, PersonalData):
+        raise ConfigError(f"{part.__name__} defines no personal_data: personal_data = MyPersonalData()")
+    return found
 
 
 def connect_redis(url: str, timeout: float) -> Redis:

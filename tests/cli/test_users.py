@@ -1,5 +1,6 @@
 """`kit users`, and the commands that modules bring."""
 
+import json
 import os
 import pty
 import re
@@ -204,6 +205,35 @@ class TestCreate:
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 1
         assert house.read(select(User.__table__)) == []
+
+
+class TestErase:
+    def test_the_data_of_a_user_is_shown_and_erased(self, house: House) -> None:
+        for name in ("ada", "123"):
+            house.create("--email", f"{name}@example.com", "--username", name, "--generate")
+        (ada, other) = house.read(select(User.id).order_by(User.id))
+
+        shown = json.loads(house.run(*USERS, "export", "ada").stdout)
+        assert shown["auth"][0]["account"]["email"] == "ada@example.com"
+        assert house.run(*USERS, "export", "123").stderr == "The user was not found.\n"  # digits are an id
+
+        done = house.run(*USERS, "erase", "ada", given="n\n")
+        assert done.returncode == 1
+        assert f"Erase ada (ada@example.com), id {ada.id}, in every module?" in done.stdout
+        done = house.run(*USERS, "erase", "ada@example.com", "--yes")
+        assert (done.returncode, done.stdout.startswith(f"User {ada.id} is erased")) == (0, True), done.stderr
+        assert house.run(*USERS, "erase", str(ada.id), "--yes").returncode == 0
+
+        found = house.read(select(User.email, User.password_hash == "").order_by(User.id))
+        assert [tuple(row) for row in found] == [(f"erased-{ada.id}@invalid", True), ("123@example.com", False)]
+        assert house.run(*USERS, "erase", str(other.id + 1), "--yes").stderr == "The user was not found.\n"
+
+    def test_the_last_administrator_stays(self, house: House) -> None:
+        house.create("--email", "ada@example.com", "--username", "ada", "--generate", "--superuser")
+        done = house.run(*USERS, "erase", "ada", "--yes")
+        assert done.returncode == 1
+        assert "cannot be deleted" in done.stderr
+        assert house.read(select(User.deleted_at)) == [(None,)]
 
 
 class TestRefusal:

@@ -12,6 +12,7 @@ import pytest
 from app.core.configs import PROJECT_ROOT
 from app.core.modules import present_modules
 from tests import processes
+from tests.planted import PlantedProject
 from tests.processes import environment, kit
 
 pytestmark = pytest.mark.once
@@ -127,7 +128,11 @@ class TestValidate:
     def test_the_house_is_sound(self) -> None:
         done = kit("module", "validate")
         assert (done.returncode, done.stdout, done.stderr) == (0, "Every boundary holds.\n", "")
-        assert json.loads(kit("module", "validate", "--json").stdout) == {"violations": [], "faults": []}
+        assert json.loads(kit("module", "validate", "--json").stdout) == {
+            "violations": [],
+            "warnings": [],
+            "faults": [],
+        }
 
     def test_every_broken_rule_is_named_with_its_fix(self, run: Run, tmp_path: Path) -> None:
         with (tmp_path / "app" / "core" / "deps.py").open("a") as file:
@@ -155,12 +160,30 @@ class TestValidate:
         place = lines.index(f"app/shop/services.py:2: {breach}")
         assert lines[place + 1] == '    Fix: add "app.auth" to depends_on in app/shop/module.toml.'
 
+    def test_a_module_that_keeps_ids_of_users_and_forgets_to_answer_is_a_warning(self, tmp_path: Path) -> None:
+        project = PlantedProject(tmp_path)
+        shop, _ = project.add_module("shop", "shop_orders"), project.add_module("till", "till_coins")
+        with (shop / "models.py").open("a") as file:
+            file.write("    owner_id: Mapped[int]\n")
+
+        done = project.kit("module", "validate")
+
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [
+            "app/shop/models.py:15: P1 app.shop keeps ids of users (shop_orders.owner_id) "
+            "and answers neither export nor erasure",
+            "    Fix: write shop/personal_data.py: docs/modules.md#personal-data.",
+            "Every boundary holds.",
+        ]
+        (shop / "personal_data.py").touch()
+        assert project.kit("module", "validate").stdout == "Every boundary holds.\n"
+
     def test_a_manifest_that_cannot_be_read(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "app" / "shop" / "module.toml").write_text("depend_on = []")
         fault = "app/shop/module.toml: depend_on: unknown key; did you mean depends_on?"
         done = run("validate")
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{fault}\n")
-        assert json.loads(run("validate", "--json").stdout) == {"violations": [], "faults": [fault]}
+        assert json.loads(run("validate", "--json").stdout) == {"violations": [], "warnings": [], "faults": [fault]}
 
 
 class TestDocs:

@@ -11,6 +11,7 @@
 | M7 | below the entry points no import is inside a function |
 | M8 | files and folders beside each other do not import each other in a circle |
 | E1 | an external package imports nothing of the service |
+| P1 | a warning: a module that keeps ids of users answers export and erasure in `personal_data.py` |
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,10 +23,10 @@ from tools.boundaries.circles import module_circles, sibling_circles, used_by_se
 from tools.boundaries.imports import Imports, all_imports
 from tools.boundaries.isolation import isolation_violations
 from tools.boundaries.rules import crossing_imports, hidden_imports, unseen
-from tools.boundaries.tables import table_violations
+from tools.boundaries.tables import table_violations, unanswered_tables
 from tools.boundaries.violations import Exceptions, Violation
 
-__all__ = ["Violation", "boundary_violations", "isolation_violations"]
+__all__ = ["Violation", "boundary_violations", "isolation_violations", "personal_data_warnings"]
 
 
 def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:
@@ -40,6 +41,13 @@ def boundary_violations(package: str = "app", root: Path = PROJECT_ROOT) -> list
         *table_violations(package, root, modules, exceptions),
     }
     return sorted(found | set(exceptions.unused()))
+
+
+def personal_data_warnings(package: str = "app", root: Path = PROJECT_ROOT) -> list[Violation]:
+    """P1: modules whose tables say whose a row is, and that answer neither export nor erasure of a user."""
+    root = root.resolve()
+    modules = {module.short_name: module for module in present_modules(root, package)}
+    return sorted(unanswered_tables(package, root, modules))
 
 
 def import_violations(imports: Imports, modules: Mapping[str, Module], exceptions: Exceptions) -> Iterator[Violation]:

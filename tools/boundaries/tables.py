@@ -19,6 +19,8 @@ from app.core.modules import Module, table_owner
 from tools.boundaries.violations import Exceptions, Violation
 
 CORE = "core"
+IDS_OF_USERS = re.compile(r"(.*_)?(user|owner|actor|author|subject|member|by)_id")
+"""Names of columns that say whose a row is."""
 
 
 class Definition(NamedTuple):
@@ -56,6 +58,12 @@ def _origin(exc: Exception, package: str, root: Path) -> tuple[str, int]:
     return place
 
 
+def unanswered_tables(package: str, root: Path, modules: Mapping[str, Module]) -> Iterator[Violation]:
+    """Modules that keep ids of users and have no personal_data.py; none where the tables cannot be read."""
+    with suppress(Exception):  # table_violations says so
+        yield from _Tables(package, root, modules).unanswered()
+
+
 class _Tables:
     """The tables of the modules below a package."""
 
@@ -81,6 +89,25 @@ class _Tables:
         for module in self._modules:
             for name in module.public:
                 yield from self._exports(sys.modules[name], exceptions)
+
+    def unanswered(self) -> Iterator[Violation]:
+        """A warning for each module without an answer, at the first of its columns that name a user."""
+        for module in self._modules:
+            columns = [
+                (definition, column.key)
+                for definition in self._definitions
+                for column in definition.table.columns
+                if definition.owner == module.short_name and IDS_OF_USERS.fullmatch(column.name)
+            ]
+            if columns and not (module.path / "personal_data.py").is_file():
+                names = ", ".join(f"{definition.table.name}.{name}" for definition, name in columns)
+                yield Violation(
+                    self._file(columns[0][0].name),
+                    _line(*columns[0]),
+                    "P1",
+                    f"{module.name} keeps ids of users ({names}) and answers neither export nor erasure",
+                    f"write {module.path.name}/personal_data.py: docs/modules.md#personal-data",
+                )
 
     def _defined(self) -> Iterator[Definition]:
         mapped: set[Table] = set()

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ from pydantic import SecretStr
 
 from app.auth.config import get_auth_config
 from app.auth.schemas.user import PasswordSet, UserCreate
-from app.auth.services import accounts
+from app.auth.services import accounts, erasure
 from app.core.configs import app_config
 
 app = typer.Typer()
@@ -54,6 +56,30 @@ async def reset_password(
         typer.echo(f"Password: {password} (shown only now)")
 
 
+Account = Annotated[str, typer.Argument(help="The address, the user name, or the id; digits are an id.")]
+
+
+@app.command()
+async def export(account: Account) -> None:
+    """Write everything that is kept about a user to the standard output, as JSON."""
+    user = await erasure.find_account(account)
+    async for piece in erasure.export_account(user.id):
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+@app.command()
+async def erase(
+    account: Account, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+) -> None:
+    """Delete an account and erase, at once, what is kept about its user."""
+    user = await erasure.find_account(account)
+    if not yes:
+        _confirm(f"Erase {user.username} ({user.email}), id {user.id}, in every module?")
+    left = await erasure.erase_account(user.id)
+    typer.echo(f"User {user.id} is erased{f'; {left} jobs have yet to run and go afterwards' if left else ''}.")
+
+
 def _password(from_input: bool, generate: bool) -> str:
     if from_input and generate:
         raise typer.BadParameter("choose one of --password-stdin and --generate")
@@ -70,10 +96,21 @@ def _given() -> str:
 def _asked() -> str:
     if not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask for the password: --password-stdin or --generate")
-    # The event loop takes the first Ctrl-C for a wish to cancel the task, which waits for the keyboard.
+    with _keyboard():
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return password
+
+
+def _confirm(question: str) -> None:
+    with _keyboard():
+        typer.confirm(question, abort=True)
+
+
+@contextmanager
+def _keyboard() -> Iterator[None]:
+    """Let Ctrl-C end the wait: the event loop takes the first for a wish to cancel the task, which waits."""
     of_the_loop = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        yield
     finally:
         signal.signal(signal.SIGINT, of_the_loop)
-    return password

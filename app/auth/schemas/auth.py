@@ -1,9 +1,9 @@
 """Bodies and answers of signing in, of mailed links and of one's own account."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -136,3 +136,7 @@ class AccountDeletion(Body):
     """Deletion of one's own account, proven by the password."""
 
     current_password: GivenPassword
+
+
+class PersonalDataRead(RootModel[dict[str, list[dict[str, Any]]]]):
+    """What each module keeps about the caller: objects with one key, the kind, and its values."""

@@ -42,8 +42,9 @@ from app.core.exceptions import AuthenticationError
 from app.core.identity import Principal
 from app.core.services.events import EventsServiceInterface
 from app.core.services.events.interface import current_events
-from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface
+from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface, mail_principal
 from app.core.services.mail.interface import current_mail
+from app.core.services.queue import move_jobs
 
 Owner: TypeAlias = User | UserDTO | UserCreate | Registration
 
@@ -174,7 +175,7 @@ class AccountService:
             await self.announce_superuser(user, actor_id=actor_id)
         return UserDTO.model_validate(user)
 
-    async def delete_account(self, user: User, *, db: AsyncSession, actor_id: int) -> None:
+    async def delete_account(self, user: User, *, db: AsyncSession, actor_id: int | None) -> None:
         """Mark the locked account as deleted, end its sessions and tell the listeners."""
         await self.require_another_superuser(user, db=db)
         await self.users.change(db=db, user=user, deleted_at=utcnow())
@@ -215,6 +216,7 @@ class AccountService:
     ) -> None:
         """Give the locked account another address, tell the present one, and end all sessions but `session_id`."""
         await self.notify(user.email, "address", EmailChanged(**self.links.greeting(user), new_email=email))
+        await move_jobs(db=db, principal=mail_principal(user.email), to=f"user:{user.id}")  # else erasure misses them
         await self.users.change(db=db, user=user, email=email, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.EMAIL_CHANGED)
 
@@ -289,7 +291,7 @@ async def ensure_first_user() -> CreatedAdmin | None:
 
 async def create_account(data: UserCreate, *, must_change: bool = False) -> UserDTO:
     """Make an account; raises WeakPassword, EmailTaken or UsernameTaken."""
-    accounts = _accounts()
+    accounts = operator_service()
     async with session_scope() as db:
         password_hash = await accounts.hash_password(data.password, db=db, owner=data)
         return await accounts.make_account(data, password_hash, db=db, password_change_required=must_change)
@@ -297,7 +299,7 @@ async def create_account(data: UserCreate, *, must_change: bool = False) -> User
 
 async def reset_password(login: str, password: SecretStr, *, must_change: bool = False) -> UserDTO:
     """Set the password of the account `login` names, as a mailed link would; raises UserNotFound or WeakPassword."""
-    users, accounts = UserRepository(), _accounts()
+    users, accounts = UserRepository(), operator_service()
     async with session_scope() as db:
         found = await users.find_by_login(db=db, login=login)
         owner = await users.require(db=db, id=found.id if found else 0)
@@ -308,6 +310,7 @@ async def reset_password(login: str, password: SecretStr, *, must_change: bool =
         return UserDTO.model_validate(user)
 
 
-def _accounts() -> AccountService:
+def operator_service() -> AccountService:
+    """Return the service for changes without a request, by `kit`."""
     links = Links(get_settings())
     return AccountService(config=get_auth_config(), events=current_events(), mail=current_mail(), links=links)

@@ -1,6 +1,6 @@
 """The only place of SQL: a repository per model, every query built on one base statement."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast, overload
 
@@ -17,6 +17,8 @@ from app.core.exceptions import NotFoundError
 
 M = TypeVar("M", bound=BaseModel)
 S = TypeVar("S", bound=PydanticModel)
+
+STREAMED_ROWS = 100
 
 Data: TypeAlias = Mapping[str, Any] | PydanticModel
 """Column values: a mapping, or a schema of which what was set counts (a None that was set is NULL)."""
@@ -106,6 +108,16 @@ class BaseRepository(Generic[M]):
     def list_condition(self, item: FilterParam) -> ColumnElement[bool]:
         """Return the condition of a filter. Override it for a field that is no single expression."""
         return condition(self.list_field(item.field), item.value, item.lookup)
+
+    async def stream(
+        self, *conditions: ColumnElement[bool], db: AsyncSession, fields: Iterable[str], **filters: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield these columns of every row that fits, soft-deleted ones too, by id; never all of them in memory."""
+        columns = [self._column(name) for name in fields]
+        statement = self._fitting(filters, with_deleted=True).where(*conditions).with_only_columns(*columns)
+        ordered = statement.order_by(self.model.id).execution_options(yield_per=STREAMED_ROWS)
+        async for row in await db.stream(ordered):
+            yield row._asdict()
 
     async def exists(self, *, db: AsyncSession, **filters: Any) -> bool:
         """Return whether any row fits."""

@@ -1,13 +1,29 @@
 """The caller's account and sessions."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
 from fastapi import APIRouter, Depends, status
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user, current_caller, open_before_password_change
-from app.auth.schemas.auth import AccountDeletion, Confirmation, PasswordChange, ProfileUpdate, SessionRead
+from app.auth.schemas.auth import (
+    AccountDeletion,
+    Confirmation,
+    PasswordChange,
+    PersonalDataRead,
+    ProfileUpdate,
+    SessionRead,
+)
 from app.auth.schemas.user import UserResponse
 from app.core.api import ConfigurableRateLimiter, Response
+from app.core.api.input_guard import JSON
 from app.core.api.inputs import RowId
 from app.core.deps import DBSession
+from app.core.services.personal_data import export_personal_data
 
 sessions = APIRouter(prefix="/auth/sessions", tags=["sessions"])
 router = APIRouter(prefix="/profile", tags=["profile"], max_body_size=16 * 1024)
@@ -34,11 +50,41 @@ async def end_session(
     await services.sessions.end(session_id, db=db, user_id=caller.user.id, current_id=mine, password=password)
 
 
+exports = ConfigurableRateLimiter(times=5, seconds=3600, name="personal-data-export")
+MAX_IN_MEMORY = 1024 * 1024
+
+
 @router.get("")
 @open_before_password_change
 async def read_profile(user: CurrentUser) -> Response[UserResponse]:
     """The caller's account."""
     return Response(data=user)
+
+
+@router.get(
+    "/export",
+    response_class=JSONResponse,
+    responses={200: {"model": Response[PersonalDataRead]}},
+    dependencies=[Depends(active_user), Depends(exports)],
+)
+async def export_profile(db: DBSession, caller: CurrentCaller) -> StreamingResponse:
+    """Everything that is kept about the caller, without secrets."""
+    with ExitStack() as stack:
+        # Whole before the answer begins: a slow client holds no unit of work.
+        file = stack.enter_context(SpooledTemporaryFile(max_size=MAX_IN_MEMORY))
+        file.write(b'{"data":')
+        async for piece in export_personal_data(caller.user.id, db=db):
+            file.write(piece)
+        file.write(b"}")
+        stack.pop_all()
+    file.seek(0)
+    headers = {"Cache-Control": "no-store", "Content-Disposition": 'attachment; filename="personal-data.json"'}
+    return StreamingResponse(_pieces(file), media_type=JSON, headers=headers)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        yield from iter(partial(file.read, 64 * 1024), b"")
 
 
 @router.patch("", dependencies=guarded)

@@ -20,7 +20,7 @@ from app.core.services.queue.registry import TaskDataError, TaskResultError, que
 from app.core.services.queue.runner import JobRunner
 from app.core.services.queue.schedule import Clock, PurgeJobs
 from app.core.services.queue.service import QueueService
-from app.core.services.queue.store import erase_jobs
+from app.core.services.queue.store import erase_jobs, move_jobs
 
 __all__ = [
     "BaseTask",
@@ -45,6 +45,7 @@ __all__ = [
     "current_job",
     "erase_jobs",
     "make_broker",
+    "move_jobs",
     "outside_requests",
     "queued",
 ]

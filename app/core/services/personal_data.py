@@ -1,0 +1,73 @@
+"""Personal data of one user over all modules: export and erasure. A module answers in its `personal_data.py`."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db.jobs import LISTEN_TASK, Job
+from app.core.db.repository import BaseRepository
+from app.core.db.session import session_scope
+from app.core.process import Slot
+from app.core.services.queue.store import erase_jobs
+
+
+@runtime_checkable
+class PersonalData(Protocol):
+    """What one module keeps about users. An installed package implements it without importing it."""
+
+    def export(self, user_id: int, *, db: AsyncSession) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """Yield kind and values of everything that is about the user: no secret, nothing about somebody else."""
+
+    async def erase(self, user_id: int, *, db: AsyncSession) -> None:
+        """Delete what is about the user, or make it nobody's. The caller commits, and may call it again."""
+
+
+current_personal_data = Slot[Mapping[str, PersonalData]]()
+"""The answers of the modules by name, those first that depend on others."""
+
+
+async def export_personal_data(user_id: int, *, db: AsyncSession) -> AsyncIterator[bytes]:
+    """Yield a JSON object in pieces: for each module, and for core, a list of `{kind: values}`."""
+    yield b"{"
+    for name, data in current_personal_data().items():
+        yield to_json(name) + b":["
+        async for piece in _listed(data.export(user_id, db=db)):
+            yield piece
+        yield b"],"
+    yield b'"core":['
+    async for piece in _listed(("job", job) async for job in jobs_of(f"user:{user_id}", db=db)):
+        yield piece
+    yield b"]}"
+
+
+async def erase_personal_data(user_id: int) -> int:
+    """Erase in a unit of work for each module, then the jobs; return how many of these still have to run."""
+    for data in current_personal_data().values():
+        async with session_scope() as db:
+            await data.erase(user_id, db=db)
+    async with session_scope() as db:
+        return await erase_jobs(db=db, principals=[f"user:{user_id}"])
+
+
+async def jobs_of(principal: str, *, db: AsyncSession) -> AsyncIterator[dict[str, Any]]:
+    """Yield the jobs of `principal`: the data of tasks, what mails say, the names of events.
+
+    Not what an event holds: that may be about the administrator who caused it.
+    """
+    fields = ("task", "status", "created_at", "finished_at", "payload")
+    async for job in BaseRepository[Job]().stream(db=db, fields=fields, principal=principal):
+        data = job.pop("payload")
+        if job["task"] == LISTEN_TASK:
+            data = {name: data.get(name) for name in ("event", "listener")}
+        elif mail := data.get("email_data"):
+            data = {"subject": mail.get("subject"), "fields": data.get("fields")}
+        yield {**job, "data": data}
+
+
+async def _listed(found: AsyncIterator[tuple[str, Mapping[str, Any]]]) -> AsyncIterator[bytes]:
+    separator = b""
+    async for kind, values in found:
+        yield separator + to_json({kind: values})
+        separator = b","
