@@ -30,6 +30,7 @@ async def attack(target: Target, report: Report) -> None:
             for name, headers, content in bodies(operation, full=target.full):
                 given: dict[str, Any] = {"headers": headers, "content": content, "token": account.access}
                 await _judge(target, report, f"{operation} with {name}", operation.method, operation, given)
+            account = await target.member()  # `{}` is a body with which an operation may end the session
         if operation.method == "GET":
             for name, query in queries(operation):
                 given = {"params": query, "token": account.access}
