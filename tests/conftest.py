@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 backend = backends.choose()
 os.environ.update(backend.environment())
 
-import httpx  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
@@ -27,8 +27,12 @@ from app.core.db.session import Database  # noqa: E402
 from app.core.migrations.migrate import Migrations  # noqa: E402
 from app.core.runtime import runtime  # noqa: E402
 from app.main import create_app  # noqa: E402
+from tests.clients import Client  # noqa: E402
 from tests.factories.async_alchemy_factory import use_session  # noqa: E402
 from tests.utils import CapturedMail, HttpStubs, PublishedEvents, program  # noqa: E402
+
+# A module offers fixtures to the tests of all others in `tests/<module>/fixtures.py`.
+pytest_plugins = [f"tests.{path.parent.name}.fixtures" for path in Path(__file__).parent.glob("*/fixtures.py")]
 
 PATIENCE_SECONDS = 60
 """How long a request of a test waits for a connection: a hundred at once take turns, on a slow machine for longer than
@@ -143,12 +147,11 @@ async def _settle() -> None:
 
 
 @pytest.fixture
-async def client(request: pytest.FixtureRequest, app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application; the test also asks for `db` or `committed`."""
+async def client(request: pytest.FixtureRequest, app: FastAPI) -> AsyncIterator[Client]:
+    """A client of the application, at first anonymous; the test also asks for `db` or `committed`."""
     if not {"db", "committed"} & set(request.fixturenames):
         pytest.fail("a test that uses `client` also asks for `db` or `committed`")
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=("192.0.2.1", 50000))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with Client(app) as http:
         yield http
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tests.contract.docs_page import snippets
 
-ONLY_IN_TESTS = {"app", "captured_mail", "client", "db", "drain", "http_stubs", "published_events"}
+ONLY_IN_TESTS = {"app", "as_admin", "as_expired", "as_user"}
+ONLY_IN_TESTS |= {"captured_mail", "client", "db", "drain", "http_stubs", "published_events"}
 KINDS = {
     "Annotated": "deps",
     "AppError": "exceptions",

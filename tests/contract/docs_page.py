@@ -1,10 +1,10 @@
 """Runs the Python snippets of one page of the docs, in order, in one namespace, against a started application.
 
 A program of its own, as snippets define tables, tasks and listeners that no other test should meet.
-Beside plain Python a snippet may `await` and use `client` (a superuser is logged in), `app`, `db`, `drain`,
-`captured_mail`, `http_stubs` and `published_events`. Tables it defines are made at once, a `router` it defines is
-included at once. A snippet after `<!-- not run -->` is left out; it must still be valid Python. At the end rule M6
-judges the tables; the rules about imports are for test_docs_boundaries.py.
+Beside plain Python a snippet may `await` and use `client` (an administrator is logged in), `as_user`, `as_admin`,
+`as_expired`, `app`, `db`, `drain`, `captured_mail`, `http_stubs` and `published_events`. Tables it defines are made at
+once, a `router` it defines is included at once. A snippet after `<!-- not run -->` is left out; it must still be valid
+Python. At the end rule M6 judges the tables; the rules about imports are for test_docs_boundaries.py.
 """
 
 import ast
@@ -15,18 +15,21 @@ import re
 import sys
 import types
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
 
+from app.auth.models import ADMIN
 from app.core.api.routes import listed_routes
 from app.core.configs import PROJECT_ROOT
 from app.core.db import BaseModel
 from app.core.modules import Module, present_modules
 from app.core.runtime import runtime
 from app.main import create_app
+from tests.auth.fixtures import user_client
 from tests.factories.async_alchemy_factory import use_session
 from tests.factories.user import UserFactory
 from tests.utils import CapturedMail, HttpStubs, PublishedEvents, login_user
@@ -60,6 +63,9 @@ async def run_page(page: Path) -> int:
             module = _module_for(page)
             vars(module).update(
                 app=app,
+                as_user=partial(user_client, app=app),
+                as_admin=partial(user_client, app=app, roles=[ADMIN]),
+                as_expired=partial(user_client, app=app, expired=True),
                 client=client,
                 db=db,
                 drain=runtime().runner.drain,

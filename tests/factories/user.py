@@ -16,7 +16,7 @@ PASSWORD_HASH = "$argon2id$v=19$m=8,t=1,p=1$ci6FsJYSwhjjHEMoZYwRgg$0V7V7Y22PQeka
 
 
 class UserFactory(AsyncSQLAlchemyModelFactory[User]):
-    """`await UserFactory.create(is_superuser=True)`, or with `permissions=["users:read"]` in a role of its own."""
+    """`await UserFactory.create(roles=["admin"])`, or with `permissions=["users:read"]` in a role of its own."""
 
     class Meta:
         model = User
@@ -35,10 +35,12 @@ class UserFactory(AsyncSQLAlchemyModelFactory[User]):
         cls, model: type[User], session: Session, args: Any, kwargs: dict[str, Any]
     ) -> User:  # factory-boy's place to store
         permissions: Iterable[str] = kwargs.pop("permissions", ())
+        roles = {MEMBER, *kwargs.pop("roles", ()), *([ADMIN] if kwargs["is_superuser"] else [])}
+        kwargs["is_superuser"] = ADMIN in roles
         user: User = super()._save(model, session, args, kwargs)  # type: ignore[no-untyped-call]  # of the library
         session.flush()
-        roles = [MEMBER, ADMIN] if user.is_superuser else [MEMBER]
-        role_ids = list(session.scalars(select(Role.id).where(Role.name.in_(roles))))
+        found = {row.name: row.id for row in session.scalars(select(Role).where(Role.name.in_(roles)))}
+        role_ids = [found[name] for name in sorted(roles)]
         if permissions:
             role = Role(name=f"of_user_{user.id}")
             session.add(role)
