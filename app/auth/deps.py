@@ -16,6 +16,7 @@ from app.auth.gateway import AuthGatewayInterface, get_gateway
 from app.auth.schemas.user import UserDTO
 from app.auth.services.accounts import is_usable
 from app.auth.services.registration import RecoveryService, RegistrationService
+from app.auth.services.roles import RoleService
 from app.auth.services.sessions import SessionService
 from app.auth.services.user import ProfileService, UserService
 from app.core.api.input_guard import client_left
@@ -116,6 +117,7 @@ class AuthServices:
     recovery: RecoveryService
     profile: ProfileService
     users: UserService
+    roles: RoleService
 
 
 async def auth_services(
@@ -132,6 +134,7 @@ async def auth_services(
         recovery=RecoveryService(**common, queue=queue),
         profile=ProfileService(**common, queue=queue),
         users=UserService(**common, queue=queue),
+        roles=RoleService(**common),
     )
 
 

@@ -86,6 +86,35 @@ class SuperuserChanged(AccountEvent):
     is_superuser: bool
 
 
+class RoleGranted(AccountEvent):
+    """An account was given a role."""
+
+    role: str
+
+
+class RoleRevoked(AccountEvent):
+    """A role was taken from an account."""
+
+    role: str
+
+
+class RoleChange(StrEnum):
+    """What happened to a role."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    DELETED = "deleted"
+
+
+class RoleChanged(SecurityEvent):
+    """A role was made, changed or deleted; `permissions` are what it holds now. It is about no account."""
+
+    user_id: int | None = None
+    role: str
+    change: RoleChange
+    permissions: tuple[str, ...]
+
+
 class UserDeleted(NamedAccountEvent):
     """An account was deleted, by its owner or by an administrator."""
 

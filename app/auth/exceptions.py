@@ -57,6 +57,26 @@ class RegistrationClosed(ActionNotAllowed):
     default_detail = "Registration is closed."
 
 
+class RoleNotFound(NotFoundError):
+    code = "role_not_found"
+    default_detail = "The role was not found."
+
+
+class RoleNameTaken(ConflictError):
+    code = "role_name_taken"
+    default_detail = "A role with this name already exists."
+
+
+class RoleInUse(ConflictError):
+    code = "role_in_use"
+    default_detail = "Accounts have this role: revoke it first."
+
+
+class RoleProtected(ConflictError):
+    code = "role_protected"
+    default_detail = "The roles admin and member cannot be deleted or renamed, and admin cannot be changed."
+
+
 class UserNotFound(NotFoundError):
     code = "user_not_found"
     default_detail = "The user was not found."
@@ -107,6 +127,17 @@ class WeakPassword(InvalidInputError):
 
     def __init__(self, kind: str, message: str, *, field: str) -> None:
         super().__init__(message, errors=[{"loc": ["body", field], "msg": message, "type": kind}])
+
+
+class UnknownPermission(InvalidInputError):
+    """No module declares these permissions; `positions` are theirs in the list that was sent."""
+
+    code = "unknown_permission"
+    default_detail = "No module declares this permission."
+
+    def __init__(self, positions: list[int]) -> None:
+        fault = {"msg": self.default_detail, "type": self.code}
+        super().__init__(errors=[{"loc": ["body", "permissions", position], **fault} for position in positions])
 
 
 class InvalidOneTimeToken(InvalidInputError):

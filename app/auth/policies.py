@@ -75,6 +75,20 @@ can_write_users = requires_permission("users:write")
 """May the user make, change and delete accounts?"""
 
 
+can_list_roles = requires_permission("roles:read")
+"""May the user see roles and permissions?"""
+
+can_write_roles = requires_permission("roles:write")
+"""May the user make, change, delete, grant and revoke roles?"""
+
+
+@admits("roles:read")
+async def can_read_grants(user: ActiveUser, user_id: RowId) -> None:
+    """May the user see the roles of this account: their own, or anybody's with `roles:read`?"""
+    if user.id != user_id:
+        await can_list_roles(user)
+
+
 @admits("users:read")
 async def can_read_user(user: ActiveUser, user_id: RowId) -> None:
     """May the user see this account: their own, or anybody's with `users:read`?"""

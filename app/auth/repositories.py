@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Row, bindparam, delete, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.exceptions import EmailTaken, UsernameTaken, UserNotFound
+from app.auth.exceptions import EmailTaken, RoleNotFound, UsernameTaken, UserNotFound
 from app.auth.models import (
     ADMIN,
     ERASED,
@@ -26,6 +26,7 @@ from app.auth.models import (
     UserRole,
     UserStatus,
 )
+from app.auth.schemas.role import GrantRead, RoleRead
 from app.auth.schemas.user import UserDTO
 from app.auth.security.identity import SERVICE_DOMAIN, email_key, is_username, username_key
 from app.core.db import BaseRepository, db_now, insert_unless_taken
@@ -190,6 +191,8 @@ def _dto(row: Row[*tuple[Any, ...]]) -> UserDTO:
 class RoleRepository(BaseRepository[Role]):
     """Reads and writes roles, who has them, and the catalogue of permissions."""
 
+    not_found = RoleNotFound
+
     async def grant(self, *, db: AsyncSession, user_id: int, role: str, granted_by_id: int | None = None) -> bool:
         """Give an account a role that exists; return False where it has it already."""
         row = await self.require(db=db, name=role)
@@ -210,6 +213,39 @@ class RoleRepository(BaseRepository[Role]):
     async def revoke_all(self, *, db: AsyncSession, user_id: int) -> None:
         """Take every role from an account."""
         await db.execute(delete(UserRole).where(UserRole.user_id == user_id))
+
+    async def is_granted(self, *, db: AsyncSession, role_id: int) -> bool:
+        """Return whether any account has the role."""
+        return bool(await db.scalar(select(exists().where(UserRole.role_id == role_id))))
+
+    async def grants(self, *, db: AsyncSession, user_id: int) -> list[GrantRead]:
+        """Return the roles of an account by name."""
+        columns = (Role.name, Role.description, UserRole.created_at.label("granted_at"), UserRole.granted_by_id)
+        statement = select(*columns).join(UserRole, UserRole.role_id == Role.id).where(UserRole.user_id == user_id)
+        return [GrantRead.model_validate(row) for row in await db.execute(statement.order_by(Role.name))]
+
+    async def describe(self, *, db: AsyncSession, **filters: Any) -> list[RoleRead]:
+        """Return the roles that fit, by name, with what they hold."""
+        held = select(RolePermission.role_id, RolePermission.permission)
+        roles = (await db.scalars(self._fitting(filters).order_by(Role.name))).all()
+        permissions: dict[int, list[str]] = {role.id: [] for role in roles}
+        for role_id, permission in await db.execute(held.where(RolePermission.role_id.in_(permissions))):
+            permissions[role_id].append(permission)
+        permissions |= {role.id: list(current_permissions()) for role in roles if role.name == ADMIN}
+        return [RoleRead(**role.to_dict(), permissions=sorted(permissions[role.id])) for role in roles]
+
+    async def set_permissions(self, *, db: AsyncSession, role_id: int, permissions: Collection[str]) -> None:
+        """Have a locked role hold these and no other permissions."""
+        of_role = RolePermission.role_id == role_id
+        await db.execute(delete(RolePermission).where(of_role, RolePermission.permission.not_in(permissions)))
+        held = set(await db.scalars(select(RolePermission.permission).where(of_role)))
+        db.add_all(RolePermission(role_id=role_id, permission=name) for name in sorted(set(permissions) - held))
+        await db.flush()
+
+    async def catalogue(self, *, db: AsyncSession) -> dict[str, str]:
+        """Return the texts of all permissions that any module declares or declared, by name."""
+        rows = await db.execute(select(PermissionRow.name, PermissionRow.description))
+        return {name: description for name, description in rows}  # noqa: C416  a row is no pair to mypy
 
     async def declare(self, *, db: AsyncSession, permissions: Collection[Permission]) -> list[str]:
         """Bring the catalogue up to date; return the names in it that no module declares, and that a role holds."""

@@ -7,7 +7,7 @@ from app.auth.deps import origin_of
 from app.auth.events import AccessRefused
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.routes import keys
-from app.auth.routes.v1 import auth, profile, users
+from app.auth.routes.v1 import auth, profile, roles, users
 from app.core.api.errors import handle_error
 from app.core.api.routes import route_table
 from app.core.api.throttle import Throttle
@@ -15,7 +15,7 @@ from app.core.identity import principal_of
 from app.core.services.events.interface import current_events
 
 router_v1 = APIRouter()
-for router in (auth.router, profile.sessions, profile.router, users.router):
+for router in (auth.router, profile.sessions, profile.router, users.router, roles.router):
     router_v1.include_router(router)
 
 _refusals = Throttle("access-refused", (1, 60))

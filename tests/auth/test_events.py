@@ -348,6 +348,7 @@ class TestAdministration:
 
         assert events.told() == [
             ("user_created", by(admin.id, user_id)),
+            ("role_granted", by(admin.id, user_id, role="admin")),
             ("superuser_changed", by(admin.id, user_id, is_superuser=True)),
         ]
 
@@ -357,7 +358,10 @@ class TestAdministration:
             ({"username": "renamed"}, []),
             ({"email": "new@example.com"}, [("email_address_changed", {})]),
             ({"status_id": 2}, [("user_status_changed", {"status_id": 2})]),
-            ({"is_superuser": True}, [("superuser_changed", {"is_superuser": True})]),
+            (
+                {"is_superuser": True},
+                [("role_granted", {"role": "admin"}), ("superuser_changed", {"is_superuser": True})],
+            ),
         ],
     )
     async def test_changing(

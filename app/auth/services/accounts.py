@@ -14,6 +14,8 @@ from app.auth.events import (
     EmailAddressChanged,
     PasswordConfirmationFailed,
     PasswordResetCompleted,
+    RoleGranted,
+    RoleRevoked,
     SuperuserChanged,
     UserCreated,
     UserDeleted,
@@ -182,7 +184,7 @@ class AccountService:
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 
-    async def announce_changes(self, user: User, before: Mapping[str, Any], *, actor_id: int) -> None:
+    async def announce_changes(self, user: User, before: Mapping[str, Any], *, actor_id: int | None) -> None:
         """Dispatch events for the columns in `before` that are different now."""
         fields = tuple(name for name, value in before.items() if getattr(user, name) != value)
         about: dict[str, Any] = {"user_id": user.id, "actor_id": actor_id}
@@ -195,12 +197,20 @@ class AccountService:
         if "is_superuser" in fields and user.is_superuser:
             await self.announce_superuser(user, actor_id=actor_id)
         elif "is_superuser" in fields:
-            self.events.dispatch(SuperuserChanged(is_superuser=False, **about))
+            self.announce_demotion(user, actor_id=actor_id)
 
     async def announce_superuser(self, user: User, *, actor_id: int | None = None) -> None:
         """Tell the account and the listeners that it was made a superuser."""
-        self.events.dispatch(SuperuserChanged(user_id=user.id, actor_id=actor_id, is_superuser=True))
+        about: dict[str, Any] = {"user_id": user.id, "actor_id": actor_id}
+        self.events.dispatch(RoleGranted(role=ADMIN, **about))
+        self.events.dispatch(SuperuserChanged(is_superuser=True, **about))
         await self.notify(user.email, "account", SuperuserGranted(**self.links.greeting(user)))
+
+    def announce_demotion(self, user: User, *, actor_id: int | None = None) -> None:
+        """Tell the listeners that the account is no superuser any more."""
+        about: dict[str, Any] = {"user_id": user.id, "actor_id": actor_id}
+        self.events.dispatch(RoleRevoked(role=ADMIN, **about))
+        self.events.dispatch(SuperuserChanged(is_superuser=False, **about))
 
     async def require_another_superuser(self, user: User, *, db: AsyncSession) -> None:
         """Raise LastSuperuser where nobody could administer the service without `user`."""

@@ -1,0 +1,170 @@
+"""Roles: what they hold and who has them."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.auth.events import RoleChange, RoleChanged, RoleGranted, RoleRevoked
+from app.auth.exceptions import RoleInUse, RoleNameTaken, RoleProtected, UnknownPermission
+from app.auth.models import ADMIN, MEMBER, Role, User
+from app.auth.repositories import RoleRepository
+from app.auth.schemas.role import GrantRead, PermissionRead, RoleCreate, RoleRead, RoleUpdate
+from app.auth.services.accounts import AccountService, Administrator
+from app.core.exceptions import UniqueViolation
+from app.core.identity import current_permissions
+
+
+@dataclass(kw_only=True)
+class RoleService(AccountService):
+    """Shows and changes roles, grants and revokes them; `by` is None for an operator, who may do everything.
+
+    Nobody gives or takes, by a grant or by a change of a role, what they do not hold; rights are judged with the rows
+    locked. What changes counts from the next request of every account that has the role.
+    """
+
+    roles = RoleRepository()
+
+    async def get_list(self, *, db: AsyncSession) -> list[RoleRead]:
+        """Return all roles by name."""
+        return await self.roles.describe(db=db)
+
+    async def get(self, role_id: int, *, db: AsyncSession) -> RoleRead:
+        """Return one role; raises RoleNotFound."""
+        role = await self.roles.require(db=db, id=role_id)
+        return (await self.roles.describe(db=db, id=role.id))[0]
+
+    async def get_permissions(self, *, db: AsyncSession) -> list[PermissionRead]:
+        """Return the permissions that modules declare, and those that one did before."""
+        declared = {name: permission.text for name, permission in current_permissions().items()}
+        texts = await self.roles.catalogue(db=db) | declared
+        return [
+            PermissionRead(name=name, description=texts[name], is_declared=name in declared) for name in sorted(texts)
+        ]
+
+    async def create(self, data: RoleCreate, *, db: AsyncSession, by: Administrator | None = None) -> RoleRead:
+        """Make a role; raises RoleNameTaken or UnknownPermission."""
+        _require_declared(data.permissions)
+        await self._authorise(by, db=db, permissions=data.permissions)
+        with _named():
+            role = await self.roles.create(db=db, data={"name": data.name, "description": data.description})
+        await self.roles.set_permissions(db=db, role_id=role.id, permissions=data.permissions)
+        return await self._finish(role, RoleChange.CREATED, db=db, by=by)
+
+    async def update(
+        self, role_id: int, changes: RoleUpdate, *, db: AsyncSession, by: Administrator | None = None
+    ) -> RoleRead:
+        """Change a role; raises RoleProtected, RoleNameTaken or UnknownPermission."""
+        role = await self.roles.require(db=db, id=role_id, for_update=True)
+        held = await self._held(role, db=db)
+        values = changes.model_dump(exclude_unset=True)
+        permissions = values.pop("permissions", held)
+        if role.name == ADMIN or (role.name == MEMBER and values.get("name", MEMBER) != MEMBER):
+            raise RoleProtected
+        _require_declared(permissions, but=held)
+        await self._authorise(by, db=db, permissions={*held, *permissions})
+        with _named():
+            await self.roles.update(db=db, model=role, data=values)
+        await self.roles.set_permissions(db=db, role_id=role.id, permissions=permissions)
+        return await self._finish(role, RoleChange.CHANGED, db=db, by=by)
+
+    async def delete(self, role_id: int, *, db: AsyncSession, by: Administrator | None = None) -> None:
+        """Delete a role that nobody has; raises RoleProtected or RoleInUse."""
+        role = await self.roles.require(db=db, id=role_id, for_update=True)
+        await self._authorise(by, db=db, permissions=await self._held(role, db=db))
+        if role.name in (ADMIN, MEMBER):
+            raise RoleProtected
+        if await self.roles.is_granted(db=db, role_id=role.id):
+            raise RoleInUse
+        await self.roles.delete(db=db, model=role)
+        self._dispatch(role, RoleChange.DELETED, [], by=by)
+        await self.roles.commit(db=db)
+
+    async def get_grants(self, user_id: int, *, db: AsyncSession) -> list[GrantRead]:
+        """Return the roles of an account; raises UserNotFound."""
+        user = await self.users.require(db=db, id=user_id)
+        return await self.roles.grants(db=db, user_id=user.id)
+
+    async def grant(self, user_id: int, name: str, *, db: AsyncSession, by: Administrator | None = None) -> None:
+        """Give an account a role; does nothing where it has it. Raises UserNotFound or RoleNotFound."""
+        user = await self._require(user_id, name, db=db, by=by)
+        actor_id = by.user_id if by else None
+        if not await self.roles.grant(db=db, user_id=user.id, role=name, granted_by_id=actor_id):
+            return
+        if name == ADMIN:
+            await self.users.change(db=db, user=user, is_superuser=True)
+            await self.announce_superuser(user, actor_id=actor_id)
+        else:
+            self.events.dispatch(RoleGranted(user_id=user.id, actor_id=actor_id, role=name))
+        await self.roles.commit(db=db)
+
+    async def revoke(self, user_id: int, name: str, *, db: AsyncSession, by: Administrator | None = None) -> None:
+        """Take a role from an account, and void its links; does nothing where it does not have it.
+
+        Raises UserNotFound, RoleNotFound or LastSuperuser.
+        """
+        user = await self._require(user_id, name, db=db, by=by)
+        if name == ADMIN:
+            await self.require_another_superuser(user, db=db)
+        if not await self.roles.revoke(db=db, user_id=user.id, role=name):
+            return
+        actor_id = by.user_id if by else None
+        if name == ADMIN:
+            await self.users.change(db=db, user=user, is_superuser=False)
+            self.announce_demotion(user, actor_id=actor_id)
+        else:
+            await self.users.raise_stamp(db=db, user_id=user.id)
+            self.events.dispatch(RoleRevoked(user_id=user.id, actor_id=actor_id, role=name))
+        await self.roles.commit(db=db)
+
+    async def _require(self, user_id: int, name: str, *, db: AsyncSession, by: Administrator | None) -> User:
+        """Return the locked account once `by` may change it and the role; the role is locked against deletion."""
+        user = await self.users.require(db=db, id=user_id, for_update=True)
+        # Not `admin`, which nobody deletes: a lock of its row would be taken before that of all administrators.
+        role = await self.roles.require(db=db, name=name, for_update=name != ADMIN)
+        held = await self._held(role, db=db)
+        await self._authorise(by, db=db, about=user.id, permissions=held, roles=[name])
+        return user
+
+    async def _authorise(
+        self,
+        by: Administrator | None,
+        *,
+        db: AsyncSession,
+        permissions: Collection[str],
+        about: int | None = None,
+        roles: Collection[str] = (),
+    ) -> None:
+        if by is not None:
+            counting = current_permissions().keys() & set(permissions)
+            await self.authorise(by, db=db, about=about, permissions=counting, roles=roles)
+
+    async def _held(self, role: Role, *, db: AsyncSession) -> list[str]:
+        return (await self.roles.describe(db=db, id=role.id))[0].permissions
+
+    async def _finish(self, role: Role, change: RoleChange, *, db: AsyncSession, by: Administrator | None) -> RoleRead:
+        (found,) = await self.roles.describe(db=db, id=role.id)
+        self._dispatch(role, change, found.permissions, by=by)
+        await self.roles.commit(db=db)
+        return found
+
+    def _dispatch(self, role: Role, change: RoleChange, permissions: list[str], *, by: Administrator | None) -> None:
+        actor_id = by.user_id if by else None
+        event = RoleChanged(actor_id=actor_id, role=role.name, change=change, permissions=tuple(permissions))
+        self.events.dispatch(event)
+
+
+def _require_declared(permissions: list[str], *, but: Collection[str] = ()) -> None:
+    known = {*current_permissions(), *but}
+    if unknown := [position for position, name in enumerate(permissions) if name not in known]:
+        raise UnknownPermission(unknown)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Raise RoleNameTaken where another role has the name."""
+    try:
+        yield
+    except UniqueViolation as exc:
+        raise RoleNameTaken from exc
