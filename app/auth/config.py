@@ -39,6 +39,7 @@ class AuthConfig(BaseConfig):
 
     USER_REGISTRATION_ALLOWED: bool = True
     USER_VERIFICATION_REQUIRED: bool | None = None
+    USER_UNVERIFIED_KEEP_DAYS: int = Field(default=7, ge=1, le=3650)
     USER_ERASURE_DAYS: int = Field(default=30, ge=0, le=3650)
 
     FIRST_USER_EMAIL: Annotated[str, AfterValidator(normalize_email)] = "admin@example.com"

@@ -18,6 +18,7 @@ from app.auth.services.accounts import is_usable
 from app.auth.services.registration import RecoveryService, RegistrationService
 from app.auth.services.roles import RoleService
 from app.auth.services.sessions import SessionService
+from app.auth.services.throttling import AccountLimits
 from app.auth.services.user import ProfileService, UserService
 from app.core.api.input_guard import client_left
 from app.core.configs import get_settings
@@ -128,6 +129,7 @@ async def auth_services(
     origin = origin_of(connection)
     common: dict[str, Any] = {"config": config, "events": SecurityEvents(events=events, origin=origin), "mail": mail}
     common |= {"links": Links(settings), "disconnected": client_left(connection)}
+    common["limits"] = AccountLimits(settings.RATE_LIMITER_ENABLED)
     return AuthServices(
         sessions=SessionService(**common, keys=settings.secret_keys, origin=origin),
         registration=RegistrationService(**common),

@@ -24,8 +24,9 @@ class User(SoftDeleteMixin, BaseModel):
     """An account. The `_key` columns decide what is the same address or name; the others keep its spelling.
 
     `security_stamp` is raised by whatever takes authority away. A link or a queued task that was asked for under
-    another stamp is void. `password_change_required` is set while the password is one that was generated.
-    `is_superuser` says who has the role `admin`, for processes of the version before, which knows no roles.
+    another stamp is void. `password_change_required` is set while the password is one that was generated. At
+    `verify_until` an account that registered itself is deleted, unless its address is verified. `is_superuser` says who
+    has the role `admin`, for processes of the version before, which knows no roles.
     """
 
     __tablename__ = "auth_users"
@@ -44,6 +45,7 @@ class User(SoftDeleteMixin, BaseModel):
     is_superuser: Mapped[bool] = mapped_column(default=False)
     security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     password_change_required: Mapped[bool] = mapped_column(default=False, server_default=false())
+    verify_until: Mapped[datetime | None]
 
     @property
     def is_erased(self) -> bool:

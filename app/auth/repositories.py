@@ -155,6 +155,16 @@ class UserRepository(BaseRepository[User]):
         """Void every link of the account, mailed or queued."""
         await db.execute(update(User).where(User.id == user_id).values(security_stamp=User.security_stamp + 1))
 
+    async def lock_overdue(self, *, db: AsyncSession, limit: int = 100) -> Sequence[User]:
+        """Return accounts that were not verified in time, locked; not those being verified at this moment.
+
+        A stamp above 0 tells of one that was verified before, or changed by an administrator.
+        """
+        overdue = User.verify_until <= db_now(), ~User.is_verified, User.security_stamp == 0
+        granted = exists().where(UserRole.user_id == User.id, UserRole.granted_by_id.is_not(None))
+        statement = self.base_statement().where(*overdue, ~User.is_superuser, ~granted).order_by(User.id).limit(limit)
+        return (await db.scalars(statement.with_for_update(skip_locked=True))).all()
+
     async def lock_admins(self, *, db: AsyncSession) -> None:
         """Lock out other changes of administrators until the transaction ends.
 

@@ -8,10 +8,11 @@ from fastapi import Depends
 
 from app.auth.config import get_auth_config
 from app.auth.emails.service import AccountMailService, LinkRequest, Links
+from app.auth.events import UserDeleted
 from app.auth.repositories import OneTimeTokenRepository, SessionRepository, UserRepository
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
-from app.core.deps import DBSession, MailService, QueueService, queued
+from app.core.deps import DBSession, EventsService, MailService, QueueService, queued
 from app.core.services.mail import MailTask, mail_principal
 from app.core.services.personal_data import erase_personal_data
 from app.core.services.queue import BaseTask, erase_jobs
@@ -121,3 +122,19 @@ class PurgeExpiredTokens(BaseTask):
     async def run(self, db: DBSession) -> None:
         await SessionRepository().delete_expired(db=db)
         await OneTimeTokenRepository().delete_expired(db=db)
+
+
+@queued
+class DeleteUnverified(BaseTask):
+    """Delete accounts whose address was not verified in time: address and name are free again."""
+
+    __task_name__ = "auth.delete_unverified"
+    __schedule__ = "37 * * * *"
+
+    async def run(self, db: DBSession, events: EventsService) -> None:
+        users = UserRepository()
+        while get_auth_config().verification_required and (overdue := await users.lock_overdue(db=db)):
+            for user in overdue:
+                await users.change(db=db, user=user, deleted_at=utcnow())
+                events.dispatch(UserDeleted(**user.to_dict()))
+            await users.commit(db=db)

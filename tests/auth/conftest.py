@@ -9,8 +9,11 @@ import pytest
 from fastapi import FastAPI
 
 from app.auth.config import AuthConfig, get_auth_config
+from app.auth.services.throttling import CONFIRMATIONS, LOGINS, MAILS, REFRESHES
+from app.core.api.sliding_windows import SlidingWindows
 from app.core.configs import get_settings
 from app.core.db import Database
+from app.core.runtime import runtime
 from tests.auth.takeover import Drain, Scenario, build
 from tests.utils import CapturedMail
 
@@ -29,8 +32,13 @@ def configure(app: FastAPI) -> Iterator[Callable[..., AuthConfig]]:
 
 
 @pytest.fixture
-def limit(app: FastAPI) -> Iterator[Callable[[], None]]:
-    """Make rate limits count from now on, as outside tests."""
+async def limit(app: FastAPI) -> AsyncIterator[Callable[[], None]]:
+    """Make rate limits count from now on, as outside tests, from nothing: other tests had accounts of the same ids."""
+    for throttle in (LOGINS, CONFIRMATIONS, REFRESHES, MAILS):
+        throttle.windows = SlidingWindows(*throttle.windows.rates)
+    if redis := runtime().redis:
+        async for key in redis.scan_iter(f"{runtime().settings.REDIS_KEY_PREFIX}limit:*", count=1000):
+            await redis.delete(key)
     settings = get_settings().model_copy(update={"RATE_LIMITER_ENABLED": True})
 
     def start() -> None:

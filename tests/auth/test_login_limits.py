@@ -19,7 +19,11 @@ from tests.utils import PASSWORD, login_user
 
 PROXY = "10.0.0.1"
 URL = "/api/v1/auth/login"
-WRONG = {"username": "nobody", "password": PASSWORD}
+
+
+def wrong() -> dict[str, str]:
+    """A login under a name that no other try has: here clients are counted, not accounts."""
+    return {"username": str(uuid4()), "password": PASSWORD}
 
 
 def connect(application: FastAPI, address: str) -> httpx.AsyncClient:
@@ -44,7 +48,7 @@ async def behind_proxies(committed: Database) -> AsyncIterator[httpx.AsyncClient
 
 
 async def guess(http: httpx.AsyncClient, forwarded: str) -> int:
-    return (await http.post(URL, data=WRONG, headers={"X-Forwarded-For": forwarded})).status_code
+    return (await http.post(URL, data=wrong(), headers={"X-Forwarded-For": forwarded})).status_code
 
 
 class TestClaims:
@@ -58,7 +62,7 @@ class TestClaims:
                 "True-Client-IP": address,
                 "CF-Connecting-IP": address,
             }
-            return (await direct.post(URL, data=WRONG, headers=claims)).status_code
+            return (await direct.post(URL, data=wrong(), headers=claims)).status_code
 
         assert Counter(await asyncio.gather(*map(attempt, range(60)))) == {401: 5, 429: 55}
 
@@ -84,7 +88,7 @@ class TestBehindATrustedProxy:
     async def test_other_headers_of_the_proxy_do_not_count(self, behind_proxies: httpx.AsyncClient) -> None:
         headers = {"X-Forwarded-For": "198.51.100.5"}
         codes = [
-            (await behind_proxies.post(URL, data=WRONG, headers={**headers, name: f"203.0.113.{n}"})).status_code
+            (await behind_proxies.post(URL, data=wrong(), headers={**headers, name: f"203.0.113.{n}"})).status_code
             for n, name in enumerate(["X-Real-IP", "Forwarded", "True-Client-IP", "CF-Connecting-IP"] * 2)
         ]
         assert Counter(codes) == {401: 5, 429: 3}

@@ -14,6 +14,7 @@ LoginName: TypeAlias = Annotated[str, Field(min_length=1, max_length=320, descri
 LoginPassword: TypeAlias = Annotated[
     SecretStr, Field(min_length=1, max_length=4096, json_schema_extra={"format": "password"})
 ]
+DeviceToken: TypeAlias = Annotated[SecretStr, Field(description="That of an earlier login of this account")]
 
 
 class Registration(Body):
@@ -30,6 +31,7 @@ class LoginForm(BaseModel):
     grant_type: Literal["password"] = "password"
     username: LoginName
     password: LoginPassword
+    device_token: DeviceToken | SkipJsonSchema[None] = None
 
 
 class LoginBody(Body):
@@ -40,6 +42,7 @@ class LoginBody(Body):
     email: Email = Field(default_factory=str)
     username: LoginName = Field(default_factory=str)
     password: LoginPassword
+    device_token: DeviceToken | SkipJsonSchema[None] = None
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
@@ -49,7 +52,7 @@ class LoginBody(Body):
 
     def as_form(self) -> LoginForm:
         """Return the same as a form."""
-        return LoginForm(username=self.email or self.username, password=self.password)
+        return LoginForm(username=self.email or self.username, password=self.password, device_token=self.device_token)
 
 
 class TokenAnswer(BaseModel):
@@ -59,6 +62,12 @@ class TokenAnswer(BaseModel):
     refresh_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105  the name of a kind of token
     expires_in: int = Field(description="Seconds until the access token expires")
+
+
+class LoginAnswer(TokenAnswer):
+    """The same, with a member of ours."""
+
+    device_token: str = Field(description="Send it with later logins: others' wrong guesses do not slow them down")
 
 
 class RefreshRequest(Body):

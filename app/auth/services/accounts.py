@@ -1,7 +1,7 @@
 """Rules about passwords and accounts that the other services share, and what `kit` and the first start do."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import SecretStr
@@ -38,6 +38,7 @@ from app.auth.schemas.auth import Registration
 from app.auth.schemas.user import UserCreate, UserDTO
 from app.auth.security.identity import SERVICE_DOMAIN
 from app.auth.security.passwords import Disconnected
+from app.auth.services.throttling import AccountLimits
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
 from app.core.exceptions import AuthenticationError
@@ -83,6 +84,7 @@ class AccountService:
     mail: MailServiceInterface
     links: Links
     disconnected: Disconnected | None = None
+    limits: AccountLimits = field(default_factory=AccountLimits)
     users = UserRepository()
     sessions = SessionRepository()
 
@@ -115,6 +117,10 @@ class AccountService:
 
     async def confirm_password(self, user_id: int, *, db: AsyncSession, password: str) -> User:
         """Return the caller's own account, locked, before a sensitive change; raises WrongPassword."""
+        async with self.limits.confirmation(user_id):
+            return await self._confirm_password(user_id, db=db, password=password)
+
+    async def _confirm_password(self, user_id: int, *, db: AsyncSession, password: str) -> User:
         user = await self.check_password(await self.users.get(db=db, id=user_id), db=db, password=password)
         if user is None:
             self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))

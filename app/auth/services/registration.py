@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,6 +25,7 @@ from app.auth.security.identity import email_key, usernames_from
 from app.auth.security.tokens import token_hash
 from app.auth.services.accounts import AccountService
 from app.auth.tasks import SendPasswordReset, SendVerification
+from app.core.db import utcnow
 from app.core.services.queue import QueueServiceInterface
 
 
@@ -44,18 +47,25 @@ class RegistrationService(AccountService):
         except (EmailTaken, UsernameTaken):
             if not self.config.verification_required:
                 raise
-            await self._mail_conflict(data, db=db)
+            if (await self.limits.mail("registration", data.email)).allowed:
+                await self._mail_conflict(data, db=db)
             await self.users.commit(db=db)
             return None
+        welcome = await self.limits.mail("registration", data.email)
+        if not self.config.verification_required:
+            welcome.require()  # whoever deletes the account can register it again; elsewhere it must be verified first
         self.events.dispatch(UserCreated(**user.to_dict()))
         await self.users.commit(db=db)
         return None if self.config.verification_required else UserDTO.model_validate(user)
 
     async def _add(self, data: Registration, password_hash: str, *, db: AsyncSession) -> User:
         """Store the account; without a name it gets the first free one of those made from its address."""
+        values: dict[str, Any] = {"email": data.email, "password_hash": password_hash}
+        if self.config.verification_required:
+            values["verify_until"] = utcnow() + timedelta(days=self.config.USER_UNVERIFIED_KEEP_DAYS)
         for username in [data.username] if data.username else usernames_from(data.email):
             with suppress(UsernameTaken):  # the index decides: two may want one name at once
-                return await self.users.add(db=db, email=data.email, username=username, password_hash=password_hash)
+                return await self.users.add(db=db, username=username, **values)
         raise UsernameTaken
 
     async def _mail_conflict(self, data: Registration, *, db: AsyncSession) -> None:
@@ -76,6 +86,8 @@ class RecoveryService(AccountService):
 
     async def request_reset(self, email: str, *, db: AsyncSession) -> None:
         """Queue a link for a new password, mailed if the address has an account."""
+        if not (await self.limits.mail("reset", email)).allowed:
+            return
         user = await self.users.find_by_email(db=db, email=email)
         await self.queue.push(task=SendPasswordReset, data=LinkRequest.of(user).data())
         self.events.dispatch(PasswordResetRequested(user_id=user.id if user else None))
@@ -83,6 +95,8 @@ class RecoveryService(AccountService):
 
     async def request_verification(self, email: str, *, db: AsyncSession) -> None:
         """Queue a link that verifies the address, mailed if its account still needs one."""
+        if not (await self.limits.mail("verification", email)).allowed:
+            return
         user = await self.users.find_by_email(db=db, email=email)
         await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
         await self.users.commit(db=db)

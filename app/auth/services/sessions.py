@@ -21,10 +21,12 @@ from app.auth.events import (
 from app.auth.exceptions import InvalidGrant, ReauthenticationRequired, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
 from app.auth.repositories import DEVICE_MEMORY, Family, RefreshTokenRepository
-from app.auth.schemas.auth import LoginForm, SessionRead, TokenAnswer
+from app.auth.schemas.auth import LoginAnswer, LoginForm, SessionRead, TokenAnswer
+from app.auth.security.devices import new_device_token, read_device_token
 from app.auth.security.identity import network_of
 from app.auth.security.tokens import new_salt, new_token, successor, token_hash
 from app.auth.services.accounts import AccountService, is_usable
+from app.auth.services.throttling import login_key
 from app.core.db import db_now, utcnow
 from app.core.deps import logger
 
@@ -49,8 +51,25 @@ class SessionService(AccountService):
     origin: RequestOrigin
     refresh_tokens = RefreshTokenRepository()
 
-    async def login(self, form: LoginForm, *, db: AsyncSession) -> TokenAnswer:
-        """Return the tokens of a new session; raises InvalidGrant, the same after the same work for every refusal."""
+    async def login(self, form: LoginForm, *, db: AsyncSession) -> LoginAnswer:
+        """Return the tokens of a new session; raises InvalidGrant, the same after the same work for every refusal.
+
+        Raises RateLimitedError before any look-up: how long that takes would tell of an account.
+        """
+        async with self.limits.login(form.username, await self._known_device(form, db=db)):
+            return await self._login(form, db=db)
+
+    async def _known_device(self, form: LoginForm, *, db: AsyncSession) -> str | None:
+        """Return the nonce of a device that logged in to this very account, and lost no right to it since."""
+        token = form.device_token.get_secret_value() if form.device_token else ""
+        if (device := read_device_token(token, keys=self.keys)) is None:
+            return None
+        owner = await self.users.get(db=db, id=device.user_id)
+        if owner is None or owner.security_stamp != device.stamp:
+            return None
+        return device.nonce if login_key(form.username) in (owner.email_key, owner.username_key) else None
+
+    async def _login(self, form: LoginForm, *, db: AsyncSession) -> LoginAnswer:
         found = await self.users.find_by_login(db=db, login=form.username)
         user = await self.check_password(found, db=db, password=form.password.get_secret_value())
         # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
@@ -63,9 +82,11 @@ class SessionService(AccountService):
             self.events.dispatch(LoginFailed(user_id=found.id if found else None, reason=reason))
             await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
             raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
+        user.verify_until = None  # in use: it stays, whatever verification becomes
         answer = await self._open(user, db=db)
         await self.users.commit(db=db)
-        return answer
+        device_token = new_device_token(user.id, user.security_stamp, key=self.keys[0])
+        return LoginAnswer(**answer.model_dump(), device_token=device_token)
 
     async def refresh(self, token: str, *, db: AsyncSession, arrived_at: datetime) -> TokenAnswer:
         """Return the next tokens of a session. A token that was already exchanged ends its whole family."""
@@ -74,6 +95,7 @@ class SessionService(AccountService):
         family = await self.refresh_tokens.lock_family(db=db, token_hash=token_hash(token))
         if family is None or not self._is_live(family):
             raise InvalidGrant("The refresh token is not valid.")
+        await self.limits.refresh(family.session.id)
         salt = family.token.salt
         followers = [successor(token, salt=salt, secret=key.get_secret_value().encode()) for key in self.keys]
         follower: str | None = followers[0]

@@ -66,6 +66,8 @@ class ProfileService(AccountService):
         return await self.users.require(db=db, id=user_id, for_update=True)
 
     async def _change_email(self, user: User, email: str, *, db: AsyncSession, session_id: int) -> None:
+        (await self.limits.mail("new address", email)).require()
+        (await self.limits.mail("old address", user.email)).require()
         if self.config.verification_required:
             # Whether the address is taken is told to its owner by the mail, not to the caller. The present address
             # is told of the request: it may be a thief who asks.

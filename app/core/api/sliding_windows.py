@@ -133,7 +133,7 @@ class SlidingWindows(BucketFactory):
 
     def __init__(self, *rates: Rate, max_keys: int = MAX_KEYS) -> None:
         self.rate = max(rates, key=lambda rate: rate.interval)
-        self._rates = list(rates)
+        self.rates = list(rates)
         self._max_keys = max_keys
         self._windows: OrderedDict[str, tuple[int, InMemoryStateStore]] = OrderedDict()
 
@@ -145,7 +145,7 @@ class SlidingWindows(BucketFactory):
 
     def get(self, item: RateItem) -> StateBucket:
         """Return the window in this process, as the library's limiter asks for it."""
-        return StateBucket(self._rates, _ALGORITHM, self._window(item))
+        return StateBucket(self.rates, _ALGORITHM, self._window(item))
 
     def count(self, item: RateItem) -> Verdict:
         """Count a call in this process."""
@@ -158,7 +158,7 @@ class SlidingWindows(BucketFactory):
         return verdict
 
     def _check(self, window: StateStore, item: RateItem) -> Any:
-        return window.check(_ALGORITHM, self._rates, item.timestamp, item.weight)
+        return window.check(_ALGORITHM, self.rates, item.timestamp, item.weight)
 
     def _window(self, item: RateItem) -> InMemoryStateStore:
         _, window = self._windows.pop(item.name, (0, None))

@@ -19,15 +19,15 @@ class Throttle:
 
     def __init__(self, name: str, *limits: tuple[int, int]) -> None:
         self._name = name
-        self._windows = SlidingWindows(*(Rate(times, seconds * 1000) for times, seconds in limits))
+        self.windows = SlidingWindows(*(Rate(times, seconds * 1000) for times, seconds in limits))
 
     async def count(self, key: str) -> Verdict:
         """Count one more call."""
-        return await counter.count(self._windows, self._stored(key))
+        return await counter.count(self.windows, self._stored(key))
 
     async def give_back(self, key: str) -> None:
         """Take back the latest call that was counted."""
-        await counter.count(self._windows, self._stored(key), weight=-1)
+        await counter.count(self.windows, self._stored(key), weight=-1)
 
     def _stored(self, key: str) -> str:
         return f"{self._name}:{sha256(key.encode('utf-8', 'replace')).hexdigest()}"

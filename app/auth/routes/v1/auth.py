@@ -15,6 +15,7 @@ from app.auth.schemas.auth import (
     AddressRequest,
     Confirmation,
     LinkToken,
+    LoginAnswer,
     LoginBody,
     LoginForm,
     PasswordReset,
@@ -87,7 +88,7 @@ LOGIN_CONTENT = {
     responses={422: {}},
     openapi_extra={"requestBody": {"required": True, "content": LOGIN_CONTENT}},
 )
-async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, services: Services) -> TokenAnswer:
+async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, services: Services) -> LoginAnswer:
     """Log in with e-mail address or user name: the OAuth2 password grant as a form, or JSON."""
     return await services.sessions.login(form, db=db)
 
