@@ -76,11 +76,6 @@ class AuthConfig(BaseConfig):
         """Return how long after its last refresh a session ends."""
         return timedelta(days=self.SESSION_IDLE_DAYS)
 
-    @property
-    def erasure_delay(self) -> timedelta:
-        """Return the time between the deletion of an account and its erasure."""
-        return timedelta(days=self.USER_ERASURE_DAYS)
-
     @cached_property
     def access_tokens(self) -> AccessTokens:
         """Return the maker and reader of access tokens."""

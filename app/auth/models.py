@@ -16,10 +16,6 @@ class UserStatus(IntEnum):
     DISABLED = 2
 
 
-ERASED = ""
-"""The password hash of an erased account."""
-
-
 class User(SoftDeleteMixin, BaseModel):
     """An account. The `_key` columns decide what is the same address or name; the others keep its spelling.
 
@@ -27,6 +23,7 @@ class User(SoftDeleteMixin, BaseModel):
     another stamp is void. `password_change_required` is set while the password is one that was generated. At
     `verify_until` an account that registered itself is deleted, unless its address is verified. `is_superuser` says who
     has the role `admin`, for processes of the version before, which knows no roles.
+    An erased account has an empty `password_hash`.
     """
 
     __tablename__ = "auth_users"
@@ -46,11 +43,6 @@ class User(SoftDeleteMixin, BaseModel):
     security_stamp: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     password_change_required: Mapped[bool] = mapped_column(default=False, server_default=false())
     verify_until: Mapped[datetime | None]
-
-    @property
-    def is_erased(self) -> bool:
-        """True if address, name and password of the deleted account are gone."""
-        return self.password_hash == ERASED
 
 
 ADMIN = "admin"

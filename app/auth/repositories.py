@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.exceptions import EmailTaken, RoleNotFound, UsernameTaken, UserNotFound
 from app.auth.models import (
     ADMIN,
-    ERASED,
     MEMBER,
     AuthSession,
     EndReason,
@@ -141,14 +140,14 @@ class UserRepository(BaseRepository[User]):
 
     async def to_erase(self, *, db: AsyncSession, deleted_before: datetime, limit: int) -> Sequence[int]:
         """Return ids of accounts that were deleted longer ago and are not erased."""
-        statement = select(User.id).where(User.deleted_at < deleted_before, User.password_hash != ERASED).limit(limit)
+        statement = select(User.id).where(User.deleted_at < deleted_before, User.password_hash != "").limit(limit)
         return (await db.scalars(statement.order_by(User.id))).all()
 
     async def erase(self, *, db: AsyncSession, user: User) -> None:
         """Take address, name and password from a deleted account."""
         name = f"erased-{user.id}"
         email = f"{name}@invalid"
-        data = {"email": email, "email_key": email, "username": name, "username_key": name, "password_hash": ERASED}
+        data = {"email": email, "email_key": email, "username": name, "username_key": name, "password_hash": ""}
         await self.update(db=db, model=user, data=data)
 
     async def raise_stamp(self, *, db: AsyncSession, user_id: int) -> None:
@@ -214,15 +213,6 @@ class RoleRepository(BaseRepository[Role]):
         of_role = select(Role.id).where(Role.name == role).scalar_subquery()
         statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == of_role)
         return bool((await db.scalars(statement.returning(UserRole.id))).all())
-
-    def held(self, *, db: AsyncSession, user_id: int) -> AsyncIterator[dict[str, Any]]:
-        """Yield the names of the account's roles."""
-        theirs = select(UserRole.role_id).where(UserRole.user_id == user_id)
-        return self.stream(Role.id.in_(theirs), db=db, fields=("name",))
-
-    async def revoke_all(self, *, db: AsyncSession, user_id: int) -> None:
-        """Take every role from an account."""
-        await db.execute(delete(UserRole).where(UserRole.user_id == user_id))
 
     async def is_granted(self, *, db: AsyncSession, role_id: int) -> bool:
         """Return whether any account has the role."""

@@ -90,7 +90,7 @@ class EraseUser(BaseTask):
             user = await UserRepository().require(db=db, id=user_id, with_deleted=True)
         if user.deleted_at is None:
             return
-        if user.is_erased or utcnow() - user.deleted_at >= get_auth_config().erasure_delay:
+        if not user.password_hash or utcnow() - user.deleted_at >= timedelta(days=get_auth_config().USER_ERASURE_DAYS):
             left = await erase_personal_data(user_id)
         else:
             async with session_scope() as db:
@@ -107,7 +107,7 @@ class EraseDeletedUsers(BaseTask):
     __schedule__ = "27 * * * *"
 
     async def run(self, db: DBSession, queue: QueueService) -> None:
-        before = utcnow() - get_auth_config().erasure_delay
+        before = utcnow() - timedelta(days=get_auth_config().USER_ERASURE_DAYS)
         for user_id in await UserRepository().to_erase(db=db, deleted_before=before, limit=500):
             await queue.push(task=EraseUser, data={"user_id": user_id}, dedup_key=str(user_id))
 

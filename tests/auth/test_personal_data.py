@@ -225,7 +225,8 @@ class TestExport:
         user_id = await live(browser, drain)
         await delete(browser)
 
-        found = json.loads(b"".join([piece async for piece in export_account(user_id)]))
+        with await export_account(user_id) as file:
+            found = json.load(file)["data"]
 
         assert found["auth"][0]["account"]["email"] == LATER_EMAIL
         assert found["auth"][0]["account"]["deleted_at"]

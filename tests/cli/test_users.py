@@ -214,7 +214,7 @@ class TestErase:
         (ada, other) = house.read(select(User.id).order_by(User.id))
 
         shown = json.loads(house.run(*USERS, "export", "ada").stdout)
-        assert shown["auth"][0]["account"]["email"] == "ada@example.com"
+        assert shown["data"]["auth"][0]["account"]["email"] == "ada@example.com"
         assert house.run(*USERS, "export", "123").stderr == "The user was not found.\n"  # digits are an id
 
         done = house.run(*USERS, "erase", "ada", given="n\n")

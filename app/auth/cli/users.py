@@ -1,5 +1,6 @@
 """Look after accounts."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -63,9 +64,8 @@ Account = Annotated[str, typer.Argument(help="The address, the user name, or the
 async def export(account: Account) -> None:
     """Write everything that is kept about a user to the standard output, as JSON."""
     user = await erasure.find_account(account)
-    async for piece in erasure.export_account(user.id):
-        typer.echo(piece, nl=False)
-    typer.echo()
+    with await erasure.export_account(user.id) as file:
+        shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 @app.command()
@@ -75,7 +75,8 @@ async def erase(
     """Delete an account and erase, at once, what is kept about its user."""
     user = await erasure.find_account(account)
     if not yes:
-        _confirm(f"Erase {user.username} ({user.email}), id {user.id}, in every module?")
+        with _keyboard():
+            typer.confirm(f"Erase {user.username} ({user.email}), id {user.id}, in every module?", abort=True)
     left = await erasure.erase_account(user.id)
     typer.echo(f"User {user.id} is erased{f'; {left} jobs have yet to run and go afterwards' if left else ''}.")
 
@@ -99,11 +100,6 @@ def _asked() -> str:
     with _keyboard():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     return password
-
-
-def _confirm(question: str) -> None:
-    with _keyboard():
-        typer.confirm(question, abort=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Export and erasure by an operator."""
 
-from collections.abc import AsyncIterator
+from typing import IO
 
 from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserResponse
@@ -21,11 +21,10 @@ async def find_account(login: str) -> UserResponse:
         return UserResponse.model_validate(await users.require(db=db, id=user_id, with_deleted=True))
 
 
-async def export_account(user_id: int) -> AsyncIterator[bytes]:
-    """Yield everything about the user as JSON, in pieces."""
+async def export_account(user_id: int) -> IO[bytes]:
+    """Return everything about the user, as JSON."""
     async with session_scope(read_only=True) as db:
-        async for piece in export_personal_data(user_id, db=db):
-            yield piece
+        return await export_personal_data(user_id, db=db)
 
 
 async def erase_account(user_id: int) -> int:

@@ -1,7 +1,8 @@
 """Personal data of one user over all modules: export and erasure. A module answers in its `personal_data.py`."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Protocol, runtime_checkable
 
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,6 +12,8 @@ from app.core.db.repository import BaseRepository
 from app.core.db.session import session_scope
 from app.core.process import Slot
 from app.core.services.queue.store import erase_jobs
+
+MAX_IN_MEMORY = 1024 * 1024
 
 
 @runtime_checkable
@@ -28,18 +31,25 @@ current_personal_data = Slot[Mapping[str, PersonalData]]()
 """The answers of the modules by name, those first that depend on others."""
 
 
-async def export_personal_data(user_id: int, *, db: AsyncSession) -> AsyncIterator[bytes]:
-    """Yield a JSON object in pieces: for each module, and for core, a list of `{kind: values}`."""
-    yield b"{"
-    for name, data in current_personal_data().items():
-        yield to_json(name) + b":["
-        async for piece in _listed(data.export(user_id, db=db)):
-            yield piece
-        yield b"],"
-    yield b'"core":['
-    async for piece in _listed(("job", job) async for job in jobs_of(f"user:{user_id}", db=db)):
-        yield piece
-    yield b"]}"
+async def export_personal_data(user_id: int, *, db: AsyncSession) -> IO[bytes]:
+    """Write `{"data": {"auth": [{kind: values}, ...], ...}}`: a list for each module and for core.
+
+    A large one is a file: it costs no memory, and no unit of work while a slow client reads it.
+    """
+    file = SpooledTemporaryFile(max_size=MAX_IN_MEMORY)  # noqa: SIM115  the caller reads and closes it
+    before_name = b'{"data":{'
+    found = {name: data.export(user_id, db=db) for name, data in current_personal_data().items()}
+    found["core"] = (("job", job) async for job in jobs_of(f"user:{user_id}", db=db))
+    for name, rows in found.items():
+        file.write(before_name + to_json(name) + b":[")
+        before_name, before_row = b",", b""
+        async for kind, values in rows:
+            file.write(before_row + to_json({kind: values}))
+            before_row = b","
+        file.write(b"]")
+    file.write(b"}}")
+    file.seek(0)
+    return file
 
 
 async def erase_personal_data(user_id: int) -> int:
@@ -64,10 +74,3 @@ async def jobs_of(principal: str, *, db: AsyncSession) -> AsyncIterator[dict[str
         elif mail := data.get("email_data"):
             data = {"subject": mail.get("subject"), "fields": data.get("fields")}
         yield {**job, "data": data}
-
-
-async def _listed(found: AsyncIterator[tuple[str, Mapping[str, Any]]]) -> AsyncIterator[bytes]:
-    separator = b""
-    async for kind, values in found:
-        yield separator + to_json({kind: values})
-        separator = b","
