@@ -1,11 +1,12 @@
 """A package that cannot join stops every start with one line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.processes import kit
+from tests.processes import environment, kit, run
 
 pytestmark = pytest.mark.once
 
@@ -44,3 +45,44 @@ def test_models_that_cannot_be_imported_stop_a_migration(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (1, "")
     fault = f"{folder}/module.toml: models_module: guest.models cannot be imported: SystemExit: 2\n"
     assert done.stderr.endswith(fault)
+
+
+ANSWER = """
+class Guests:
+    def export(self, user_id, *, db):
+        return self
+
+    async def erase(self, user_id, *, db):
+        pass
+
+personal_data = Guests()
+"""
+SHOW = """
+import asyncio
+from app.core.configs import get_settings
+from app.core.runtime import open_runtime
+
+async def show():
+    async with open_runtime(get_settings(), run_jobs=False) as opened:
+        print(*opened.personal_data)
+
+asyncio.run(show())
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (ANSWER, "guest audit auth"),
+        ("", "ConfigError: guest.personal_data defines no personal_data: personal_data = MyPersonalData()"),
+    ],
+)
+def test_a_package_answers_for_personal_data_without_an_import(answer: str, shown: str, tmp_path: Path) -> None:
+    folder = tmp_path / "guest"
+    folder.mkdir()
+    (folder / "module.toml").write_text('entrypoint = "guest:register"')
+    (folder / "__init__.py").write_text("def register(app): ...")
+    (folder / "personal_data.py").write_text(answer)
+    env = environment(tmp_path, MODULES="app.auth,app.audit,guest", PYTHONPATH=str(tmp_path))
+    done = run(sys.executable, "-c", SHOW, env=env)
+    assert (done.stdout + done.stderr).splitlines()[-1].endswith(shown)

@@ -10,6 +10,7 @@ from tests.faults.load import AFTER, Load, settle
 from tests.faults.routers import NOBODY
 from tests.faults.service import AT_ONCE, Service, often, strike, tally
 from tests.processes import Process, until
+from tests.utils import PASSWORD
 
 NO_ANSWER = {"ConnectError", "ReadError", "WriteError", "RemoteProtocolError"}
 """What a client raises whose server died."""
@@ -59,6 +60,31 @@ class TestRegistrations:
             assert NOBODY not in told
         assert not service.jobs("faults.work")
         assert {job.status for job in service.jobs()} == {JobStatus.COMPLETED}
+
+
+class TestErasure:
+    async def test_a_kill_between_two_modules_leaves_nothing_of_the_user(self, service: Service) -> None:
+        # In this order audit erases, then the interruption comes, then auth.
+        service.settings |= {"USER_ERASURE_DAYS": "0", "MODULES": "tests.faults,app.*"}
+        with ExitStack() as stack:
+            processes = [stack.enter_context(service.app())]
+            if service.served:
+                processes.append(stack.enter_context(service.worker()))
+            await service.register(["ann"])
+            async with service.client() as http:
+                login = (await http.post("/auth/login", json={"username": "ann", "password": PASSWORD})).json()
+                http.headers["Authorization"] = f"Bearer {login['access_token']}"
+                await http.request("DELETE", "/profile", json={"current_password": PASSWORD})
+            await until(lambda: processes[-1].poll() is not None, 30)
+            tally["kills"] += 1
+        assert list(service.users().values()) == ["ann@example.com"]
+
+        with service.runner():
+            await until(lambda: "ann@example.com" not in service.users().values(), 60)
+
+        assert len(service.journal.of("erasing")) > 1
+        ((user_id, email),) = service.users().items()
+        assert email == f"erased-{user_id}@invalid"
 
 
 class TestTasks:

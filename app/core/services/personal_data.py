@@ -53,12 +53,20 @@ async def export_personal_data(user_id: int, *, db: AsyncSession) -> IO[bytes]:
 
 
 async def erase_personal_data(user_id: int) -> int:
-    """Erase in a unit of work for each module, then the jobs; return how many of these still have to run."""
+    """Erase the jobs, then in a unit of work for each module; return how many jobs still have to run.
+
+    Jobs come first: what one has stored by the time it ends is found then. Modules may leave others to the user.
+    """
+
+    async def finish_jobs() -> int:
+        async with session_scope() as db:
+            return await erase_jobs(db=db, principals=[f"user:{user_id}"])
+
+    left = await finish_jobs()
     for data in current_personal_data().values():
         async with session_scope() as db:
             await data.erase(user_id, db=db)
-    async with session_scope() as db:
-        return await erase_jobs(db=db, principals=[f"user:{user_id}"])
+    return max(left, await finish_jobs())
 
 
 async def jobs_of(principal: str, *, db: AsyncSession) -> AsyncIterator[dict[str, Any]]:
