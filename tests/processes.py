@@ -17,12 +17,14 @@ from subprocess import CompletedProcess, Popen
 from typing import Self
 
 import psycopg
+import pytest
 from dotenv import dotenv_values
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.engine import URL
 
 from app.core.configs import PROJECT_ROOT
+from app.core.configs.safety import is_default_password
 from tests.conftest import backend
 from tests.fork_server import Forked, ForkServer, can_start
 from tests.utils import program
@@ -30,6 +32,11 @@ from tests.utils import program
 BIN = Path(sys.executable).parent
 Process = Popen[bytes] | Forked
 _uses = itertools.count(1)
+
+starts_in_production = pytest.mark.skipif(
+    is_default_password(backend.template.password, backend.template.username),
+    reason="outside development the password of TEST_DATABASE_URL is refused, as it is a default one",
+)
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:

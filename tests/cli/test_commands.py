@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from app.cli import app
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
-from tests.processes import kit, served_settings
+from tests.processes import kit, served_settings, starts_in_production
 
 
 class TestMigrate:
@@ -64,6 +64,7 @@ class TestReady:
         said = f"The folder for data {folder} cannot be used: Not a directory. Check VAR_DIR.\n"
         assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
+    @starts_in_production
     @pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="SQLite needs a file")
     def test_a_service_that_keeps_nothing_in_files_needs_no_folder(self, tmp_path: Path) -> None:
         """As on a read-only file system."""

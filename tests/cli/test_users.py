@@ -26,7 +26,7 @@ from app.core.services.mail.service import SendMail
 from tests import processes
 from tests.conftest import backend
 from tests.planted import PlantedProject
-from tests.processes import environment
+from tests.processes import environment, starts_in_production
 
 PASSWORD = "correct horse battery"
 USERS = (sys.executable, "-m", "app.cli", "users")
@@ -177,6 +177,7 @@ class TestCreate:
         assert told.payload["email_data"]["recipients"] == ["root@example.com"]
         assert said[1] not in str(house.read(select(Job.__table__)))
 
+    @starts_in_production
     def test_outside_local_a_generated_password_must_be_changed(self, house: House) -> None:
         names = ("--email", "ada@example.com", "--username", "ada")
         secret = {

@@ -384,6 +384,25 @@ class TestStrictEnvironments:
         clean_env.write_text(f"{PRODUCTION}{lines}\n")
         assert shared_secrets() == ([f"{pair} are the same: set different values"] if pair else [])
 
+    @pytest.mark.parametrize(
+        ("lines", "name"),
+        [
+            ("DATABASE_URL=postgresql://postgres:postgres@db/app", "DATABASE_URL"),
+            ("DATABASE_URL=postgresql://shop:Shop@db/app", "DATABASE_URL"),
+            ("POSTGRES_SERVER=db\nPOSTGRES_PASSWORD=changeme", "POSTGRES_PASSWORD"),
+            ("REDIS_URL=redis://:redis@cache:6379/0", "REDIS_URL"),
+            ("SMTP_HOST=mail.test\nSMTP_USER=admin\nSMTP_PASSWORD=admin", "SMTP_PASSWORD"),
+        ],
+    )
+    def test_a_default_password_stops_a_start(self, clean_env: Path, lines: str, name: str) -> None:
+        clean_env.write_text(f"{PRODUCTION}{lines}\n")
+        assert AppConfig().problems() == [f"{name} has a default password: set a random one"]
+
+    @pytest.mark.parametrize("given", ["postgres:0f3a91c2", "postgres"])
+    def test_a_password_of_ones_own_and_none_are_fine(self, clean_env: Path, given: str) -> None:
+        clean_env.write_text(f"{PRODUCTION}DATABASE_URL=postgresql://{given}@db/app\n")
+        assert AppConfig().problems() == []
+
     @pytest.mark.parametrize("name", ["PREVIOUS_SECRET_KEY", "NEXT_SECRET_KEY"])
     def test_every_key_of_the_ring_is_strong(self, clean_env: Path, name: str) -> None:
         clean_env.write_text(f"{PRODUCTION}{name}=short-but-random-7f3a\n")

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.core.configs.base import PROJECT_ROOT, BaseConfig, StrList, local_secret
 from app.core.configs.integrations import Integrations
-from app.core.configs.safety import unreachable_link, untrustworthy_proxies
+from app.core.configs.safety import is_default_password, unreachable_link, untrustworthy_proxies
 from app.core.process import Slot
 
 _SENTRY_DSN = re.compile(r"https?://[^\s@/]+@[^\s@/]+(/[^\s?#]+)+")
@@ -277,6 +277,15 @@ class AppConfig(BaseConfig):
             found.append("DATABASE_URL names SQLite: WEB_CONCURRENCY > 1 needs PostgreSQL")
         if self.SMTP_PASSWORD and not (self.SMTP_SSL or self.smtp_starttls or self.SMTP_HOST in _LOCAL_HOSTS):
             found.append("SMTP_PASSWORD would cross the network in clear: set SMTP_TLS=true or SMTP_SSL=true")
+        database, redis = self.database_url, urlsplit(self.redis_url or "")
+        smtp = self.SMTP_PASSWORD.get_secret_value() if self.SMTP_PASSWORD else None
+        for name, password, user in (
+            ("DATABASE_URL" if self.DATABASE_URL else "POSTGRES_PASSWORD", database.password, database.username),
+            ("REDIS_URL", redis.password, redis.username),
+            ("SMTP_PASSWORD", smtp, self.SMTP_USER),
+        ):
+            if is_default_password(password, user):
+                found.append(f"{name} has a default password: set a random one")
         if self.SMTP_PASSWORD and not self.SMTP_USER:
             found.append("SMTP_USER is missing: SMTP_PASSWORD alone is no log-in")
         found += [

@@ -17,6 +17,7 @@ _PLACEHOLDER_WORDS = ("changeme", "change-me", "change_me", "changethis", "place
 _PATTERNS = b"""qwertyuiopasdfghjklzxcvbnm1234567890-=!@#$%^&*()QWERTYUIOPASDFGHJKLZXCVBNM
     abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdef passwordPasswordPASSWORD secretSecretSECRET"""
 _MIN_INFORMATION = 24
+_DEFAULT_PASSWORDS = {"admin", "app", "changeme", "guest", "password", "postgres", "redis", "root", "secret", "test"}
 
 
 def _is_pattern(value: bytes) -> bool:
@@ -43,6 +44,11 @@ def weak_secret(secret: SecretStr | None) -> str | None:
     if len(value.encode()) < MIN_SECRET_BYTES:
         return f"is shorter than {MIN_SECRET_BYTES} bytes"
     return "is a pattern: set a random value" if _is_pattern(value.encode()) else None
+
+
+def is_default_password(password: str | None, user: str | None) -> bool:
+    """Return True for a password that products or their guides come with, or that is the name of its user."""
+    return password is not None and password.lower() in {*_DEFAULT_PASSWORDS, (user or "").lower()}
 
 
 def untrustworthy_proxies(proxies: Iterable[str]) -> str | None:
