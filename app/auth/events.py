@@ -170,7 +170,7 @@ class LoggedOut(AccountEvent):
 
 
 class LoggedOutEverywhere(AccountEvent):
-    """Every session of an account was ended by its owner."""
+    """Every session of an account was ended by its owner, or by an operator."""
 
 
 class SessionRevoked(AccountEvent):

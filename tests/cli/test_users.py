@@ -161,7 +161,7 @@ class TestCreate:
         (user,) = house.read(select(User.__table__))
         assert user.is_superuser
         events = {job.payload.get("event") for job in house.read(select(Job.__table__))}
-        assert events == {"user_created", "superuser_changed", None}, "and a mail, which is no event"
+        assert events == {"user_created", "role_granted", "superuser_changed", None}, "and a mail, which is no event"
         assert await verifies(said[1], user.password_hash)
 
         done = house.reset_password("ROOT", "--generate")

@@ -1,5 +1,6 @@
 """Look after accounts."""
 
+import json
 import shutil
 import signal
 import sys
@@ -11,9 +12,13 @@ import typer
 from pydantic import SecretStr
 
 from app.auth.config import get_auth_config
+from app.auth.models import UserStatus
+from app.auth.repositories import UserRepository
 from app.auth.schemas.user import PasswordSet, UserCreate
 from app.auth.services import accounts, erasure
+from app.auth.services.roles import RoleService
 from app.core.configs import app_config
+from app.core.db import session_scope
 
 app = typer.Typer()
 
@@ -57,6 +62,8 @@ async def reset_password(
         typer.echo(f"Password: {password} (shown only now)")
 
 
+Role = Annotated[str, typer.Argument(help="The name of the role.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 Account = Annotated[str, typer.Argument(help="The address, the user name, or the id; digits are an id.")]
 
 
@@ -79,6 +86,63 @@ async def erase(
             typer.confirm(f"Erase {user.username} ({user.email}), id {user.id}, in every module?", abort=True)
     left = await erasure.erase_account(user.id)
     typer.echo(f"User {user.id} is erased{f'; {left} jobs have yet to run and go afterwards' if left else ''}.")
+
+
+@app.command()
+async def grant(account: Account, role: Role, as_json: Json = False) -> None:
+    """Give an account a role."""
+    user = await erasure.find_account(account)
+    async with session_scope() as db:
+        await accounts.operator_service(RoleService).grant(user.id, role, db=db)
+    await _tell(user.id, as_json)
+
+
+@app.command()
+async def revoke(account: Account, role: Role, as_json: Json = False) -> None:
+    """Take a role from an account; links mailed to it are void."""
+    user = await erasure.find_account(account)
+    async with session_scope() as db:
+        await accounts.operator_service(RoleService).revoke(user.id, role, db=db)
+    await _tell(user.id, as_json)
+
+
+@app.command()
+async def disable(account: Account, as_json: Json = False) -> None:
+    """Disable an account and end its sessions."""
+    await _set_status(account, UserStatus.DISABLED, as_json)
+
+
+@app.command()
+async def enable(account: Account, as_json: Json = False) -> None:
+    """Enable an account that was disabled."""
+    await _set_status(account, UserStatus.ACTIVE, as_json)
+
+
+@app.command()
+async def end_sessions(account: Account, as_json: Json = False) -> None:
+    """End every session of an account; links mailed to it are void."""
+    user = await erasure.find_account(account)
+    ended = await accounts.end_sessions(user.id)
+    if not as_json:
+        typer.echo(f"Sessions ended: {ended}.")
+    await _tell(user.id, as_json, ended=ended)
+
+
+async def _set_status(account: str, status: UserStatus, as_json: bool) -> None:
+    user = await erasure.find_account(account)
+    await accounts.set_status(user.id, status)
+    await _tell(user.id, as_json)
+
+
+async def _tell(user_id: int, as_json: bool, **facts: int) -> None:
+    async with session_scope(read_only=True) as db:
+        (user,) = await UserRepository().get_by_ids(db=db, ids=[user_id])
+    status, roles = user.status_id.name.lower(), sorted(user.roles)
+    if as_json:
+        shown = {"id": user.id, "email": user.email, "username": user.username, "status": status, "roles": roles}
+        typer.echo(json.dumps(shown | facts, indent=2))
+    else:
+        typer.echo(f"{user.username} ({user.email}), id {user.id}: {status}; roles: {', '.join(roles) or 'none'}")
 
 
 def _password(from_input: bool, generate: bool) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +12,7 @@ from app.auth.emails.service import Links
 from app.auth.emails.templates import EmailChanged, PasswordReplaced, SuperuserGranted
 from app.auth.events import (
     EmailAddressChanged,
+    LoggedOutEverywhere,
     PasswordConfirmationFailed,
     PasswordResetCompleted,
     RoleGranted,
@@ -254,6 +255,9 @@ class AccountService:
         await self.mail.queue(template, data)
 
 
+S = TypeVar("S", bound=AccountService)
+
+
 class CreatedAdmin(NamedTuple):
     """The account just made; `password` only where it was generated, `weakness` of the one that was given."""
 
@@ -307,7 +311,7 @@ async def ensure_first_user() -> CreatedAdmin | None:
 
 async def create_account(data: UserCreate, *, must_change: bool = False) -> UserDTO:
     """Make an account; raises WeakPassword, EmailTaken or UsernameTaken."""
-    accounts = operator_service()
+    accounts = operator_service(AccountService)
     async with session_scope() as db:
         password_hash = await accounts.hash_password(data.password, db=db, owner=data)
         return await accounts.make_account(data, password_hash, db=db, password_change_required=must_change)
@@ -315,7 +319,7 @@ async def create_account(data: UserCreate, *, must_change: bool = False) -> User
 
 async def reset_password(login: str, password: SecretStr, *, must_change: bool = False) -> UserDTO:
     """Set the password of the account `login` names, as a mailed link would; raises UserNotFound or WeakPassword."""
-    users, accounts = UserRepository(), operator_service()
+    users, accounts = UserRepository(), operator_service(AccountService)
     async with session_scope() as db:
         found = await users.find_by_login(db=db, login=login)
         owner = await users.require(db=db, id=found.id if found else 0)
@@ -326,7 +330,30 @@ async def reset_password(login: str, password: SecretStr, *, must_change: bool =
         return UserDTO.model_validate(user)
 
 
-def operator_service() -> AccountService:
-    """Return the service for changes without a request, by `kit`."""
+async def set_status(user_id: int, status: UserStatus) -> None:
+    """Disable an account and end its sessions, or enable it; raises UserNotFound or LastSuperuser."""
+    accounts = operator_service(AccountService)
+    async with session_scope() as db:
+        user = await accounts.users.require(db=db, id=user_id, for_update=True)
+        before = {"status_id": user.status_id}
+        if status == UserStatus.DISABLED:
+            await accounts.require_another_superuser(user, db=db)
+            await accounts.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
+        await accounts.users.change(db=db, user=user, status_id=status)
+        await accounts.announce_changes(user, before, actor_id=None)
+
+
+async def end_sessions(user_id: int) -> int:
+    """End every session of an account, void its links and return the number of sessions."""
+    accounts = operator_service(AccountService)
+    async with session_scope() as db:
+        await accounts.users.raise_stamp(db=db, user_id=user_id)
+        ended = await accounts.sessions.revoke(db=db, user_id=user_id, reason=EndReason.REVOKED)
+        accounts.events.dispatch(LoggedOutEverywhere(user_id=user_id))
+    return len(ended)
+
+
+def operator_service(kind: type[S]) -> S:
+    """Return a service for changes without a request, by `kit`."""
     links = Links(get_settings())
-    return AccountService(config=get_auth_config(), events=current_events(), mail=current_mail(), links=links)
+    return kind(config=get_auth_config(), events=current_events(), mail=current_mail(), links=links)

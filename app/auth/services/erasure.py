@@ -4,7 +4,7 @@ from typing import IO
 
 from app.auth.repositories import UserRepository
 from app.auth.schemas.user import UserResponse
-from app.auth.services.accounts import operator_service
+from app.auth.services.accounts import AccountService, operator_service
 from app.core.db import session_scope
 from app.core.services.personal_data import erase_personal_data, export_personal_data
 
@@ -36,5 +36,5 @@ async def erase_account(user_id: int) -> int:
     async with session_scope() as db:
         user = await users.require(db=db, id=user_id, for_update=True, with_deleted=True)
         if not user.is_deleted:
-            await operator_service().delete_account(user, db=db, actor_id=None)
+            await operator_service(AccountService).delete_account(user, db=db, actor_id=None)
     return await erase_personal_data(user_id)

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import RoleChange, RoleChanged, RoleGranted, RoleRevoked
-from app.auth.exceptions import RoleInUse, RoleNameTaken, RoleProtected, UnknownPermission
+from app.auth.exceptions import RoleInUse, RoleNameTaken, RoleNotFound, RoleProtected, UnknownPermission
 from app.auth.models import ADMIN, MEMBER, Role, User
 from app.auth.repositories import RoleRepository
 from app.auth.schemas.role import GrantRead, PermissionRead, RoleCreate, RoleRead, RoleUpdate
@@ -30,10 +31,11 @@ class RoleService(AccountService):
         """Return all roles by name."""
         return await self.roles.describe(db=db)
 
-    async def get(self, role_id: int, *, db: AsyncSession) -> RoleRead:
-        """Return one role; raises RoleNotFound."""
-        role = await self.roles.require(db=db, id=role_id)
-        return (await self.roles.describe(db=db, id=role.id))[0]
+    async def get(self, *, db: AsyncSession, **filters: Any) -> RoleRead:
+        """Return the one role of this `id` or `name`; raises RoleNotFound."""
+        for role in await self.roles.describe(db=db, **filters):
+            return role
+        raise RoleNotFound
 
     async def get_permissions(self, *, db: AsyncSession) -> list[PermissionRead]:
         """Return the permissions that modules declare, and those that one did before."""
@@ -141,10 +143,10 @@ class RoleService(AccountService):
             await self.authorise(by, db=db, about=about, permissions=counting, roles=roles)
 
     async def _held(self, role: Role, *, db: AsyncSession) -> list[str]:
-        return (await self.roles.describe(db=db, id=role.id))[0].permissions
+        return (await self.get(db=db, id=role.id)).permissions
 
     async def _finish(self, role: Role, change: RoleChange, *, db: AsyncSession, by: Administrator | None) -> RoleRead:
-        (found,) = await self.roles.describe(db=db, id=role.id)
+        found = await self.get(db=db, id=role.id)
         self._dispatch(role, change, found.permissions, by=by)
         await self.roles.commit(db=db)
         return found

@@ -49,7 +49,7 @@ async def create_role(
 @router.get("/roles/{role_id}", dependencies=[Depends(can_list_roles)])
 async def read_role(role_id: RowId, db: DBSession, services: Services) -> Response[RoleRead]:
     """One role."""
-    return Response(data=await services.roles.get(role_id, db=db))
+    return Response(data=await services.roles.get(db=db, id=role_id))
 
 
 @router.patch("/roles/{role_id}", dependencies=[Depends(can_write_roles)])
