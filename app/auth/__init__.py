@@ -32,7 +32,7 @@ from app.auth.gateway import AuthGatewayInterface, auth_gateway, get_gateway
 from app.auth.models import UserStatus
 from app.auth.policies import requires_permission, requires_role
 from app.auth.routers import router_v1
-from app.auth.schemas.user import UserDTO
+from app.auth.schemas.user import UserDTO, UserResponse
 
 __all__ = [
     "AccessRefused",
@@ -64,6 +64,7 @@ __all__ = [
     "UserCreated",
     "UserDTO",
     "UserDeleted",
+    "UserResponse",
     "UserStatus",
     "UserStatusChanged",
     "UserUpdated",

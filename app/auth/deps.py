@@ -1,12 +1,13 @@
 """Dependencies of routes in this and other modules: the caller, the services, the gateway."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from fastapi.security import SecurityScopes
+from pydantic import SecretStr
 
 from app.auth.config import AuthConfig, get_auth_config
 from app.auth.emails.service import Links
@@ -20,9 +21,18 @@ from app.auth.services.roles import RoleService
 from app.auth.services.sessions import SessionService
 from app.auth.services.throttling import AccountLimits
 from app.auth.services.user import ProfileService, UserService
+from app.core.api import ConfigurableRateLimiter
 from app.core.api.input_guard import client_left
 from app.core.configs import get_settings
-from app.core.deps import CurrentPrincipal, EventsService, MailService, OptionalPrincipal, QueueService, configured
+from app.core.deps import (
+    CurrentPrincipal,
+    DBSession,
+    EventsService,
+    MailService,
+    OptionalPrincipal,
+    QueueService,
+    configured,
+)
 from app.core.identity import Principal
 from app.core.services.log.context import conversation_id, request_id
 
@@ -47,6 +57,9 @@ def open_before_password_change(endpoint: F) -> F:
 def is_open_before_password_change(connection: HTTPConnection) -> bool:
     """Check if the route of the request is marked by `open_before_password_change`."""
     return connection.scope.get("endpoint") in _OPEN_BEFORE_CHANGE
+
+
+Reauthenticate: TypeAlias = Callable[[SecretStr | None], Awaitable[None]]
 
 
 class Caller(NamedTuple):
@@ -109,6 +122,11 @@ async def active_user(user: CurrentUser, config: Config) -> UserDTO:
 ActiveUser: TypeAlias = Annotated[UserDTO, Depends(active_user)]
 
 
+async def security_events(connection: HTTPConnection, events: EventsService) -> SecurityEvents:
+    """Return the events service that adds the origin of the request, for security events of other modules too."""
+    return SecurityEvents(events=events, origin=origin_of(connection))
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuthServices:
     """The services of this module, composed for one request."""
@@ -126,12 +144,12 @@ async def auth_services(
 ) -> AuthServices:
     """Compose the services of one request."""
     settings = configured(connection, get_settings)
-    origin = origin_of(connection)
-    common: dict[str, Any] = {"config": config, "events": SecurityEvents(events=events, origin=origin), "mail": mail}
+    located = await security_events(connection, events)
+    common: dict[str, Any] = {"config": config, "events": located, "mail": mail}
     common |= {"links": Links(settings), "disconnected": client_left(connection)}
     common["limits"] = AccountLimits(settings.RATE_LIMITER_ENABLED)
     return AuthServices(
-        sessions=SessionService(**common, keys=settings.secret_keys, origin=origin),
+        sessions=SessionService(**common, keys=settings.secret_keys, origin=located.origin),
         registration=RegistrationService(**common),
         recovery=RecoveryService(**common, queue=queue),
         profile=ProfileService(**common, queue=queue),
@@ -152,4 +170,18 @@ def origin_of(connection: HTTPConnection) -> RequestOrigin:
 
 
 Services: TypeAlias = Annotated[AuthServices, Depends(auth_services)]
+
+# A stolen access token must not be a way to guess the password: guesses count for the user, wherever they come from.
+guesses = Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))
+
+
+async def reauthentication(caller: CurrentCaller, db: DBSession, services: Services) -> Reauthenticate:
+    """Return what is called with the caller's password, or None, before a change that a stolen token must not make.
+
+    It raises ReauthenticationRequired where there is none and the login is not recent. Goes with `guesses`.
+    """
+    user_id, session_id = caller.user.id, caller.session_id
+    return lambda password: services.sessions.reauthenticate(user_id, session_id, password, db=db)
+
+
 AuthGateway: TypeAlias = Annotated[AuthGatewayInterface, Depends(get_gateway)]

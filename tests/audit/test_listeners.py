@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.audit.models import AuditEvent, Outcome
 from app.auth import CredentialEvent, CredentialRefused, SecurityEvent
 from app.core.configs import get_settings
-from app.core.db import Database
+from app.core.db import Database, session_scope
 from app.core.db.jobs import Job
-from app.core.services.events.interface import listeners
+from app.core.services.events.interface import current_events, listeners
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, CapturedMail, freeze, login_user
 
@@ -41,7 +41,23 @@ async def test_every_security_event_of_auth_is_heard(app: FastAPI) -> None:
     assert heard == {*events_of_auth(), CredentialEvent, CredentialRefused}
 
 
+class CardIssued(CredentialEvent):
+    """An event of a module that offers a credential of its own."""
+
+    card: str
+
+
 class TestKept:
+    async def test_events_of_credentials_that_only_their_module_knows(self, db: AsyncSession, drain: Drain) -> None:
+        user = await UserFactory.create()
+        async with session_scope():
+            current_events().dispatch(CardIssued(user_id=user.id, actor_id=user.id, card="blue"))
+        await drain()
+
+        (row,) = await kept(db)
+        assert (row.kind, row.outcome, row.subject_id) == ("card_issued", Outcome.SUCCESS, user.id)
+        assert row.details == {"card": "blue"}
+
     async def test_a_login_with_where_it_came_from(
         self, db: AsyncSession, client: httpx.AsyncClient, drain: Drain
     ) -> None:

@@ -150,7 +150,8 @@ class TestExport:
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["cache-control"] == "no-store"
         found = answer.json()["data"]
-        assert list(found) == ["shop", "audit", "auth", "core"]
+        first, *_, auth, last = found
+        assert (first, auth, last) == ("shop", "auth", "core"), "those first that depend on others"
         assert [order["order"]["street"] for order in found["shop"]] == ["Elm Street 1"]
         assert {row["event"]["kind"] for row in found["audit"]} >= {"user_created", "login_failed", "login_succeeded"}
         assert {row["event"]["address"] for row in found["audit"]} == {ADDRESS}

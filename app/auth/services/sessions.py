@@ -131,7 +131,7 @@ class SessionService(AccountService):
         Another one than that of the request needs a recent login or the password: ReauthenticationRequired.
         """
         if session_id != current_id:
-            await self._reauthenticate(user_id, current_id, password, db=db)
+            await self.reauthenticate(user_id, current_id, password, db=db)
         if reason is EndReason.REVOKED:  # of this and a link that the session asked for, the first to commit counts
             await self.users.get(db=db, for_update=True, id=user_id)
         if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
@@ -144,13 +144,13 @@ class SessionService(AccountService):
         self, user_id: int, *, db: AsyncSession, current_id: int, password: SecretStr | None = None
     ) -> None:
         """Log the caller out everywhere; links that were asked for before are void. Raises ReauthenticationRequired."""
-        await self._reauthenticate(user_id, current_id, password, db=db)
+        await self.reauthenticate(user_id, current_id, password, db=db)
         await self.users.raise_stamp(db=db, user_id=user_id)
         await self.sessions.revoke(db=db, user_id=user_id, reason=EndReason.LOGOUT)
         self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=user_id))
         await self.sessions.commit(db=db)
 
-    async def _reauthenticate(
+    async def reauthenticate(
         self, user_id: int, session_id: int, password: SecretStr | None, *, db: AsyncSession
     ) -> None:
         """Refuse a caller who neither logged in lately nor gives the password (ASVS 7.5.2): a token may be stolen."""

@@ -128,3 +128,9 @@ class TestTracebacks:
             Form.model_validate({"age": SECRET})
         assert "hunter2" in str(caught.value)
         assert "hunter2" not in clean_traceback(str(caught.value))
+
+
+def test_the_identity_of_a_key_is_no_secret() -> None:
+    assert clean({"user": "api_key:3"}) == {"user": "api_key:3"}
+    for text in (f"api_key:{SECRET}", "api_key: 3", "api_key=3", "api_key:3abc", "x-api-key:3", "api_key:" + "1" * 20):
+        assert "[redacted]" in clean_text(text), text

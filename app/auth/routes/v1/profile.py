@@ -6,7 +6,15 @@ from fastapi import APIRouter, Depends, status
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from app.auth.deps import CurrentCaller, CurrentUser, Services, active_user, current_caller, open_before_password_change
+from app.auth.deps import (
+    CurrentCaller,
+    CurrentUser,
+    Services,
+    active_user,
+    current_caller,
+    guesses,
+    open_before_password_change,
+)
 from app.auth.schemas.auth import (
     AccountDeletion,
     Confirmation,
@@ -25,8 +33,6 @@ from app.core.services.personal_data import export_personal_data
 sessions = APIRouter(prefix="/auth/sessions", tags=["sessions"])
 router = APIRouter(prefix="/profile", tags=["profile"], max_body_size=16 * 1024)
 
-# A stolen access token must not be a way to guess the password: guesses count for the user, wherever they come from.
-guesses = Depends(ConfigurableRateLimiter(times=10, seconds=60, name="current-password"))
 guarded = [Depends(active_user), guesses]
 confirmed = [Depends(current_caller), guesses]
 

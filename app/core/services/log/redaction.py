@@ -10,8 +10,9 @@ REDACTED = "[redacted]"
 _MAX_DEPTH = 8
 _MAX_INTEGER = 2**63  # what orjson writes
 
+# All but `api_key:3`, the identity of a caller.
 _WORDS = (
-    r"(?:password|passwd|passphrase|pwd|secret|token|jwt|authorization|cookie|credential"
+    r"(?!api_key:\d{1,19}\b)(?:password|passwd|passphrase|pwd|secret|token|jwt|authorization|cookie|credential"
     r"|api[_-]?key|private[_-]?key|signing[_-]?key|access[_-]?key)"
 )
 _SENSITIVE_KEY = re.compile(_WORDS, re.IGNORECASE)

@@ -1,0 +1,11 @@
+"""Permissions that this module checks."""
+
+from app.core.identity import Permission
+
+READ = "api_keys:read"
+WRITE = "api_keys:write"
+
+permissions = [
+    Permission(READ, "See everybody's API keys and the service accounts"),
+    Permission(WRITE, "Revoke everybody's API keys, and make and change those of service accounts"),
+]
