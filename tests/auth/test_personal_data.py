@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.audit.models import AuditEvent
 from app.auth.config import get_auth_config
 from app.auth.emails.templates import Welcome
+from app.auth.exceptions import UserNotFound
 from app.auth.models import AuthSession, OneTimeToken, RefreshToken, User, UserRole
-from app.auth.services.erasure import erase_account, export_account
+from app.auth.services.erasure import erase_account, export_account, find_account
 from app.auth.tasks import EraseDeletedUsers, EraseUser
 from app.core.db import Database, session_scope, utcnow
 from app.core.db.jobs import Job, JobStatus
@@ -397,3 +398,21 @@ class TestErasure:
                 await drain()
         async with session_scope(read_only=True) as db:
             assert await traces(db, EMAIL, LATER_EMAIL, NAME) == []
+
+
+class TestAccountOfAnOperator:
+    async def test_by_address_name_and_id(self, db: AsyncSession) -> None:
+        user, digits = await UserFactory.create(username="Ada"), await UserFactory.create(username="987654321")
+        for login in (user.email.upper(), "ada", str(user.id)):
+            assert (await find_account(login)).id == user.id
+        assert (await find_account(digits.email)).id == digits.id
+        for login in ("987654321", "٣", "0", "9" * 30, "nobody", "nobody@example.com", ""):
+            with pytest.raises(UserNotFound):
+                await find_account(login)
+
+    async def test_a_deleted_one_where_that_is_wanted_by_its_id(self, db: AsyncSession) -> None:
+        user = await UserFactory.create(deleted_at=utcnow())
+        for login, wanted in ((user.username, True), (str(user.id), False)):
+            with pytest.raises(UserNotFound):
+                await find_account(login, with_deleted=wanted)
+        assert (await find_account(str(user.id), with_deleted=True)).id == user.id

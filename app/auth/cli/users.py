@@ -70,7 +70,7 @@ Account = Annotated[str, typer.Argument(help="The address, the user name, or the
 @app.command()
 async def export(account: Account) -> None:
     """Write everything that is kept about a user to the standard output, as JSON."""
-    user = await erasure.find_account(account)
+    user = await erasure.find_account(account, with_deleted=True)
     with await erasure.export_account(user.id) as file:
         shutil.copyfileobj(file, sys.stdout.buffer)
 
@@ -80,7 +80,7 @@ async def erase(
     account: Account, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
     """Delete an account and erase, at once, what is kept about its user."""
-    user = await erasure.find_account(account)
+    user = await erasure.find_account(account, with_deleted=True)
     if not yes:
         with _keyboard():
             typer.confirm(f"Erase {user.username} ({user.email}), id {user.id}, in every module?", abort=True)

@@ -9,16 +9,16 @@ from app.core.db import session_scope
 from app.core.services.personal_data import erase_personal_data, export_personal_data
 
 
-async def find_account(login: str) -> UserResponse:
-    """Return the account of an address, a user name or an id; one that is deleted by its id. Digits are an id."""
+async def find_account(login: str, *, with_deleted: bool = False) -> UserResponse:
+    """Return the account of an address, a user name or an id; a deleted one has only its id. Digits are an id."""
     users = UserRepository()
     async with session_scope(read_only=True) as db:
-        if login.isdecimal():
+        if login.isascii() and login.isdecimal():
             user_id = int(login) if len(login) < 19 else 0
         else:
             found = await users.find_by_login(db=db, login=login)
             user_id = found.id if found else 0
-        return UserResponse.model_validate(await users.require(db=db, id=user_id, with_deleted=True))
+        return UserResponse.model_validate(await users.require(db=db, id=user_id, with_deleted=with_deleted))
 
 
 async def export_account(user_id: int) -> IO[bytes]:
