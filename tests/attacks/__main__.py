@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import logging
 import os
 import ssl
 import sys
@@ -35,6 +36,7 @@ PATIENCE = 180
 def main() -> None:
     """Attack, and print a table or, with `--json`, one JSON document."""
     chosen = _options()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     documents.MAIL_DOMAIN = os.environ.get("ATTACK_MAIL_DOMAIN") or documents.MAIL_DOMAIN
     progress = Progress(silent=chosen.json)
     names = chosen.only or list(ATTACKS)

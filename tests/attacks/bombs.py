@@ -23,8 +23,8 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 async def attack(target: Target, report: Report) -> None:
     """Bodies at every operation that takes one, queries at every list, heads at the first."""
-    account = await target.member()
     for operation in target.document.operations:
+        account = await target.member()  # logged in anew where the last operation has ended its session
         if operation.bodies:
             target.visit()
             for name, headers, content in bodies(operation, full=target.full):
@@ -35,10 +35,10 @@ async def attack(target: Target, report: Report) -> None:
             for name, query in queries(operation):
                 given = {"params": query, "token": account.access}
                 await _judge(target, report, f"{operation} with {name}", "GET", operation, given)
-    await _paths(target, report, account.access)
+    await _paths(target, report)
     if target.is_wire:
         await _heads(target, report)
-    alive = await target.call("GET", "/profile", token=account.access)
+    alive = await target.call("GET", "/profile", token=(await target.member()).access)
     report.judge("the service is well after all that", alive.status_code == 200, alive.status_code)
 
 
@@ -126,8 +126,9 @@ async def _judge(
     report.judge(case, seconds < SECONDS and len(answer.content) <= bound, told)
 
 
-async def _paths(target: Target, report: Report, token: str) -> None:
+async def _paths(target: Target, report: Report) -> None:
     """Long and odd paths, and ids that are no numbers."""
+    token = (await target.member()).access
     operation = target.document.operations[0]
     for path in (
         "/" + "a" * 30_000,
@@ -141,6 +142,7 @@ async def _paths(target: Target, report: Report, token: str) -> None:
         given: dict[str, Any] = {"token": token}
         await _judge(target, report, f"the path {path[:12]}", "GET", operation, given, target.document.prefix + path)
     for operation in target.document.operations:
+        token = (await target.member()).access
         for value in (
             "0",
             "-1",

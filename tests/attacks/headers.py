@@ -29,7 +29,8 @@ async def attack(target: Target, report: Report) -> None:
     """Everything that is a string, everywhere it can be sent."""
     account = await target.member()
     await _paths_and_queries(target, report, account)
-    await _fields(target, report, account)
+    await _fields(target, report)
+    account = await target.member()
     await _values(target, report, account)
     await _hosts(target, report, account)
 
@@ -67,9 +68,10 @@ async def _paths_and_queries(target: Target, report: Report, account: Account) -
                 report.judge(f"{operation} at {place[len(base) :] or 'the id'} with {text}", not found, found)
 
 
-async def _fields(target: Target, report: Report, account: Account) -> None:
+async def _fields(target: Target, report: Report) -> None:
     """Every string of every body, and every query parameter as it is."""
     for operation in target.document.operations:
+        account = await target.member()  # logged in anew where the last operation has ended its session
         for kind, schema in operation.bodies.items():
             for name, one in operation.fields(schema).items():
                 if one.get("type", "string") == "string":

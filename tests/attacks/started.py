@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 from sqlalchemy import make_url
 
+from app.cli.migrate import quiet_alembic
 from app.cli.run import answers
 from app.core.migrations.migrate import Migrations
 from tests.attacks.document import Document
@@ -55,6 +56,7 @@ async def service(processes: int, *, full: bool) -> AsyncIterator[Target]:
     """The service with rate limits off, so that attacks are answered, and a second one with limits for who asks."""
     with tempfile.TemporaryDirectory(prefix="kit-attacks-") as name, ExitStack() as stack:
         folder = Path(name)
+        quiet_alembic()
         Migrations(backend.template).upgrade()
         stores = stack.enter_context(served_settings())
         settings = _SETTINGS | stores
@@ -73,11 +75,13 @@ async def service(processes: int, *, full: bool) -> AsyncIterator[Target]:
 
         @asynccontextmanager
         async def limited() -> AsyncIterator[Target]:
-            with ExitStack() as more, limited_settings() as own:
-                port = free_port()
-                more.enter_context(_process(folder, port, _SETTINGS | own | {"RATE_LIMITER_ENABLED": "true"}))
-                async with AsyncExitStack() as opened:
-                    yield await opened.enter_async_context(await target_at([port]))
+            with ExitStack() as more:
+                own = more.enter_context(served_settings())  # SQLite belongs to one service
+                others = [free_port() for _ in range(processes)]
+                for port in others:
+                    more.enter_context(_process(folder, port, _SETTINGS | own | {"RATE_LIMITER_ENABLED": "true"}))
+                async with await target_at(others) as opened:
+                    yield opened
 
         async def target_at(ports: list[int]) -> Target:
             urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -92,13 +96,6 @@ async def service(processes: int, *, full: bool) -> AsyncIterator[Target]:
         target.inside, target.limits = inside, limited
         async with target:
             yield target
-
-
-@contextmanager
-def limited_settings() -> Iterator[dict[str, str]]:
-    """Stores of its own: SQLite belongs to one service."""
-    with served_settings() as stores:
-        yield stores
 
 
 @contextmanager

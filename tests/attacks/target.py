@@ -81,6 +81,8 @@ class Target:
     made: list[Account] = field(default_factory=list)
     _clients: dict[tuple[int, str], httpx.AsyncClient] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbelow(2**20)))
+    _turns: Iterator[int] = field(default_factory=itertools.count)
+    _stale: list[httpx.AsyncClient] = field(default_factory=list)
     _address: str = "127.0.0.1"
     _waited: float = 0.0
 
@@ -122,8 +124,6 @@ class Target:
             )
         return self._clients[key]
 
-    _stale: list[httpx.AsyncClient] = field(default_factory=list)
-
     async def once(
         self,
         method: str,
@@ -131,14 +131,14 @@ class Target:
         *,
         token: str | None = None,
         headers: Mapping[str, str] | Sequence[tuple[bytes, bytes]] | None = None,
-        process: int = 0,
+        process: int | None = None,
         address: str | None = None,
         **given: Any,
     ) -> httpx.Response:
-        """Send one request and judge no more than whether the answer is a 5xx."""
+        """Send one request, to each process in turn; judge no more than whether the answer is a 5xx."""
         while self._stale:
             await self._stale.pop().aclose()
-        client = self.client(process, address or self._address)
+        client = self.client(next(self._turns) if process is None else process, address or self._address)
         client.cookies.clear()
         fields = httpx.Headers(headers)
         if token is not None:
@@ -184,7 +184,7 @@ class Target:
 
     # Accounts
 
-    async def log_in(self, account: Account, *, process: int = 0) -> Account:
+    async def log_in(self, account: Account, *, process: int | None = None) -> Account:
         """Log the account in once more; Unavailable if that is refused."""
         body = {"username": account.email, "password": account.password}
         answer = await self.call("POST", "/auth/login", data=body, process=process)
@@ -197,7 +197,7 @@ class Target:
             account.id = profile.json()["data"]["id"] if profile.status_code == 200 else None
         return account
 
-    async def again(self, account: Account, *, process: int = 0) -> Account:
+    async def again(self, account: Account, *, process: int | None = None) -> Account:
         """A second login of the same account."""
         copy = Account(account.email, account.username, account.password, account.id)
         return await self.log_in(copy, process=process)

@@ -26,16 +26,13 @@ _LOOKALIKES = str.maketrans("aceiopstxy", "\u0430\u0441\u0435\u0456\u043e\u0440\
 
 async def attack(target: Target, report: Report) -> None:
     """Make, rename, reset and log in by every twin of one account."""
-    victim = await target.fresh()
-    for kind, own, twins in (
-        ("name", victim.username, list(name_twins(victim.username))),
-        ("address", victim.email, list(address_twins(victim.email))),
-    ):
+    victim, thief = await target.fresh(), await target.member(1)
+    for kind, twins in (("name", name_twins(victim.username)), ("address", address_twins(victim.email))):
         for how, twin in twins:
             target.visit()
             await _make(target, report, victim, kind, how, twin)
-            await _become(target, report, victim, kind, how, twin)
-            await _enter(target, report, own, how, twin)
+            await _become(target, report, (victim, thief), kind, how, twin)
+            await _enter(target, report, thief, how, twin)
     await _mail(target, report, victim)
 
 
@@ -106,9 +103,11 @@ async def _make(target: Target, report: Report, victim: Account, kind: str, how:
     report.judge(f"{kind} {how}: a second account", held, f"{answer.status_code}, stored as {stored!r}")
 
 
-async def _become(target: Target, report: Report, victim: Account, kind: str, how: str, twin: str) -> None:
+async def _become(
+    target: Target, report: Report, accounts: tuple[Account, Account], kind: str, how: str, twin: str
+) -> None:
     """Nor is an account renamed to it."""
-    thief = await target.member(1)
+    victim, thief = accounts
     body = {"username": twin} if kind == "name" else {"email": twin, "current_password": thief.password}
     answer = await target.call("PATCH", "/profile", json=body, token=thief.access)
     if answer.status_code != 200:
@@ -121,9 +120,8 @@ async def _become(target: Target, report: Report, victim: Account, kind: str, ho
     report.judge(f"{kind} {how}: an account renamed", not same(stored, own, kind), f"is {stored!r}")
 
 
-async def _enter(target: Target, report: Report, own: str, how: str, twin: str) -> None:
+async def _enter(target: Target, report: Report, thief: Account, how: str, twin: str) -> None:
     """A twin with another's password lets nobody in."""
-    thief = await target.member(1)
     answer = await target.call("POST", "/auth/login", json={"username": twin, "password": thief.password})
     report.judge(f"{how}: login with another password", answer.status_code in (400, 401, 422, 429), answer.status_code)
 
