@@ -155,6 +155,7 @@ class LoginFailure(StrEnum):
     UNKNOWN_ACCOUNT = "unknown_account"
     WRONG_PASSWORD = "wrong_password"  # noqa: S105  the name of a reason
     ACCOUNT_NOT_ACTIVE = "account_not_active"
+    INVALID_SCOPE = "invalid_scope"
 
 
 class LoginFailed(SecurityEvent):

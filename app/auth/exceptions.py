@@ -26,6 +26,17 @@ class InvalidGrant(AuthenticationError):
         super().__init__(detail, error="invalid_grant")
 
 
+class InvalidScope(InvalidInputError):
+    """A login was refused for its scope (RFC 6749 section 5.2 names the error)."""
+
+    code = "invalid_scope"
+    default_detail = "The scope is malformed, or the account holds nothing of it."
+
+    def __init__(self) -> None:
+        fault = {"loc": ["body", "scope"], "msg": self.default_detail, "type": self.code}
+        super().__init__(errors=[fault], error="invalid_scope")
+
+
 class ActionNotAllowed(PermissionDeniedError):
     """A policy answered no."""
 

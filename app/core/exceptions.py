@@ -62,8 +62,8 @@ class InvalidInputError(AppError):
     code = "invalid_input"
     default_detail = "The input is not valid."
 
-    def __init__(self, detail: str | None = None, *, errors: list[dict[str, Any]] | None = None) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str | None = None, *, errors: list[dict[str, Any]] | None = None, **extra: Any) -> None:
+        super().__init__(detail, **extra)
         self.errors = errors or []
 
 

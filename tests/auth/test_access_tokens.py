@@ -69,7 +69,7 @@ class TestShape:
 
         assert jws.get_unverified_header(token) == {"alg": "HS256", "typ": "at+jwt", "kid": KID}
         claims = json.loads(jws.get_unverified_claims(token))
-        assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "sid"}
+        assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "sid", "roles"}
         assert claims["sub"] == str(user.id)
         assert claims["exp"] - claims["iat"] == 15 * 60
 
@@ -205,7 +205,10 @@ class TestClaims:
             {"iat": 1},
             {"iat": 10**30},
             {"nbf": 9999999999},
-            {"scope": "admin"},
+            {"scope": ["users:read"]},
+            {"roles": "admin"},
+            {"roles": [1]},
+            {"permissions": ["users:read"]},
         ],
         ids=str,
     )
@@ -215,6 +218,14 @@ class TestClaims:
         claims = await claims_of(client) | changes
 
         assert await status_of(client, sign(header(), claims)) == 401
+
+    async def test_scope_and_roles_grant_nothing(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        told = {"scope": "users:read", "roles": ["admin"]}
+        token = sign(header(), await claims_of(client) | told)
+
+        assert await status_of(client, token) == 200
+        answer = await client.get("/api/v1/users", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 403
 
     @pytest.mark.parametrize("payload", [b"", b"null", b"[]", b'"text"', b"1", b"{", b"\xff", b"[" * 2500, b"NaN"])
     async def test_claims_that_are_no_object_are_refused(

@@ -34,8 +34,8 @@ class Devices:
         async with httpx.AsyncClient(transport=transport, base_url=f"http://test{API}", headers=headers) as http:
             return await http.post(path, **sent)
 
-    async def login(self, device: str = LAPTOP, address: str = HOME) -> dict[str, str]:
-        data = {"username": self.user.email, "password": PASSWORD}
+    async def login(self, device: str = LAPTOP, address: str = HOME, **fields: str) -> dict[str, str]:
+        data = {"username": self.user.email, "password": PASSWORD, **fields}
         answer = await self.send("/auth/login", device, address, data=data)
         assert answer.status_code == 200, answer.text
         tokens: dict[str, str] = answer.json()
@@ -100,6 +100,13 @@ class TestNewSignIn:
         assert (await devices.send("/auth/logout", headers=headers)).status_code == 204
         await devices.login()
         assert await devices.told() == []
+
+    async def test_a_device_token_makes_it_known_anywhere(self, devices: Devices) -> None:
+        tokens = await devices.login()
+        await devices.login(PHONE, FAR, device_token=tokens["device_token"])
+        assert await devices.told() == []
+        await devices.login(PHONE, "203.0.113.9", device_token=tokens["device_token"][:-1] + "x")
+        assert len(await devices.told()) == 1
 
     async def test_a_device_is_forgotten_after_ninety_days(self, db: AsyncSession, devices: Devices) -> None:
         await devices.login()

@@ -53,7 +53,7 @@ class TestLogin:
 
     async def test_fields_it_does_not_know_are_ignored(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
         """RFC 6749 section 3.2."""
-        data = form(await UserFactory.create(), scope="a b", client_id="x", client_secret="y", other="z")
+        data = form(await UserFactory.create(), client_id="x", client_secret="y", other="z")
 
         assert (await client.post(URL, data=data)).status_code == 200
         assert (await client.post(URL, data=data | {"grant_type": "password"})).status_code == 200
@@ -196,7 +196,7 @@ class TestJSON:
     @pytest.mark.parametrize(
         ("changes", "loc"),
         [
-            ({"scope": "all"}, ["body", "?"]),
+            ({"all": "all"}, ["body", "?"]),
             ({"grant_type": "password"}, ["body", "grant_type"]),
             ({"email": "ann@example.com"}, ["body"]),
             ({"username": None}, ["body", "username"]),

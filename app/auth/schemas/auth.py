@@ -16,6 +16,10 @@ LoginPassword: TypeAlias = Annotated[
 ]
 DeviceToken: TypeAlias = Annotated[SecretStr, Field(description="That of an earlier login of this account")]
 
+Scope: TypeAlias = Annotated[
+    str, Field(max_length=1000, description="Permissions, separated by spaces, that the tokens are narrowed to")
+]
+
 
 class Registration(Body):
     """A new account of one's own. Without `username` one is made from the address."""
@@ -32,6 +36,7 @@ class LoginForm(BaseModel):
     username: LoginName
     password: LoginPassword
     device_token: DeviceToken | SkipJsonSchema[None] = None
+    scope: Scope = Field(default_factory=str)
 
 
 class LoginBody(Body):
@@ -43,6 +48,7 @@ class LoginBody(Body):
     username: LoginName = Field(default_factory=str)
     password: LoginPassword
     device_token: DeviceToken | SkipJsonSchema[None] = None
+    scope: Scope = Field(default_factory=str)
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
@@ -52,7 +58,8 @@ class LoginBody(Body):
 
     def as_form(self) -> LoginForm:
         """Return the same as a form."""
-        return LoginForm(username=self.email or self.username, password=self.password, device_token=self.device_token)
+        given = self.model_dump(include={"password", "device_token", "scope"})
+        return LoginForm(username=self.email or self.username, **given)
 
 
 class TokenAnswer(BaseModel):
@@ -62,6 +69,9 @@ class TokenAnswer(BaseModel):
     refresh_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105  the name of a kind of token
     expires_in: int = Field(description="Seconds until the access token expires")
+    scope: str | None = Field(
+        default=None, exclude_if=lambda scope: scope is None, description="What a narrowed token may do"
+    )
 
 
 class LoginAnswer(TokenAnswer):

@@ -10,7 +10,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeAlias
@@ -37,7 +37,10 @@ IdText: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
 
 
 class AccessClaims(BaseModel):
-    """The claims of an access token: all required, no others, JSON's own types and no conversion."""
+    """The claims of an access token: no others, JSON's own types and no conversion.
+
+    `roles` and `scope` (RFC 9068 section 2.2.3) inform clients. Nothing here reads them: a session's own count.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -48,6 +51,8 @@ class AccessClaims(BaseModel):
     exp: int
     jti: str = Field(min_length=1, max_length=64)
     sid: IdText
+    roles: list[str] = []
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,16 @@ class AccessTokens:
         self._audience = audience
         self._lifetime = lifetime
 
-    def issue(self, *, user_id: int, session_id: int, session_ends: datetime, now: datetime) -> tuple[str, int]:
+    def issue(
+        self,
+        *,
+        user_id: int,
+        session_id: int,
+        session_ends: datetime,
+        now: datetime,
+        roles: Iterable[str] = (),
+        scope: str | None = None,
+    ) -> tuple[str, int]:
         """Return a token for the session and its lifetime in seconds, never longer than the session.
 
         `now` is the database's: a host whose clock is ahead would make tokens that the others refuse.
@@ -115,9 +129,13 @@ class AccessTokens:
             exp=int(expires.timestamp()),
             jti=secrets.token_urlsafe(16),
             sid=str(session_id),
+            roles=sorted(roles),
+            scope=scope or "",
         )
         header = {"typ": _TYPE, "kid": self._signer.kid}
-        token = jws.sign(claims.model_dump(), self._signer.private, headers=header, algorithm=self._algorithm)
+        token = jws.sign(
+            claims.model_dump(exclude_defaults=True), self._signer.private, headers=header, algorithm=self._algorithm
+        )
         return token, claims.exp - claims.iat
 
     def public_keys(self) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Sessions: opened by a password, carried on by refresh tokens, ended."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from app.auth.events import (
     RequestOrigin,
     SessionRevoked,
 )
-from app.auth.exceptions import InvalidGrant, ReauthenticationRequired, SessionNotFound
+from app.auth.exceptions import InvalidGrant, InvalidScope, ReauthenticationRequired, SessionNotFound
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
 from app.auth.repositories import DEVICE_MEMORY, Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginAnswer, LoginForm, SessionRead, TokenAnswer
@@ -29,6 +30,8 @@ from app.auth.services.accounts import AccountService, is_usable
 from app.auth.services.throttling import login_key
 from app.core.db import db_now, utcnow
 from app.core.deps import logger
+
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 
 _OWN_ENDS = (None, EndReason.LOGOUT, EndReason.TOO_MANY)
 """Ends that leave a device known; a session ended by a remedy may have been a thief's."""
@@ -54,10 +57,12 @@ class SessionService(AccountService):
     async def login(self, form: LoginForm, *, db: AsyncSession) -> LoginAnswer:
         """Return the tokens of a new session; raises InvalidGrant, the same after the same work for every refusal.
 
-        Raises RateLimitedError before any look-up: how long that takes would tell of an account.
+        Raises RateLimitedError before any look-up: how long that takes would tell of an account; InvalidScope once the
+        password is proven: what an account holds is told to its owner alone.
         """
-        async with self.limits.login(form.username, await self._known_device(form, db=db)):
-            return await self._login(form, db=db)
+        device = await self._known_device(form, db=db)
+        async with self.limits.login(form.username, device):
+            return await self._login(form, db=db, is_known=device is not None)
 
     async def _known_device(self, form: LoginForm, *, db: AsyncSession) -> str | None:
         """Return the nonce of a device that logged in to this very account, and lost no right to it since."""
@@ -69,7 +74,7 @@ class SessionService(AccountService):
             return None
         return device.nonce if login_key(form.username) in (owner.email_key, owner.username_key) else None
 
-    async def _login(self, form: LoginForm, *, db: AsyncSession) -> LoginAnswer:
+    async def _login(self, form: LoginForm, *, db: AsyncSession, is_known: bool) -> LoginAnswer:
         found = await self.users.find_by_login(db=db, login=form.username)
         user = await self.check_password(found, db=db, password=form.password.get_secret_value())
         # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
@@ -83,7 +88,18 @@ class SessionService(AccountService):
             await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
             raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
         user.verify_until = None  # in use: it stays, whatever verification becomes
-        answer = await self._open(user, db=db)
+        (holder,) = await self.users.get_by_ids(db=db, ids=[user.id])
+        try:
+            scope = _narrowed(form.scope, holder.permissions)
+        except InvalidScope:
+            self.events.dispatch(LoginFailed(user_id=user.id, reason=LoginFailure.INVALID_SCOPE))
+            await self.users.commit(db=db)
+            raise
+        if user.is_verified and not is_known and await self._is_new_origin(user, db=db):
+            network, time = network_of(self.origin.address or ""), f"{utcnow():%Y-%m-%d %H:%M} UTC"
+            greeting, url = self.links.greeting(user), self.links.page("forgot-password")
+            await self.notify(user.email, "account", NewSignIn(**greeting, time=time, network=network, url=url))
+        answer = await self._open(user, scope, holder.roles, db=db)
         await self.users.commit(db=db)
         device_token = new_device_token(user.id, user.security_stamp, key=self.keys[0])
         return LoginAnswer(**answer.model_dump(), device_token=device_token)
@@ -107,7 +123,8 @@ class SessionService(AccountService):
         if follower is None:
             await self._end_family(family, db=db)
             raise InvalidGrant("The refresh token is not valid.")
-        answer = self._answer(family.session, follower, family.now)
+        (holder,) = await self.users.get_by_ids(db=db, ids=[family.user.id])
+        answer = self._answer(family.session, follower, holder.roles, family.now)
         await self.sessions.commit(db=db)
         return answer
 
@@ -160,14 +177,14 @@ class SessionService(AccountService):
         elif not await self.sessions.is_recent(db=db, session_id=session_id, within=RECENT_LOGIN):
             raise ReauthenticationRequired
 
-    async def _open(self, user: User, *, db: AsyncSession) -> TokenAnswer:
-        origins = await self.sessions.get_origins(db=db, user_id=user.id)
+    async def _open(self, user: User, scope: str | None, roles: Collection[str], *, db: AsyncSession) -> TokenAnswer:
         session = await self.sessions.create(
             db=db,
             model=AuthSession(
                 user_id=user.id,
                 device=self.origin.user_agent or "unknown",
                 address=self.origin.address or "unknown",
+                scope=scope,
                 expires_at=utcnow() + self.config.session_lifetime,
             ),
         )
@@ -177,18 +194,15 @@ class SessionService(AccountService):
         for ended in await self.sessions.revoke(db=db, user_id=user.id, beyond=most, reason=EndReason.TOO_MANY):
             event = SessionRevoked(user_id=user.id, actor_id=user.id, session_id=ended, reason=EndReason.TOO_MANY)
             self.events.dispatch(event)
-        if user.is_verified and self._is_new(session, origins, user):
-            url, time = self.links.page("forgot-password"), f"{session.created_at:%Y-%m-%d %H:%M} UTC"
-            notice = NewSignIn(**self.links.greeting(user), time=time, network=network_of(session.address), url=url)
-            await self.notify(user.email, "account", notice)
         self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
-        return self._answer(session, token, session.last_used_at)
+        return self._answer(session, token, roles, session.last_used_at)
 
-    def _is_new(self, session: AuthSession, origins: Collection[tuple[str, str, str | None]], user: User) -> bool:
-        """Return True where no login of late was from this device and network; the very first one is not new."""
-        here = session.device, network_of(session.address)
+    async def _is_new_origin(self, user: User, *, db: AsyncSession) -> bool:
+        """Return True where no login of late came from this device and network; the very first one is not new."""
+        origins = await self.sessions.get_origins(db=db, user_id=user.id)
         known = {(device, network_of(address)) for device, address, reason in origins if reason in _OWN_ENDS}
-        is_first = not origins and user.created_at > session.created_at - DEVICE_MEMORY
+        here = self.origin.user_agent or "unknown", network_of(self.origin.address or "")
+        is_first = not origins and user.created_at > utcnow() - DEVICE_MEMORY
         return here not in known and not is_first
 
     def _is_live(self, family: Family) -> bool:
@@ -231,8 +245,25 @@ class SessionService(AccountService):
         )
         await self.refresh_tokens.create(db=db, model=row)
 
-    def _answer(self, session: AuthSession, refresh_token: str, now: datetime) -> TokenAnswer:
+    def _answer(self, session: AuthSession, refresh_token: str, roles: Collection[str], now: datetime) -> TokenAnswer:
         access_token, seconds = self.config.access_tokens.issue(
-            user_id=session.user_id, session_id=session.id, session_ends=session.expires_at, now=now
+            user_id=session.user_id,
+            session_id=session.id,
+            session_ends=session.expires_at,
+            now=now,
+            roles=roles if session.scope is None else (),
+            scope=session.scope,
         )
-        return TokenAnswer(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)
+        return TokenAnswer(
+            access_token=access_token, refresh_token=refresh_token, expires_in=seconds, scope=session.scope
+        )
+
+
+def _narrowed(scope: str, held: frozenset[str]) -> str | None:
+    """Return what is held of a requested scope (RFC 6749 section 3.3), None where none was; raises InvalidScope."""
+    if not scope:
+        return None
+    granted = held.intersection(scope.split(" "))
+    if not granted or not _SCOPE.fullmatch(scope):
+        raise InvalidScope
+    return " ".join(sorted(granted))

@@ -107,7 +107,7 @@ def remember(scope: Scope, exc: Exception) -> None:
 def _app_error(scope: Scope, exc: kinds.AppError) -> Response:
     status = next(STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF)
     if isinstance(exc, kinds.InvalidInputError):
-        return input_problem(scope, exc.errors, code=exc.code, detail=exc.detail)
+        return input_problem(scope, exc.errors, code=exc.code, detail=exc.detail, extra=exc.extra)
     if isinstance(exc, kinds.PermissionDeniedError):
         scope[MISSING] = exc.missing
     headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}

@@ -105,9 +105,11 @@ def input_problem(
     *,
     code: str = "invalid_input",
     detail: str = "The input is not valid.",
+    extra: Mapping[str, Any] | None = None,
 ) -> Response:
     """Make a 422 that shows place, message and type of the first faults, never the input."""
-    return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra={"errors": list(_fitting(faults))})
+    extra = {**(extra or {}), "errors": list(_fitting(faults))}
+    return problem(scope, HTTPStatus.UNPROCESSABLE_ENTITY, code, detail, extra=extra)
 
 
 def with_known_names(scope: Scope, fault: Mapping[str, Any]) -> dict[str, Any]:
