@@ -39,12 +39,13 @@ def openapi_document() -> str:
 def routes(
     path: Annotated[str, typer.Option("--path", help="Only paths that begin so.")] = "/",
     method: Annotated[str | None, typer.Option("--method", help="Only this method.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 where a route is never reached, or open unsaid.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a route has a fault.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
-    """List every route, who may call it and how often, and those that no request can reach."""
+    """List every route, who may call it and how often, with its faults.
+
+    Faults are routes that no request can reach or that do not say who may call them, and undeclared permissions.
+    """
     load_settings()
     with settings_errors(), redirect_stdout(sys.stderr):  # building it may log
         from app.main import app
@@ -61,6 +62,7 @@ def routes(
     ]
     faults = [f"{one}." for one in collisions if one.hidden.path.startswith(path)]
     faults += [_unsaid(route) for route, access in chosen if not access]
+    faults += _undeclared({name for route, _ in chosen for name in route.access}, everywhere=path == "/")
     doubts = [f"{one}." for one in misplaced_limits(app.routes) if one.route.path.startswith(path)]
     if as_json:
         show_json(rows)
@@ -95,6 +97,21 @@ def _unsaid(route: "ListedRoute") -> str:
 
     methods = "/".join(sorted(route.methods))
     return f"{place_of(route.endpoint)}: {methods} {route.path} does not say who may call it\n    Fix: {_FIX}."
+
+
+def _undeclared(names: set[str], *, everywhere: bool) -> list[str]:
+    """The permissions that routes, or policies anywhere, ask for although no module declares them."""
+    from app.core.identity import AUTHENTICATED, PUBLIC, asked_permissions
+    from app.core.modules import declared_permissions
+
+    asked = names | (asked_permissions if everywhere else set())
+    known = {*declared_permissions(), AUTHENTICATED, PUBLIC}
+    return [
+        f"No module declares the permission {name}, which a policy asks for\n"
+        f'    Fix: write permissions = [Permission("{name}", "...")] in permissions.py of the module that asks.'
+        for name in sorted(asked - known)
+        if not name.startswith("role:")
+    ]
 
 
 def _rows(route: "ListedRoute", access: tuple[str, ...], collisions: "list[Collision]") -> "Iterator[dict[str, Any]]":

@@ -58,6 +58,11 @@ def register(app: FastAPI) -> None:
     other.add_api_route("/ours", everything, dependencies=[Depends(requires_permission("shop:read"))])
     app.mount("/elsewhere", other)
 """
+PERMISSIONS = """
+from app.core.identity import Permission
+
+permissions = [Permission("shop:read", "See the shop")]
+"""
 GUEST = """
 from fastapi import APIRouter, Depends
 
@@ -118,6 +123,7 @@ class TestRoutes:
             ("GET", "/api/v1/users"),
             ("GET", "/api/v1/users/me"),
             ("GET", "/api/v1/users/{user_id}"),
+            ("GET", "/api/v1/users/{user_id}/roles"),
         ]
 
     def test_for_people(self) -> None:
@@ -133,7 +139,9 @@ class TestFaults:
     @pytest.fixture
     def project(self, tmp_path: Path) -> PlantedProject:
         project = PlantedProject(tmp_path)
-        (project.add_module("shop") / "routers.py").write_text(ROUTERS)
+        shop = project.add_module("shop")
+        (shop / "routers.py").write_text(ROUTERS)
+        (shop / "permissions.py").write_text(PERMISSIONS)
         return project
 
     def test_they_are_shown_and_fail_the_check(self, project: PlantedProject) -> None:
@@ -161,6 +169,13 @@ class TestFaults:
     def test_one_that_does_not_say_who_may_call_it(self, project: PlantedProject) -> None:
         for path, returncode in (("/api/v1/shop/welcome", 1), ("/api/v1/shop/news", 1), ("/elsewhere", 0)):
             assert project.kit("routes", "--check", "--path", path).returncode == returncode
+
+    def test_a_permission_that_no_module_declares(self, project: PlantedProject) -> None:
+        (project.folder / "app" / "shop" / "permissions.py").unlink()
+        for path in ("/api/v1/shop/orders", "/"):
+            done = project.kit("routes", "--check", "--path", path)
+            assert done.returncode == 1
+            assert "No module declares the permission shop:read, which a policy asks for\n" in done.stderr
 
     def test_packages_cannot_say(self, project: PlantedProject) -> None:
         guest = project.folder / "guest"
