@@ -35,7 +35,7 @@ class Clone(PlantedProject):
         self.site: Path | None = None
         for name in _listed():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(PROJECT_ROOT / name, self.folder / name)
+            shutil.copyfile(PROJECT_ROOT / name, self.folder / name, follow_symlinks=False)
         self._take_over_types()
         (self.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
         self.run("git", "init", "--quiet")

@@ -5,6 +5,7 @@ It takes minutes, so `make test` leaves it out and `make e2e` asks for it, with 
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import URL
 
+from app.core.modules import present_modules
 from tests.clone import Clone
 from tests.external.installed import Site, run
 from tests.processes import served_settings
@@ -216,6 +218,31 @@ class TestRemoval:
             file.write("\nraise RuntimeError('late')\n")
         assert "RuntimeError: late" in clone.refused("model", "new", "gift_cards", "Card", "code:str")
         assert clone.changes() == [" M app/main.py"]
+
+
+OPTIONAL = [module.short_name for module in present_modules() if module.migrations == "own"]
+"""Modules of ours that a fork may not want: all of them is in their own folders."""
+
+
+class TestOptional:
+    @pytest.mark.parametrize("name", OPTIONAL)
+    def test_it_goes_without_a_trace_and_leaves_a_green_tree(self, clone: Clone, name: str) -> None:
+        said = clone.made("module", "remove", name)
+        assert "still names it" not in said
+        assert "stays" not in said
+        names = (name, name.replace("_", "-"))
+        clone.commit()
+        listed = [path for path in clone.run("git", "ls-files").splitlines() if (clone.folder / path).is_file()]
+        assert not [path for path in listed if any(one in path for one in names)]
+        # The attack suite looks for what a deployment may have; the log of changes says what there was.
+        elsewhere = [path for path in listed if path != "CHANGELOG.md" and not path.startswith("tests/attacks/")]
+        texts = {path: (clone.folder / path).read_text(encoding="utf-8", errors="replace") for path in elsewhere}
+        assert not [path for path, text in texts.items() if re.search(rf"\b(?:{'|'.join(names)})", text, re.IGNORECASE)]
+        if SERVED:
+            clone.python("-m", "pytest", "-q", "tests/auth", "tests/audit", timeout=15 * MINUTES, E2E="")
+        else:
+            clone.run(*MAKE, "check", timeout=10 * MINUTES, **ALONE)
+            clone.run(*MAKE, "test", f"ARGS={os.environ.get('E2E_TESTS', '')}", timeout=40 * MINUTES, **ALONE)
 
 
 class TestPackage:
