@@ -5,7 +5,7 @@ A bearer along with another `X-API-Key` is refused: it would not be clear for wh
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from functools import cache, partial
+from functools import partial
 
 from fastapi.requests import HTTPConnection
 from fastapi.security import APIKeyHeader
@@ -28,12 +28,6 @@ from app.core.identity import Authenticator, Principal, client_address, remember
 HEADER = "X-API-Key"
 refusals = ConfigurableRateLimiter(times=30, seconds=60, name="api-key-refusals", key=client_address)
 """Counts refusals alone: a right key is let in from every address."""
-
-
-@cache
-def per_minute(times: int) -> ConfigurableRateLimiter:
-    """Return the limit of one key on all routes together."""
-    return ConfigurableRateLimiter(times=times, seconds=60, name="api-key")
 
 
 class ApiKeyAuthenticator(Authenticator):
@@ -59,7 +53,8 @@ class ApiKeyAuthenticator(Authenticator):
         if found.key.notes_use:
             note = partial(ApiKeyRepository().note, ApiKey.last_used_at, USE_NOTED_FOR, api_key_id=key_id)
             _afterwards(connection, note)
-        await per_minute(service.config.API_KEYS_PER_MINUTE)(connection)
+        per_minute = service.config.API_KEYS_PER_MINUTE  # on all routes together
+        await ConfigurableRateLimiter(times=per_minute, seconds=60, name="api-key")(connection)
         return principal
 
 

@@ -1,6 +1,6 @@
 """Errors of this module."""
 
-from app.core.exceptions import AppError, AuthenticationError, ConflictError, NotFoundError
+from app.core.exceptions import AppError, AuthenticationError, NotFoundError
 
 
 class InvalidApiKey(AuthenticationError):
@@ -13,11 +13,6 @@ class InvalidApiKey(AuthenticationError):
 class ApiKeyNotFound(NotFoundError):
     code = "api_key_not_found"
     default_detail = "The API key was not found."
-
-
-class TooManyKeys(ConflictError):
-    code = "too_many_api_keys"
-    default_detail = "The account has as many live keys as it may have: revoke one."
 
 
 class InvalidTokenRequest(AppError):

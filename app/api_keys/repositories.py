@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, or_, select, text, update
+from sqlalchemy import ColumnElement, Executable, and_, bindparam, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -27,11 +27,11 @@ _STATE = (
 )
 
 # Built once: composing them anew costs a request more than running them.
-_BY_PREFIX = select(
+BY_PREFIX = select(
     *(*_STATE, ApiKey.scopes, ApiKey.secret_hash, ApiKey.previous_hash),
     (ApiKey.previous_until > db_now()).label("overlaps"),
 ).where(ApiKey.prefix == bindparam("prefix"))
-_BY_TOKEN = (
+BY_TOKEN = (
     select(*_STATE, AccessToken.scopes)
     .join(AccessToken, AccessToken.api_key_id == ApiKey.id)
     .where(AccessToken.token_hash == bindparam("hash"), AccessToken.expires_at > db_now())
@@ -43,13 +43,9 @@ class ApiKeyRepository(BaseRepository[ApiKey]):
 
     not_found = ApiKeyNotFound
 
-    async def by_prefix(self, *, db: AsyncSession, prefix: str) -> Any | None:
-        """Return the state of a key with its hashes; one statement and no entity, as every request runs it."""
-        return (await db.execute(_BY_PREFIX, {"prefix": prefix})).one_or_none()
-
-    async def by_token(self, *, db: AsyncSession, token_hash: str) -> Any | None:
-        """Return the state of the key of an access token that has not expired, with the scopes of the token."""
-        return (await db.execute(_BY_TOKEN, {"hash": token_hash})).one_or_none()
+    async def find(self, statement: Executable = BY_PREFIX, *, db: AsyncSession, **values: str) -> Any | None:
+        """Return the state of a key by `prefix`, or BY_TOKEN by `hash`: no entity, as every request runs it."""
+        return (await db.execute(statement, values)).one_or_none()
 
     async def count_live(self, *, db: AsyncSession, owner_id: int) -> int:
         """Count the live keys of an account; no other transaction adds one before this one ends."""
@@ -69,7 +65,3 @@ class ApiKeyRepository(BaseRepository[ApiKey]):
         """Revoke every live key of an account and return their ids."""
         statement = update(ApiKey).where(ApiKey.owner_id == owner_id, _IS_LIVE).values(revoked_at=db_now())
         return list(await db.scalars(statement.returning(ApiKey.id)))
-
-
-class AccessTokenRepository(BaseRepository[AccessToken]):
-    """Stores and deletes access tokens."""

@@ -56,16 +56,19 @@ class NewApiKey(ApiKeyRead):
     key: str = Field(repr=False)
 
 
+Listed: TypeAlias = Literal["id", "name", "prefix", "expires_at", "last_used_at", "revoked_at", "created_at"]
+
+
 class ApiKeySortParam(SortParam):
     """Sort fields of keys."""
 
-    field: Literal["id", "name", "expires_at", "last_used_at", "revoked_at", "created_at"]
+    field: Listed
 
 
 class ApiKeyFilterParam(FilterParam):
     """Filter fields of keys."""
 
-    field: Literal["id", "name", "prefix", "expires_at", "last_used_at", "revoked_at", "created_at"]
+    field: Listed
 
 
 class ApiKeyListParams(ListParams):

@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.api_keys import security
 from app.api_keys.config import ApiKeysConfig
 from app.api_keys.events import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ServiceAccountCreated
-from app.api_keys.exceptions import ApiKeyNotFound, InvalidApiKey, InvalidTokenRequest, TooManyKeys
-from app.api_keys.models import ApiKey
+from app.api_keys.exceptions import ApiKeyNotFound, InvalidApiKey, InvalidTokenRequest
+from app.api_keys.models import AccessToken, ApiKey
 from app.api_keys.permissions import READ, WRITE
-from app.api_keys.repositories import AccessTokenRepository, ApiKeyRepository
+from app.api_keys.repositories import BY_TOKEN, ApiKeyRepository
 from app.api_keys.schemas import ApiKeyCreate, ApiKeyListParams, ApiKeyRead, NewApiKey, Rotation, TokenAnswer, TokenForm
 from app.auth import ActionNotAllowed, AuthGatewayInterface, UserDTO
-from app.core.db import PaginatedResult, utcnow
+from app.core.db import BaseRepository, PaginatedResult, utcnow
 from app.core.exceptions import ConflictError, InvalidInputError
 from app.core.services.events import EventsServiceInterface
 
@@ -44,7 +44,7 @@ class ApiKeyService:
     can_act: Callable[[UserDTO], Awaitable[bool]]
     """May keys act for this account?"""
     keys = ApiKeyRepository()
-    tokens = AccessTokenRepository()
+    tokens = BaseRepository[AccessToken]()
 
     async def find(self, text: str, *, db: AsyncSession) -> Presented | None:
         """Return the key that a key or token proves, None where it proves none.
@@ -61,8 +61,8 @@ class ApiKeyService:
 
     async def _row_of(self, credential: security.Credential, *, db: AsyncSession) -> Any | None:
         if credential.is_token:
-            return await self.keys.by_token(db=db, token_hash=credential.hash)
-        row = await self.keys.by_prefix(db=db, prefix=credential.prefix)
+            return await self.keys.find(BY_TOKEN, db=db, hash=credential.hash)
+        row = await self.keys.find(db=db, prefix=credential.prefix)
         is_current = row and hmac.compare_digest(credential.hash, row.secret_hash)
         is_previous = row and hmac.compare_digest(credential.hash, row.previous_hash or "") and row.overlaps
         return row if is_current or is_previous else None
@@ -105,7 +105,7 @@ class ApiKeyService:
         if beyond := data.scopes - by.permissions:
             raise ActionNotAllowed(f"You do not hold {', '.join(sorted(beyond))}.")
         if await self.keys.count_live(db=db, owner_id=owner_id) >= KEYS_PER_OWNER:
-            raise TooManyKeys
+            raise ConflictError("The account has as many live keys as it may have: revoke one.")
         text = security.new_text(prefix := security.new_prefix())
         values = {"name": data.name, "scopes": sorted(data.scopes), "expires_at": self._end(data.expires_in_days)}
         hashed = {"prefix": prefix, "secret_hash": security.hash_of(text)}

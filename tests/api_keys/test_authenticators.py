@@ -199,7 +199,7 @@ class TestRefusal:
         (await row(db, orphan)).owner_id = 10**9
         await db.commit()
         live = await make()
-        texts = ["", "x", "kit_", live["key"][:-1], live["key"] + "0", live["key"][:-7] + "0" + live["key"][-6:]]
+        texts = ["", "x", "kit_", live["key"][:-1], live["key"] + "0", live["key"][:-7] + "_" + live["key"][-6:]]
         texts += [security.new_text(live["prefix"]), security.new_text(security.new_prefix()), security.new_text()]
         texts += [key["key"] for key in (revoked, expired, orphan)]
         answers = set()
