@@ -99,7 +99,11 @@ async def _operation(
     ids: dict[str, list[str]] = defaultdict(list)
     for name in operation.placeholders:
         collection = collection_of(operation.path, name)
-        ids[name] = list(objects.get(collection, {}))[:3] or _profile_ids(objects, target, collection)
+        ids[name] = (
+            list(objects.get(collection, {}))[:3]
+            or _profile_ids(objects, target, collection)
+            or _named_alike(objects, collection, name)
+        )
     if not all(ids[name] for name in operation.placeholders):
         report.note(f"no objects of {owner} for {operation}")
         return
@@ -123,6 +127,13 @@ def _profile_ids(objects: Objects, target: Target, collection: str) -> list[str]
     if collection != target.path("/users"):
         return []
     return list(objects.get(target.path("/profile"), {}))
+
+
+def _named_alike(objects: Objects, collection: str, placeholder: str) -> list[str]:
+    """The list of an object's parts, as `/users/{id}/roles`, is shown elsewhere too: as `/roles`."""
+    last = collection.rpartition("/")[2]
+    rows = [item for path, items in objects.items() if path.endswith(f"/{last}") for item in items.values()]
+    return [str(item[placeholder]) for item in rows if placeholder in item][:3]
 
 
 def _absent(value: str) -> str:
