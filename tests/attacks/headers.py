@@ -62,7 +62,7 @@ async def _paths_and_queries(target: Target, report: Report, account: Account) -
         path_names = [one["name"] for one in operation.parameters("path")]
         places += [await target.filled(operation, {name: "1"}) for name in path_names]
         for place in places:
-            for text in _ENCODED:
+            for text in _ENCODED[:: 1 if target.full else 3]:
                 answer = await target.send("GET", f"{place}{text}{EVIL}:%201", token=account.access)
                 found = faults(answer.headers.raw)
                 report.judge(f"{operation} at {place[len(base) :] or 'the id'} with {text}", not found, found)
@@ -87,7 +87,9 @@ async def _fields(target: Target, report: Report) -> None:
 
 async def _values(target: Target, report: Report, account: Account) -> None:
     """Headers that come back, with line breaks as they are: no client library sends those."""
-    operations = [one for one in target.document.operations if one.method == "GET" and not one.placeholders][:6]
+    operations = [one for one in target.document.operations if one.method == "GET" and not one.placeholders]
+    # The layers that give headers back are the same for every route.
+    operations = operations if target.full else operations[:1] + operations[-2:]
     for operation in operations:
         declared = [one["name"] for one in operation.parameters("header")]
         for name in (*_REFLECTED, *declared):

@@ -1,8 +1,9 @@
 """Objects of others: every route with an id or a permission, as another user, another role and as nobody."""
 
 import json
+import re
 from collections import defaultdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -10,8 +11,11 @@ from tests.attacks.document import Operation
 from tests.attacks.report import Report
 from tests.attacks.target import Account, Target, Unavailable, query_of
 
+Objects: TypeAlias = dict[str, dict[str, dict[str, Any]]]
+"""Items by path of their list and by id."""
 _KEYS = ("id", "uuid", "slug", "name", "key")
 _ABSENT = 2**40
+_REFERENCE = re.compile(r"^(owner|user|account|author|member|customer|tenant)_id$")
 
 
 async def attack(target: Target, report: Report) -> None:
@@ -27,7 +31,30 @@ async def attack(target: Target, report: Report) -> None:
         for operation in target.document.operations:
             if operation.secured and operation.placeholders:
                 await _operation(target, report, operation, name, _only(objects, seen), other)
-    await _admin_objects_change(target, report, owner)
+        await _references(target, report, name, objects, other)
+    await _unchanged(target, report, owner)
+
+
+async def _references(target: Target, report: Report, owner: str, objects: Objects, other: Account) -> None:
+    """Ids of others as query parameters and in bodies: `owner_id`, `user_id` and the like."""
+    accounts = _profile_ids(objects, target, target.path("/users"))
+    for value in accounts[:1]:
+        for operation in target.document.operations:
+            if not operation.secured or operation.placeholders:
+                continue
+            for parameter in operation.parameters("query"):
+                if _REFERENCE.search(parameter["name"]):
+                    query = query_of(operation) | {parameter["name"]: value}
+                    answer = await target.send(operation.method, operation.path, params=query, token=other.access)
+                    shown = {str(_key(item)) for item in _items(answer)} & set(objects.get(operation.path, {}))
+                    case = f"{operation} with {parameter['name']} of {owner}"
+                    report.judge(case, not shown, f"answered {answer.status_code} with {shown}")
+            for kind, schema in operation.bodies.items():
+                for field in filter(_REFERENCE.search, operation.fields(schema)):
+                    body: dict[str, Any] = {kind: operation.example(kind) | {field: int(value)}}
+                    answer = await target.send(operation.method, operation.path, token=other.access, **body)
+                    case = f"{operation} with {field} of {owner}"
+                    report.judge(case, not answer.is_success, f"answered {answer.status_code}")
 
 
 async def _owners(target: Target, report: Report, owner: Account) -> list[tuple[str, str]]:
@@ -75,9 +102,6 @@ def _items(answer: httpx.Response) -> list[dict[str, Any]]:
 
 def _key(item: dict[str, Any]) -> object:
     return next((item[name] for name in _KEYS if isinstance(item.get(name), int | str)), None)
-
-
-Objects = dict[str, dict[str, dict[str, Any]]]
 
 
 def _only(objects: Objects, seen: Objects) -> Objects:
@@ -171,7 +195,7 @@ async def _permissions(target: Target, report: Report, other: Account) -> None:
             )
 
 
-async def _admin_objects_change(target: Target, report: Report, owner: Account) -> None:
+async def _unchanged(target: Target, report: Report, owner: Account) -> None:
     """After all that the owner's account is as it was."""
     answer = await target.call("GET", "/profile", token=owner.access)
     same = answer.status_code == 200 and json.loads(answer.text)["data"]["username"] == owner.username
