@@ -11,7 +11,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 	$(shell $(name) $(SUITABLE) >/dev/null 2>&1 && echo $(name))) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev demo test e2e fuzz faults bench check rules lint format fmt migrate upgrade lock coverage clean
+.PHONY: help setup run dev demo test e2e fuzz faults attacks bench check rules lint format fmt migrate upgrade lock coverage clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,16 @@ faults: $(VENV)/.development ## kill processes 100 times amid work, break Postgr
 		TEST_BACKEND=served $(BIN)/pytest -s tests/faults $(ARGS); \
 	else \
 		echo 'Killed embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add workers, PostgreSQL and Redis.'; \
+	fi
+
+# With URL against a service that runs, and nothing is started: tests/attacks/__main__.py names the variables of accounts.
+attacks: $(VENV)/.development ## attack one process and two of this service, or the one at URL=https://...; ARGS=--help says more
+	@if [ -n "$(URL)" ] || [ -n "$(filter --help,$(ARGS))" ]; then exec $(BIN)/python -m tests.attacks $(URL) $(ARGS); fi; \
+	TEST_BACKEND=embedded $(BIN)/python -m tests.attacks $(ARGS) || exit; \
+	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
+		TEST_BACKEND=served $(BIN)/python -m tests.attacks $(ARGS); \
+	else \
+		echo 'Attacked embedded only: TEST_DATABASE_URL and TEST_REDIS_URL add PostgreSQL, Redis and a second process.' >&2; \
 	fi
 
 bench: $(VENV)/.development ## measure against a bare application on PostgreSQL at TEST_DATABASE_URL; ARGS=jobs measures jobs, --json is for programs

@@ -23,6 +23,8 @@ async def attack(target: Target, report: Report) -> None:
     owner, other = await target.fresh(), await target.fresh()
     await target.again(owner)  # a second session, which can be ended without ending ours
     await create(target, owner)
+    if target.inside:
+        await target.inside.settle()  # what the audit log has of all that
     await _permissions(target, report, other)
     seen = await visible(target, other.access)
     seen.setdefault(target.path("/users"), {})[str(other.id)] = {}
