@@ -12,6 +12,7 @@ from app.auth import RoleChanged, RoleGranted, RoleRevoked, SuperuserChanged
 from app.auth.models import AuthSession, PermissionRow, Role, RolePermission, User, UserRole, UserStatus
 from app.auth.repositories import RoleRepository, UserRepository
 from app.core.db import Database
+from tests.core.api.conftest import make_app
 from tests.factories.user import UserFactory
 from tests.utils import CapturedMail, PublishedEvents, login_user
 
@@ -363,6 +364,23 @@ class TestRevoke:
     async def test_one_may_leave_a_role(self, clerk: User, client: httpx.AsyncClient) -> None:
         assert (await client.delete(grant_of(clerk, f"of_user_{clerk.id}"))).status_code == 204
         assert (await client.get(ROLES)).status_code == 403
+
+
+class TestProcesses:
+    async def test_what_one_grants_and_revokes_the_other_knows_at_the_next_request(
+        self, committed: Database, client: httpx.AsyncClient
+    ) -> None:
+        """Two applications stand for two processes: nothing of a caller's rights is kept in one."""
+        admin, user = await UserFactory.create(is_superuser=True), await UserFactory.create()
+        async with committed.session_scope() as db:
+            await new_role("reader", "users:read", db=db)
+        await login_user(client, user)
+        transport = httpx.ASGITransport(make_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=client.headers) as other:
+            await login_user(client, admin)
+            for method, status in (("PUT", 200), ("DELETE", 403)) * 2:
+                assert (await client.request(method, grant_of(user, "reader"))).status_code == 204
+                assert (await other.get("/api/v1/users")).status_code == status
 
 
 class TestRaces:
