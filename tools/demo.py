@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ curl() { command curl --silent --show-error --fail-with-body --write-out '%{stde
 
 
 def demo() -> None:
-    """Run every call of the README against a server of its own, and show the answers."""
+    """Run every call of the README, then those of the docs, against a server of its own, and show the answers."""
     load_settings()
     from app.core.configs import PROJECT_ROOT, BaseConfig
 
@@ -43,19 +43,25 @@ def demo() -> None:
         password = secrets.token_urlsafe(12)
         environment |= {"VAR_DIR": f"{folder}/var", "ENV_FILE": os.devnull}
         environment |= {"FIRST_USER_PASSWORD": password, "ADMIN_PASSWORD": password}
-        if error := walk(PROJECT_ROOT / "README.md", Path(folder), environment):
+        if error := walk(pages(PROJECT_ROOT), Path(folder), environment):
             fail(error)
     say("Every call of the README works.", fg=typer.colors.GREEN)
 
 
-def walk(page: Path, folder: Path, environment: Mapping[str, str]) -> str | None:
-    """Run the blocks of `page` in `folder` against a server with `environment`; returns why it failed, or None.
+def pages(project: Path) -> list[Path]:
+    """The README, and the pages of the docs that go on where it ends: modules bring their own."""
+    return [project / "README.md", *sorted(project.glob("docs/*.md"))]
+
+
+def walk(pages: Iterable[Path], folder: Path, environment: Mapping[str, str]) -> str | None:
+    """Run the blocks of `pages` in `folder` against a server with `environment`; returns why it failed, or None.
 
     The blocks find captured mail under `var/` and the first admin's password in ADMIN_PASSWORD.
     """
     with listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    script = _PROLOGUE + "\n".join(_shown(block) for block in _BLOCK.findall(page.read_text(encoding="utf-8")))
+    blocks = [block for page in pages for block in _BLOCK.findall(page.read_text(encoding="utf-8"))]
+    script = _PROLOGUE + "\n".join(map(_shown, blocks))
     script = script.replace(BASE_URL, f"http://127.0.0.1:{port}")
     with _server(folder, {**environment, "HOST": "127.0.0.1", "PORT": str(port)}, port) as is_answering:
         if not is_answering:

@@ -15,7 +15,7 @@ from app.cli import app as kit
 from app.core.configs import PROJECT_ROOT
 from tests.conftest import backend
 from tests.processes import BIN, environment, served_settings, started
-from tools.demo import walk
+from tools.demo import pages, walk
 
 README = PROJECT_ROOT / "README.md"
 PAGES = [README, *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
@@ -29,19 +29,20 @@ pytestmark = pytest.mark.usefixtures("template")
 class TestCalls:
     def test_every_one_works(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         with served_settings() as settings:
-            refusal = walk(README, tmp_path, environment(tmp_path, **settings, **PASSWORD))
+            refusal = walk(pages(PROJECT_ROOT), tmp_path, environment(tmp_path, **settings, **PASSWORD))
 
         shown = capfd.readouterr().out
         assert refusal is None, shown
         assert shown.count("curl ") >= 12
         assert '"pagination":{"total":2,"page":1,"per_page":3}' in shown
+        assert '"name":"clerk"' in shown
 
     @pytest.mark.skipif("served" not in backend.name, reason="a worker of its own needs Redis")
     def test_every_one_works_with_a_worker_of_its_own(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         with served_settings() as settings:
             env = environment(tmp_path, **settings, **PASSWORD, WORKER_IN_APP="false")
             with started(str(BIN / "kit"), "worker", env=env, log=tmp_path / "worker.log"):
-                refusal = walk(README, tmp_path, env)
+                refusal = walk(pages(PROJECT_ROOT), tmp_path, env)
 
         assert refusal is None, capfd.readouterr().out
         assert "job completed" in (tmp_path / "worker.log").read_text()
@@ -50,7 +51,7 @@ class TestCalls:
         page = tmp_path / "page.md"
         page.write_text("```bash\ncurl http://127.0.0.1:8000/nowhere\n```\n```bash\necho never\n```\n")
 
-        refusal = walk(page, tmp_path, environment(tmp_path))
+        refusal = walk([page], tmp_path, environment(tmp_path))
 
         assert refusal == "A call failed with exit code 22."
         assert "never" not in capfd.readouterr().out
@@ -59,7 +60,7 @@ class TestCalls:
         (tmp_path / "file").touch()
         env = environment(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/file/app.db")
 
-        refusal = walk(README, tmp_path, env)
+        refusal = walk(pages(PROJECT_ROOT), tmp_path, env)
 
         assert refusal is not None
         assert refusal.startswith("The server did not start:\n")
