@@ -180,3 +180,16 @@ class TestAtTheSameMoment:
             rows = (await db.scalars(select(User).order_by(User.username))).all()
         kept = {204: (True, False), 422: (False, True)}
         assert [(row.is_verified, row.is_deleted) for row in rows] == [kept[answer.status_code] for answer in answers]
+
+    async def test_one_that_is_being_verified_is_not_waited_for(self, committed: Database) -> None:
+        user = await UserFactory.create(is_verified=False, verify_until=utcnow() - WEEK)
+        if committed.engine.dialect.name != "postgresql":
+            pytest.skip("SQLite has one writer")
+        async with committed.session_scope() as db:
+            locked = await UserRepository().require(db=db, for_update=True, id=user.id)
+            async with asyncio.timeout(20):
+                await call_with_dependencies(DeleteUnverified().run)
+            locked.is_verified = True
+        await call_with_dependencies(DeleteUnverified().run)
+        async with committed.session_scope(read_only=True) as db:
+            assert not (await UserRepository().require(db=db, id=user.id)).is_deleted

@@ -1,7 +1,5 @@
 """Device tokens: proof that a client has logged in to an account before (OWASP device cookies). Nothing is stored."""
 
-import base64
-import hashlib
 import hmac
 import re
 import secrets
@@ -9,6 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pydantic import SecretStr
+
+from app.auth.security.tokens import keyed_hash
 
 _TOKEN = re.compile(r"(([0-9]{1,19})\.([0-9]{1,10})\.([A-Za-z0-9_-]{22}))\.([A-Za-z0-9_-]{43})")
 
@@ -39,6 +39,4 @@ def read_device_token(token: str, *, keys: Iterable[SecretStr]) -> Device | None
 
 
 def _proof(content: str, key: SecretStr) -> str:
-    text = f"device-token:{content}"  # the key has other uses
-    digest = hmac.new(key.get_secret_value().encode(), text.encode(), hashlib.sha256).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return keyed_hash(f"device-token:{content}", secret=key.get_secret_value().encode())

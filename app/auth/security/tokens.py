@@ -204,5 +204,10 @@ def token_hash(token: str) -> str:
 
 def successor(token: str, *, salt: str, secret: bytes) -> str:
     """Return the token that follows `token`: the same for everyone who presents it, and never stored."""
-    digest = hmac.new(secret, salt.encode() + token.encode("utf-8", "replace"), hashlib.sha256).digest()
+    return keyed_hash(salt + token, secret=secret)
+
+
+def keyed_hash(text: str, *, secret: bytes) -> str:
+    """Return what only the holder of `secret` can make of `text`; let each use begin its text in its own way."""
+    digest = hmac.new(secret, text.encode("utf-8", "replace"), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -119,14 +119,11 @@ class AccountService:
     async def confirm_password(self, user_id: int, *, db: AsyncSession, password: str) -> User:
         """Return the caller's own account, locked, before a sensitive change; raises WrongPassword."""
         async with self.limits.confirmation(user_id):
-            return await self._confirm_password(user_id, db=db, password=password)
-
-    async def _confirm_password(self, user_id: int, *, db: AsyncSession, password: str) -> User:
-        user = await self.check_password(await self.users.get(db=db, id=user_id), db=db, password=password)
-        if user is None:
-            self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))
-            await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
-            raise WrongPassword
+            user = await self.check_password(await self.users.get(db=db, id=user_id), db=db, password=password)
+            if user is None:
+                self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))
+                await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
+                raise WrongPassword
         return user
 
     async def require_live(self, user_id: int, session_id: int, *, db: AsyncSession) -> UserDTO:
