@@ -95,13 +95,14 @@ def _started(name: str, command: tuple[str, ...], environment: dict[str, str], h
 
 
 def _fill(url: URL) -> None:
-    """Accounts beside the first administrator."""
+    """Accounts beside the first administrator, with the same password."""
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO auth_users (email, email_key, username, username_key, password_hash, status_id, is_verified,"
             " is_superuser, created_at, updated_at) SELECT n || '@example.com', n || '@example.com', 'user' || n,"
-            " 'user' || n, 'none', 1, true, false, now(), now() FROM generate_series(1, %s) AS n",
+            " 'user' || n, admin.password_hash, 1, true, false, now(), now() FROM auth_users AS admin, "
+            "generate_series(1, %s) AS n",
             (ACCOUNTS,),
         )
         connection.execute("VACUUM ANALYZE auth_users")
