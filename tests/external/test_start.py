@@ -73,7 +73,7 @@ asyncio.run(show())
 @pytest.mark.parametrize(
     ("answer", "shown"),
     [
-        (ANSWER, "guest audit auth"),
+        (ANSWER, "guest auth"),
         ("", "ConfigError: guest.personal_data defines no personal_data: personal_data = MyPersonalData()"),
     ],
 )
@@ -83,6 +83,6 @@ def test_a_package_answers_for_personal_data_without_an_import(answer: str, show
     (folder / "module.toml").write_text('entrypoint = "guest:register"')
     (folder / "__init__.py").write_text("def register(app): ...")
     (folder / "personal_data.py").write_text(answer)
-    env = environment(tmp_path, MODULES="app.auth,app.audit,guest", PYTHONPATH=str(tmp_path))
+    env = environment(tmp_path, MODULES="app.auth,guest", PYTHONPATH=str(tmp_path))
     done = run(sys.executable, "-c", SHOW, env=env)
     assert (done.stdout + done.stderr).splitlines()[-1].endswith(shown)
