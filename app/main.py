@@ -61,6 +61,10 @@ def create_app(settings: AppConfig | None = None, *, run_jobs: bool | None = Non
     _add_middlewares(app, chosen)
     add_error_handlers(app)
     app.include_router(health.router)
+    if chosen.METRICS_ENABLED and chosen.METRICS_PORT is None:
+        from app.core.exporter import router  # needs an extra
+
+        app.include_router(router)
     _include_modules(app, chosen)
     if chosen.docs_enabled:
         add_docs(app)
@@ -113,10 +117,14 @@ def warn_of_other_servers(settings: AppConfig) -> None:
 def _lifespan(settings: AppConfig, run_jobs: bool) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        from app.core.runtime import open_runtime
+        from app.core.runtime import exporting, open_runtime
 
         check_units(app.routes)
-        async with open_runtime(settings, run_jobs=run_jobs), module_lifespans(app, installed_modules()):
+        async with (
+            open_runtime(settings, run_jobs=run_jobs),
+            exporting(settings),
+            module_lifespans(app, installed_modules()),
+        ):
             warn_about_routes(app.routes)
             warn_of_other_servers(settings)
             yield

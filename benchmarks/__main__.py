@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the service against a bare application, on PostgreSQL; `python -m benchmarks jobs`: jobs."""
+"""`python -m benchmarks`: the service against a bare application, on PostgreSQL; `jobs`: jobs; `switches`: metrics."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import jobs
+from benchmarks import jobs, switches
 from benchmarks.jobs_probe import Sizes
 from benchmarks.measure import CONNECTIONS, Row, measure
 from benchmarks.scenarios import scenarios
@@ -19,7 +19,7 @@ from benchmarks.servers import ROOT, Server, servers
 def main() -> None:
     """Measure, and print a table or, with `--json`, one JSON document."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("requests", "jobs"), default="requests")
+    parser.add_argument("what", nargs="?", choices=("requests", "jobs", "switches"), default="requests")
     parser.add_argument("--on", action="append", choices=jobs.DATABASES, help="jobs: this database only")
     parser.add_argument("--quick", action="store_true", help="jobs: tiny numbers, to see that everything works")
     parser.add_argument("--rounds", type=int, default=7, help="how often each row is measured (default: 7)")
@@ -44,6 +44,13 @@ def main() -> None:
     except KeyError as missing:
         parser.exit(2, f"{missing.args[0]} is not set: PostgreSQL and Redis are needed, as for `make test`.\n")
 
+    if chosen.what == "switches":
+        found = asyncio.run(switches.compare(urls, rounds=chosen.rounds, seconds=chosen.seconds, say=say))
+        if chosen.json:
+            print(json.dumps([row.as_dict() for row in found]))
+        else:
+            switches.print_table(found)
+        return
     memory = _apart("memory", chosen.keys, "distinct keys") if chosen.keys else None
     modules = _apart("modules", chosen.starts, "starts with few and with many modules") if chosen.starts else None
     with servers(*urls) as pair:

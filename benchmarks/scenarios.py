@@ -44,6 +44,13 @@ async def scenarios(service: Server, baseline: Server) -> list[Scenario]:
     ]
 
 
+async def profile(on: Server, off: Server, name: str) -> list[Scenario]:
+    """The same request to both."""
+    token = json.loads(await _once(off, _login(f"{API}/auth/login")()))["access_token"]
+    sent = request("GET", f"{API}/profile", token=token)
+    return [Scenario(name, {on.name: lambda: sent, off.name: lambda: sent})]
+
+
 def _login(target: str) -> Make:
     """Each from a client and under a name of its own, or limits would refuse them: three at once for one name."""
     numbers = itertools.count()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,21 @@ def servers(database_url: str, redis_url: str) -> Iterator[tuple[Server, Server]
             bare = (sys.executable, "-m", "uvicorn", "benchmarks.baseline:app", "--no-access-log", "--loop", "uvloop")
             with _started("baseline", (*bare, "--http", "httptools"), shared, "/health") as baseline:
                 yield service, baseline
+    finally:
+        backend.close()
+
+
+@contextmanager
+def switched(database_url: str, redis_url: str, settings: Mapping[str, str]) -> Iterator[tuple[Server, Server]]:
+    """The service with `settings`, and without."""
+    backend = Served(database_url, redis_url)
+    command = (sys.executable, "-m", "app.cli", "run")
+    try:
+        shared = _environment(backend)
+        with _started("off", command, shared, "/health/ready") as off:
+            _fill(backend.template)
+            with _started("on", command, {**shared, **settings}, "/health/ready") as on:
+                yield on, off
     finally:
         backend.close()
 

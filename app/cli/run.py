@@ -33,6 +33,8 @@ def run(
     settings = load_settings()
     _ = settings.secret_key  # made once under VAR_DIR where development leaves it unset
     listener = listen(settings.HOST, settings.PORT)
+    if settings.METRICS_ENABLED and settings.METRICS_PORT:
+        listen(settings.METRICS_HOST, settings.METRICS_PORT, "METRICS_PORT").close()  # bound by the server processes
     import app.main  # noqa: F401  what cannot be served is refused before anything is listening to
     from app.core.services.log import configure_logging
 
@@ -78,7 +80,7 @@ def secrets(as_json: Annotated[bool, typer.Option("--json", help="JSON for progr
         typer.secho("Nothing is stored. To keep such values: kit secrets >> .env", dim=True, err=True)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, setting: str = "PORT") -> socket.socket:
     """Open a listening socket; ends the program where the address is not available.
 
     It listens from here on, so that a second start sees the port in use before it touches the database.
@@ -89,8 +91,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             other = port % 65535 + 1
-            fail(f"Port {port} on {host} is in use. Stop what uses it, or choose another: PORT={other} make run")
-        fail(f"Cannot listen on {host} port {port}: {exc.strerror}. Check HOST and PORT.")
+            fail(f"Port {port} on {host} is in use. Stop what uses it, or choose another: {setting}={other} make run")
+        fail(f"Cannot listen on {host} port {port}: {exc.strerror}. Check its host and {setting}.")
     listener.set_inheritable(True)
     return listener
 
@@ -102,6 +104,7 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> bool
     from app.cli.server import Reload, Server, supervise
     from app.cli.serving import Connection
     from app.core.configs import PROJECT_ROOT
+    from app.core.metrics import shared_between_processes
     from app.main import KIT_RUN
 
     config = uvicorn.Config(
@@ -120,7 +123,8 @@ def _serve(settings: "AppConfig", listener: socket.socket, reload: bool) -> bool
     os.environ[KIT_RUN] = "1"
     server = Server(config, settings, quiet=is_quiet())
     if not reload and settings.WEB_CONCURRENCY > 1:
-        return supervise(server, settings.WEB_CONCURRENCY, listener)
+        with shared_between_processes(settings):
+            return supervise(server, settings.WEB_CONCURRENCY, listener)
     if reload:
         Reload(server, listener).run()
     else:

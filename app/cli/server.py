@@ -25,6 +25,7 @@ from app.cli.console import explained_errors
 from app.cli.migrate import quiet_alembic
 from app.cli.serving import Connection
 from app.cli.starting import announce, bootstrap, prepare
+from app.core.metrics import forget_process
 from app.core.process import lifecycle
 
 if TYPE_CHECKING:
@@ -221,6 +222,9 @@ def supervise(server: Server, count: int, listener: socket.socket) -> bool:
         server.is_leader = server.is_leader and received != 0
         alive = [process for process in processes if process.exitcode in (None, STARTUP_FAILURE)]
         if len(alive) < len(processes):
+            for process in processes:
+                if process not in alive:
+                    forget_process(process.pid)
             time.sleep(RESPAWN_SECONDS)
         missing = (1 if server.is_leader else count) - len(alive)
         processes = [*alive, *(_started(server, listener) for _ in range(missing))]
@@ -231,7 +235,7 @@ def supervise(server: Server, count: int, listener: socket.socket) -> bool:
         if (received := news.recv(1)[0]) in _STOP:
             for process in processes:
                 process.kill()
-            os._exit(128 + received)
+            sys.exit(128 + received)
     # -SIGTERM: stopped before its signal handler was installed.
     return all(process.exitcode in (0, -signal.SIGTERM) for process in processes)
 

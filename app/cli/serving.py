@@ -188,10 +188,12 @@ class Connection(HttpToolsProtocol):
                 return
         # Not above: importing them reads the settings.
         from app.core.api.problems import problem
+        from app.core.metrics import count_request
         from app.core.services.log import logger
 
         status, code, detail = refusal
         client = self.client[0] if self.client else None
+        count_request("", None, status, 0)
         logger.info("request", method=None, route=None, status=int(status), client=client, code=code)
         answer = problem({"type": "http", "path": ""}, status, code, detail)
         answer.headers["connection"] = "close"

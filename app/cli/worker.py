@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.console import fail, load_registries, load_settings, say
+from app.cli.run import listen
 
 if TYPE_CHECKING:
     from app.core.runtime import Runtime
@@ -107,12 +108,16 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
     load_registries()
     import uvloop
 
-    from app.core.runtime import open_runtime
+    from app.core.runtime import exporting, open_runtime
     from app.core.services.log import configure_logging, logger
+
+    if settings.METRICS_ENABLED and settings.METRICS_PORT:
+        listen(settings.METRICS_HOST, settings.METRICS_PORT, "METRICS_PORT").close()
 
     async def work() -> None:
         stopping = _stop_signals()
-        async with open_runtime(settings, run_jobs=run_jobs, run_schedule=run_schedule) as opened:
+        opening = open_runtime(settings, run_jobs=run_jobs, run_schedule=run_schedule)
+        async with opening as opened, exporting(settings):
             names = ["worker"] * run_jobs + ["scheduler"] * run_schedule
             if not run_jobs:
                 logger.info("scheduler ready")

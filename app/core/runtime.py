@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -169,6 +170,14 @@ async def _open(opened: Runtime, settings: AppConfig, stack: AsyncExitStack, run
     opened.cache = service("CACHE_PROVIDER", lambda: _cache(settings, key_prefix, stack))
     opened.events = service("EVENTS_PROVIDER", lambda: EventsService(current_database, waker, background))
     opened.mail = service("MAIL_PROVIDER", lambda: _mail(settings, sender, queue))
+
+
+def exporting(settings: AppConfig) -> AbstractAsyncContextManager[None]:
+    """Serve the metrics of this process while the block runs, if they are enabled. Enter it in an open runtime."""
+    if not settings.METRICS_ENABLED:
+        return nullcontext()
+    served: AbstractAsyncContextManager[None] = import_module("app.core.exporter").exporting(settings)  # an extra
+    return served
 
 
 @asynccontextmanager

@@ -29,11 +29,11 @@ LAYERS = (
     ("schemas",),
     ("models",),
 )
-LEAVES = ("security", "events", "exceptions", "config", "permissions")
+LEAVES = ("security", "events", "exceptions", "config", "permissions", "metrics")
 USED_BY_SERVICES = {"policies": "ask this policy", "tasks": "push this task"}
 """Layers above services whose files a service may use: such a file then stands below services itself."""
 FLOORS = (
-    ("runtime",),
+    ("runtime", "exporter"),
     ("kit",),
     ("migrations",),
     REGISTRIES,
@@ -42,6 +42,7 @@ FLOORS = (
     ("deps",),
     ("services",),
     ("db",),
+    ("metrics",),
     ("configs",),
     ("process", "identity"),
     ("exceptions",),

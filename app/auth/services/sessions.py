@@ -20,6 +20,7 @@ from app.auth.events import (
     SessionRevoked,
 )
 from app.auth.exceptions import InvalidGrant, InvalidScope, ReauthenticationRequired, SessionNotFound
+from app.auth.metrics import logins
 from app.auth.models import AuthSession, EndReason, RefreshToken, User
 from app.auth.repositories import DEVICE_MEMORY, Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginAnswer, LoginForm, SessionRead, TokenAnswer
@@ -84,6 +85,7 @@ class SessionService(AccountService):
                 reason = LoginFailure.UNKNOWN_ACCOUNT
             else:
                 reason = LoginFailure.ACCOUNT_NOT_ACTIVE if user else LoginFailure.WRONG_PASSWORD
+            logins.inc(reason)
             self.events.dispatch(LoginFailed(user_id=found.id if found else None, reason=reason))
             await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
             raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
@@ -92,6 +94,7 @@ class SessionService(AccountService):
         try:
             scope = _narrowed(form.scope, holder.permissions)
         except InvalidScope:
+            logins.inc(LoginFailure.INVALID_SCOPE)
             self.events.dispatch(LoginFailed(user_id=user.id, reason=LoginFailure.INVALID_SCOPE))
             await self.users.commit(db=db)
             raise
@@ -101,6 +104,7 @@ class SessionService(AccountService):
             await self.notify(user.email, "account", NewSignIn(**greeting, time=time, network=network, url=url))
         answer = await self._open(user, scope, holder.roles, db=db)
         await self.users.commit(db=db)
+        logins.inc("succeeded")
         device_token = new_device_token(user.id, user.security_stamp, key=self.keys[0])
         return LoginAnswer(**answer.model_dump(), device_token=device_token)
 

@@ -15,6 +15,7 @@ from app.core.api.sliding_windows import SlidingWindows, Verdict, counter, whole
 from app.core.configs import get_settings
 from app.core.deps import configured
 from app.core.identity import client_address, client_identity, is_identifying
+from app.core.metrics import refusals
 
 Identify: TypeAlias = Callable[[Any], Awaitable[str]]
 """Identifies the client of a Request, a WebSocket, or either (an HTTPConnection)."""
@@ -57,6 +58,7 @@ class ConfigurableRateLimiter(RateLimiter):
         verdict = await counter.count(self._windows, key)
         counted[key] = (self._label(connection), self._windows, verdict)
         if not verdict.allowed:
+            refusals.inc(self._label(connection))
             await self.callback(verdict)
 
     def __str__(self) -> str:
@@ -67,6 +69,7 @@ class ConfigurableRateLimiter(RateLimiter):
         if configured(connection, get_settings).RATE_LIMITER_ENABLED:
             verdict = await counter.count(self._windows, await self._key_of(connection, "messages"))
             if not verdict.allowed:
+                refusals.inc(self._label(connection))
                 await self.callback(verdict)
 
     async def _key_of(self, connection: HTTPConnection, *kind: str) -> str:

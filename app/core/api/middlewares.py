@@ -17,6 +17,7 @@ from app.core.api.problems import PROBLEM_CODE
 from app.core.api.routes import WEBSOCKET, RouteTable
 from app.core.db.base import utcnow
 from app.core.identity import principal_of
+from app.core.metrics import count_request, in_flight
 from app.core.services.log import correlation, logger
 from app.core.services.log.context import CONVERSATION_ID, REQUEST_ID, new_id
 from app.core.services.log.service import mark_logged
@@ -102,6 +103,7 @@ class AccessLog:
     def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
         self.app = app
         self.routes = routes
+        self.in_flight = {"http": 0, "websocket": 0}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -113,6 +115,7 @@ class AccessLog:
             scope = {**scope, "method": "HEAD" if self.routes.answers_head(scope) else "GET"}
             scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]  # RFC 9110 14.2
         exchange = _Exchange(scope, receive, send, bodiless=method == "HEAD")
+        self._count(scope["type"], 1)
         try:
             try:
                 await self.app(scope, exchange.receive, exchange.send)
@@ -123,8 +126,13 @@ class AccessLog:
             mark_logged(exc)
             raise
         finally:
+            self._count(scope["type"], -1)
             if not exchange.opened:
                 self._write(method, scope, exchange)
+
+    def _count(self, kind: str, change: int) -> None:
+        self.in_flight[kind] += change
+        in_flight.set(self.in_flight[kind], kind)
 
     def _write(self, method: str, scope: Scope, exchange: "_Exchange") -> None:
         exc_info = scope.get(EXC_INFO)
@@ -136,6 +144,7 @@ class AccessLog:
             "duration_ms": exchange.milliseconds(),
             "client": scope["client"][0] if scope.get("client") else None,
         }
+        count_request(method, values["route"], values["status"], values["duration_ms"])
         if user := principal_of(HTTPConnection(scope)):
             values["user"] = user
         if code := scope.get(PROBLEM_CODE):

@@ -5,6 +5,7 @@ from hashlib import sha256
 from pyrate_limiter import Rate
 
 from app.core.api.sliding_windows import SlidingWindows, Verdict, counter
+from app.core.metrics import refusals
 
 
 class Throttle:
@@ -23,7 +24,10 @@ class Throttle:
 
     async def count(self, key: str) -> Verdict:
         """Count one more call."""
-        return await counter.count(self.windows, self._stored(key))
+        verdict = await counter.count(self.windows, self._stored(key))
+        if not verdict.allowed:
+            refusals.inc(self._name)
+        return verdict
 
     async def give_back(self, key: str) -> None:
         """Take back the latest call that was counted."""

@@ -3,6 +3,7 @@
 import re
 from enum import StrEnum
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -51,7 +52,7 @@ class AppConfig(BaseConfig):
     """Settings of the service itself; a module has its own `config.py`."""
 
     required_secrets = ("SECRET_KEY",)
-    optional_secrets = ("PREVIOUS_SECRET_KEY", "NEXT_SECRET_KEY")
+    optional_secrets = ("PREVIOUS_SECRET_KEY", "NEXT_SECRET_KEY", "METRICS_TOKEN")
 
     ENVIRONMENT: Annotated[Environment, BeforeValidator(_lower)] = Environment.LOCAL
     PROJECT_NAME: str = "FastAPI Modulith"
@@ -133,6 +134,11 @@ class AppConfig(BaseConfig):
     SENTRY_DSN: SecretStr | None = None
     ERROR_REPORTER: str | None = None
 
+    METRICS_ENABLED: bool = False
+    METRICS_HOST: str = "127.0.0.1"
+    METRICS_PORT: int | None = Field(default=None, ge=1, le=65535)
+    METRICS_TOKEN: SecretStr | None = None
+
     @field_validator("JOBS_QUEUES")
     @classmethod
     def _queues_must_parse(cls, value: list[str]) -> list[str]:
@@ -164,6 +170,12 @@ class AppConfig(BaseConfig):
             raise ValueError("REDIS_URL is not a Redis URL: write / @ : in a password as %2F %40 %3A") from None
         if self.SENTRY_DSN and not _SENTRY_DSN.fullmatch(self.SENTRY_DSN.get_secret_value()):
             raise ValueError("SENTRY_DSN is not a DSN of Sentry, as https://key@host/project")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_their_library(self) -> Self:
+        if self.METRICS_ENABLED and find_spec("prometheus_client") is None:
+            raise ValueError("METRICS_ENABLED needs the extra `metrics`: pip install prometheus-client")
         return self
 
     @model_validator(mode="after")
@@ -269,6 +281,8 @@ class AppConfig(BaseConfig):
             found.append(f"TRUSTED_PROXIES {reason}")
         if reason := unreachable_link(self.FRONTEND_URL):
             found.append(f"FRONTEND_URL {reason}")
+        if self.METRICS_ENABLED and not (self.METRICS_PORT or self.METRICS_TOKEN):
+            found.append("METRICS_TOKEN is missing: /metrics would be open to everyone; set it, or METRICS_PORT")
         if "*" in self.BACKEND_CORS_ORIGINS and self.CORS_ALLOW_CREDENTIALS:
             found.append("BACKEND_CORS_ORIGINS must not be '*' while CORS_ALLOW_CREDENTIALS is on: name the origins")
         if self.WEB_CONCURRENCY > 1 and self.redis_url is None:

@@ -17,8 +17,10 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
 from app.core.db.base import sqlite_statement_timestamp
+from app.core.metrics import pool_waits
 
 READ_ONLY = "kit_read_only"
 
@@ -40,6 +42,19 @@ _SERVER_TCP = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "5", "tcp
 _IDLE_SINCE = "kit_idle_since"
 
 _statement_seconds: ContextVar[float | None] = ContextVar("statement_seconds")
+
+
+class MeasuredPool(AsyncAdaptedQueuePool):
+    """A pool that measures how long callers wait while all of its connections are in use."""
+
+    __module__ = AsyncAdaptedQueuePool.__module__  # names its logger, which SQLAlchemy keeps quiet
+
+    def connect(self) -> PoolProxiedConnection:
+        """Return a connection."""
+        if self.checkedout() < self.size():
+            return super().connect()
+        with pool_waits.time():
+            return super().connect()
 
 
 @contextmanager
@@ -75,6 +90,7 @@ def create_engine(
     """
     # Overflow connections are opened and closed under load; a fixed pool measured 15 to 25 % faster.
     options: dict[str, Any] = {"echo": echo, "pool_size": pool_size, "max_overflow": 0, "hide_parameters": True}
+    options["poolclass"] = MeasuredPool
     if url.get_backend_name() != "sqlite":
         session = dict(_SERVER_TCP) if prepared_statements else {}
         if session and idle_transaction_timeout:

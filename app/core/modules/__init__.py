@@ -3,7 +3,7 @@
 A module is a package directly below `app/` with a `module.toml`, or a pip-installed package (an external
 module). `MODULES` lists what is installed; its default `app.*` discovers. What a module contributes follows
 from file names: `models`, `routers` (`router_v1`), `tasks`, `listeners`, `config`, `lifespan`, `health`, `permissions`,
-`authenticators`.
+`authenticators`, `metrics`.
 """
 
 from collections.abc import Iterator

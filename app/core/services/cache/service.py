@@ -9,6 +9,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from pydantic_core import from_json, to_json
 
+from app.core.metrics import cache_reads
 from app.core.services.cache.interface import (
     CacheServiceInterface,
     Factory,
@@ -229,6 +230,11 @@ class CacheService(CacheServiceInterface):
 
     async def _read(self, key: str, tags: Collection[str]) -> tuple[_Stored | None, Tokens]:
         """Read what is stored and still valid, and the tokens of the tags."""
+        found, tokens = await self._read_valid(key, tags)
+        cache_reads.inc("hit" if found else "miss")
+        return found, tokens
+
+    async def _read_valid(self, key: str, tags: Collection[str]) -> tuple[_Stored | None, Tokens]:
         stored, tokens = await self._store.read(key, tags)
         if stored is None:
             return None, tokens

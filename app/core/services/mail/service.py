@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from app.core.configs import make_private
+from app.core.metrics import mails
 from app.core.services.log import logger
 from app.core.services.mail.envelope import EmailCopy, EmailData, parse_mailbox
 from app.core.services.mail.interface import BaseTemplate, MailServiceInterface, current_mail
@@ -33,7 +34,9 @@ class MailServiceBase(MailServiceInterface):
         for mail in compose(template, email_data, self._sender):
             try:
                 await self.deliver(mail)
+                mails.inc("sent")
             except Exception as exc:  # one who is refused keeps the mail from nobody else
+                mails.inc("refused" if isinstance(exc, PermanentFailure) else "failed")
                 failures.append(exc)
         if failures:
             raise next((exc for exc in failures if not isinstance(exc, PermanentFailure)), failures[0])

@@ -17,6 +17,7 @@ from taskiq_redis import ListQueueBroker
 from app.core.configs import AppConfig
 from app.core.db.installation import KeyPrefix
 from app.core.db.jobs import Job
+from app.core.metrics import job_runs
 from app.core.process import Slot
 from app.core.services.background import Background
 from app.core.services.failures import Outage
@@ -116,7 +117,9 @@ async def run_once(
     with correlation(request_id, conversation_id):
         try:
             await run_task(*tasks.read(task, payload))
+            job_runs.inc(tasks.label(task), "completed")
         except (Exception, KeyboardInterrupt, SystemExit):  # the last two would end the worker
+            job_runs.inc(tasks.label(task), "lost")
             logger.exception("a task that is not durable failed", task=task)
 
 

@@ -1,6 +1,7 @@
 """Run one claimed job, from its data to its outcome."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -10,6 +11,7 @@ from structlog.contextvars import bound_contextvars
 
 from app.core.db.engines import statements_may_take
 from app.core.db.jobs import Job
+from app.core.metrics import job_durations, job_runs
 from app.core.services.background import pending_work
 from app.core.services.failures import describe, jittered
 from app.core.services.log import logger
@@ -51,7 +53,9 @@ async def execute(job: Job, write: Write) -> None:
     """Run a claimed job and `write` its outcome; call it in an asyncio task and a context of the job's own."""
     enter_job(RunningJob(job.id, job.attempts, job.created_at))
     with _logged(job):
+        begun = time.perf_counter()
         outcome, error = await _attempt(job)
+        _count(job, outcome.values["status"], begun)
         if await write(outcome):
             _log(outcome, error)
         else:
@@ -64,6 +68,7 @@ async def execute_alone(job: Job, write: Write, isolated: Callable[[], Awaitable
     The process stores the outcome. If it ended without one, the job ended it and is charged an attempt.
     """
     with _logged(job):
+        begun = time.perf_counter()
         ending = await isolated()
         if ending is None:
             error = ProcessLost("no process could be started to run it alone")
@@ -75,7 +80,16 @@ async def execute_alone(job: Job, write: Write, isolated: Callable[[], Awaitable
                 task = tasks.get(job.task).cls
             outcome = _failure(job, task, error)
         if await write(outcome):
+            _count(job, outcome.values["status"], begun)
             _log(outcome, error)
+        else:
+            _count(job, "isolated", begun)  # the process has stored the outcome
+
+
+def _count(job: Job, outcome: str, begun: float) -> None:
+    task = tasks.label(job.task)
+    job_runs.inc(task, outcome)
+    job_durations.observe(time.perf_counter() - begun, task)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from app.core.configs.app import QUEUE_NAME
 from app.core.db.base import utcnow
 from app.core.exceptions import ConfigError
+from app.core.metrics import OTHER
 from app.core.services.failures import describe_faults
 from app.core.services.queue.injection import dependencies_of, injected, path_of
 from app.core.services.queue.interface import BaseTask, PermanentFailure, checked_priority, schedule_of
@@ -118,6 +119,13 @@ class TaskRegistry:
     def get(self, name: str) -> RegisteredTask:
         """Return the task called `name`, now or formerly, or raise UnknownTask."""
         return self._called(name)[0]
+
+    def label(self, name: str) -> str:
+        """Return the present name of a task, for metrics; one name for all that a row of another version may hold."""
+        try:
+            return self.get(name).name
+        except UnknownTask:
+            return OTHER
 
     def read(self, name: str, payload: Mapping[str, Any]) -> tuple[RegisteredTask, dict[str, Any]]:
         """Return the task of a stored job and the arguments of its `run`; ValidationError if the payload does not fit.

@@ -27,6 +27,7 @@ from sqlalchemy.orm import aliased
 from app.core.db.base import db_now
 from app.core.db.jobs import Job, JobGate, JobStatus
 from app.core.db.session import Database
+from app.core.metrics import job_runs
 from app.core.services.log.context import conversation_id, request_id
 from app.core.services.queue.interface import Limit, checked_priority
 from app.core.services.queue.limits import UNLIMITED, Gate, Queues, enter_gate, is_running, key_gate, queue_gate
@@ -373,6 +374,7 @@ async def _suspect_lost(session: AsyncSession, own: Iterable[int]) -> None:
         error = f"LeaseExpired: the process running it was lost in attempt {job.attempts}"
         if job.suspect and job.attempts >= job.max_attempts:
             job.update(status=JobStatus.DEAD, finished_at=db_now(), last_error=error)
+            job_runs.inc(tasks.label(job.task), JobStatus.DEAD)
             continue
         job.update(status=JobStatus.FAILED, available_at=db_now(), last_error=error)
         if not job.suspect:
