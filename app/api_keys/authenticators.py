@@ -86,5 +86,5 @@ def _afterwards(connection: HTTPConnection, write: Callable[..., Awaitable[objec
         except (SQLAlchemyError, OSError) as exc:
             await logger.a_warning("the use of an API key could not be noted", error=type(exc).__name__)
 
-    stack: AsyncExitStack = connection.scope["fastapi_inner_astack"]
+    stack: AsyncExitStack = connection.scope["fastapi_inner_astack"]  # on which `yield` of dependencies ends, too
     stack.push_async_callback(run)
