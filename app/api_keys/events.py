@@ -18,7 +18,7 @@ class ApiKeyRotated(CredentialEvent):
 
 
 class ApiKeyRevoked(CredentialEvent):
-    """A key was revoked by its owner, an administrator or an operator, or because its owner's password was reset."""
+    """A key was revoked, or its owner was disabled or given another password by a reset."""
 
     api_key_id: int
 

@@ -319,16 +319,19 @@ class TestServiceAccount:
         found = await client.get("/api/v1/users?filters=email__ilike:@service.invalid")
         assert [user["id"] for user in found.json()["data"]] == [machine["id"]]
 
-    async def test_disabled_and_deleted_like_any_account(
-        self, db: AsyncSession, machine: dict[str, Any], client: httpx.AsyncClient, sender: Sender
+    async def test_disabled_for_good_and_deleted_like_any_account(
+        self, db: AsyncSession, machine: dict[str, Any], client: httpx.AsyncClient, sender: Sender, drain: Any
     ) -> None:
-        key = (await client.post(KEYS, json={"name": "x", "owner_id": machine["id"]})).json()["data"]["key"]
-        http = await sender(x_api_key=key)
-        for status_id, expected in ((2, 401), (1, 200)):
-            path = f"/api/v1/users/{machine['id']}"
+        """No key that somebody may have stolen comes back when the account is enabled again."""
+        path, body = f"/api/v1/users/{machine['id']}", {"name": "x", "owner_id": machine["id"]}
+        http = await sender(x_api_key=(await client.post(KEYS, json=body)).json()["data"]["key"])
+        for status_id in (2, 1):
             assert (await client.patch(path, json={"status_id": status_id})).status_code == 200
-            assert (await http.get(ME)).status_code == expected
-        assert (await client.delete(f"/api/v1/users/{machine['id']}")).status_code == 204
+            await drain()
+            assert (await http.get(ME)).status_code == 401
+        http = await sender(x_api_key=(await client.post(KEYS, json=body)).json()["data"]["key"])
+        assert (await http.get(ME)).status_code == 200
+        assert (await client.delete(path)).status_code == 204
         assert (await http.get(ME)).status_code == 401
 
     async def test_who_may_make_one(self, db: AsyncSession, owner: User, client: httpx.AsyncClient) -> None:
