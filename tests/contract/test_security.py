@@ -66,7 +66,12 @@ class TestPage:
             assert len(text) > 5, item
 
     def test_every_time_that_something_is_kept_is_in_the_inventory(self) -> None:
-        kept = {name for config in BaseConfig.known for name in config.model_fields if name.endswith("_KEEP_DAYS")}
+        kept = {
+            name
+            for config in BaseConfig.known
+            for name in config.model_fields
+            if name.endswith(("_KEEP_DAYS", "_ERASURE_DAYS"))
+        }
         assert [name for name in sorted(kept) if f"`{name}`" not in PAGE] == []
 
 
