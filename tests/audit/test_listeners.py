@@ -222,8 +222,8 @@ class TestNotKept:
         transport = httpx.ASGITransport(app, client=("198.51.100.200", 50000))  # whose window no other test fills
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as guesser:
-                for _ in range(20):
-                    await guesser.post(LOGIN, data={"username": "nobody", "password": "wrong"})
+                for number in range(20):  # accounts have limits of their own
+                    await guesser.post(LOGIN, data={"username": f"nobody{number}", "password": "wrong"})
         finally:
             app.dependency_overrides.pop(get_settings)
         await drain()
