@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.audit.models import AuditEvent, Outcome
 from app.core.db import utcnow
+from tests.auth.fixtures import AsUser
 from tests.factories.audit_event import AuditEventFactory
 from tests.factories.user import UserFactory
 from tests.utils import login_user
@@ -37,10 +38,8 @@ class TestPermission:
         assert (await client.get(path)).status_code == 401
 
     @pytest.mark.parametrize("path", [URL, f"{URL}/1"])
-    async def test_not_without_the_permission(self, db: AsyncSession, client: httpx.AsyncClient, path: str) -> None:
-        await login_user(client, await UserFactory.create())
-
-        answer = await client.get(path)
+    async def test_not_without_the_permission(self, db: AsyncSession, as_user: AsUser, path: str) -> None:
+        answer = await (await as_user()).get(path)
 
         assert (answer.status_code, answer.json()["code"]) == (403, "action_not_allowed")
 

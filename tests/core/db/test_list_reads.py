@@ -16,9 +16,9 @@ from sqlalchemy.types import TypeEngine
 
 from app.core.api import ListParamsBuilder, PaginatedResponse
 from app.core.db import FilterParam, ListParams, Lookup, SortParam
+from tests.auth.fixtures import AsUser
 from tests.core.db.models import Customer, CustomerRepository, Order, OrderRepository
 from tests.factories.user import UserFactory
-from tests.utils import login_user
 
 orders = OrderRepository()
 
@@ -205,8 +205,8 @@ class TestStatements:
                 assert (len(result.items), len(sent)) == (rows, count)
 
     @pytest.mark.parametrize(("query", "count"), [("", 2), ("&cursor=", 1)])
-    async def test_of_a_route_too(self, db: AsyncSession, client: httpx.AsyncClient, query: str, count: int) -> None:
-        await login_user(client, await UserFactory.create(is_superuser=True))
+    async def test_of_a_route_too(self, db: AsyncSession, as_admin: AsUser, query: str, count: int) -> None:
+        client = await as_admin()
         await UserFactory.create_batch(5)
         for per_page in (1, 5):
             with selects(db) as sent:
