@@ -59,7 +59,7 @@ faults: $(VENV)/.development ## kill processes 100 times amid work, break Postgr
 
 # With URL against a service that runs, and nothing is started: tests/attacks/__main__.py names the variables of accounts.
 attacks: $(VENV)/.development ## attack one process and two of this service, or the one at URL=https://...; ARGS=--help says more
-	@if [ -n "$(URL)" ] || [ -n "$(filter --help,$(ARGS))" ]; then exec $(BIN)/python -m tests.attacks $(URL) $(ARGS); fi; \
+	@if [ -n "$$URL" ] || [ -n "$(filter --help,$(ARGS))" ]; then exec $(BIN)/python -m tests.attacks $${URL:+"$$URL"} $(ARGS); fi; \
 	TEST_BACKEND=embedded $(BIN)/python -m tests.attacks $(ARGS) || exit; \
 	if [ -n "$$TEST_DATABASE_URL" ] && [ -n "$$TEST_REDIS_URL" ]; then \
 		TEST_BACKEND=served $(BIN)/python -m tests.attacks $(ARGS); \

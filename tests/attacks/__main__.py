@@ -30,7 +30,7 @@ environment, for a service at URL:
 
 The exit code is 1 if something was accepted that must not be, or answered with a 5xx.
 """
-PATIENCE = 180
+PATIENCE = 600
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ async def attack(target: Target, report: Report) -> None:
 
 
 async def _operation(target: Target, report: Report, operation: Operation, kind: str, names: list[str]) -> None:
-    account = await target.fresh() if operation.secured else None
+    account = await target.spare() if operation.secured else None
     before = await _forbidden(target, account) if account else set()
     for name in names:
         for value in _values(name):

@@ -79,7 +79,7 @@ class _Hunt:
         for operation in target.document.operations:
             for kind, schema in operation.bodies.items():
                 target.visit()
-                account = await target.fresh() if operation.secured else None
+                account = await target.spare() if operation.secured else None
                 for name, one in operation.fields(schema).items():
                     if not target.document.is_secret(name, one):
                         continue

@@ -82,7 +82,8 @@ async def _fields(target: Target, report: Report) -> None:
                         path = await target.filled(operation)
                         answer = await target.send(operation.method, path, token=token, **arguments)
                         found = faults(answer.headers.raw)
-                        report.judge(f"{operation} with {text[:6]!r} in {name}", not found, found)
+                        held = None if answer.status_code == 429 else not found
+                        report.judge(f"{operation} with {text[:6]!r} in {name}", held, found or answer.status_code)
 
 
 async def _values(target: Target, report: Report, account: Account) -> None:

@@ -62,6 +62,11 @@ class Progress:
             self._said = time.monotonic()
             self._write(f"\r\033[K  {self._text(report)}")
 
+    def wait(self, report: Report, seconds: float) -> None:
+        """Say that it waits for a limit, on a terminal."""
+        if self._terminal and not self.silent:
+            self._write(f"\r\033[K  {self._text(report)}, waits {seconds:.0f} s for a limit")
+
     def end(self, report: Report) -> None:
         """Say what came of it."""
         if not self.silent:

@@ -81,6 +81,7 @@ class Target:
     made: list[Account] = field(default_factory=list)
     _clients: dict[tuple[int, str], httpx.AsyncClient] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbelow(2**20)))
+    _spare: Account | None = None
     _turns: Iterator[int] = field(default_factory=itertools.count)
     _stale: list[httpx.AsyncClient] = field(default_factory=list)
     _address: str = "127.0.0.1"
@@ -164,6 +165,8 @@ class Target:
         if self._waited + seconds > self.patience:
             return False
         self._waited += seconds
+        if self.report.progress and seconds > 2:
+            self.report.progress.wait(self.report, seconds)
         await asyncio.sleep(seconds)
         return True
 
@@ -216,6 +219,12 @@ class Target:
             raise Unavailable("needs accounts of its own: give an administrator, or allow registration without mail")
         self.made.append(account)
         return await self.log_in(account) if logged_in else account
+
+    async def spare(self) -> Account:
+        """An account of ours that need not be as it was made: the same until its session ends."""
+        if self._spare is None or (await self.call("GET", "/profile", token=self._spare.access)).status_code != 200:
+            self._spare = await self.fresh()
+        return self._spare
 
     async def member(self, number: int = 0) -> Account:
         """An ordinary account: one that was given, else one of ours."""

@@ -20,6 +20,17 @@ from tests.attacks.suite import run
 from tests.attacks.target import Target
 from tests.attacks.weak import PREFIX, WeakService, weak_document
 
+WORDS = {
+    "tokens": ("open", "redeem"),
+    "assignment": ("settings",),
+    "objects": ("notes", "reports"),
+    "roles": ("/roles", "/users"),
+    "keys": ("/api-keys", "/api-keys/{api_key_id}", "/roles", "/users"),
+    "headers": ("download",),
+    "canaries": ("unlock",),
+    "bombs": ("parse",),
+}
+"""Words in the paths that an attack is given here."""
 PLANTED: dict[str, Sequence[str]] = {
     "tokens": (
         rf"GET {PREFIX}/open with no credential as bearer: 200",
@@ -33,11 +44,14 @@ PLANTED: dict[str, Sequence[str]] = {
         "limit with X-Forwarded-For: 198.51.100.7: answered 401|claims to be many: no limit within",
         "session with X-Forwarded-For: has",
     ),
+    "guessing": ("40 guesses at one account: 40 were checked",),
     "assignment": (rf"PATCH {PREFIX}/settings with is_superuser=True: accepted \(200\), and the answer has it",),
     "objects": (
         rf"GET {PREFIX}/notes/{{note_id}} with .* of another user: answered 200",
         rf"GET {PREFIX}/reports without reports:read: answered 200",
     ),
+    "roles": ("admin for oneself with users:read: answered 204",),
+    "keys": ("a key whose owner was deleted: 200",),
     "headers": (
         rf"GET {PREFIX}/download at \?name= with %0d%0a: content-disposition has a line break",
         "the answer has the host",
@@ -56,7 +70,9 @@ PLANTED: dict[str, Sequence[str]] = {
 async def test_what_is_planted_is_reported(app: FastAPI, target: Target, name: str) -> None:
     service = WeakService(app)
     target.transport = transport_of(service)
-    target.document = Document(weak_document(app, service.weak))
+    target.document = Document(weak_document(app, service.weak, WORDS.get(name, ())))
+    if name == "keys" and target.document.find("POST", "/api-keys") is None:
+        pytest.skip("there are no API keys")
 
     (report,) = await run(target, [name])
 

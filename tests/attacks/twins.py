@@ -28,7 +28,9 @@ async def attack(target: Target, report: Report) -> None:
     """Make, rename, reset and log in by every twin of one account."""
     victim, thief = await target.fresh(), await target.member(1)
     for kind, twins in (("name", name_twins(victim.username)), ("address", address_twins(victim.email))):
-        for how, twin in twins:
+        for number, (how, twin) in enumerate(twins):
+            if how.startswith("domain") and number % 3 and not target.full:
+                continue  # no name server has most of these
             target.visit()
             await _make(target, report, victim, kind, how, twin)
             await _become(target, report, (victim, thief), kind, how, twin)
