@@ -179,8 +179,8 @@ async def _ended(target: Target, report: Report) -> None:
     for how, method, body in (("disabled", "PATCH", {"status_id": 2}), ("deleted", "DELETE", None)):
         owner = await target.fresh()
         key = (await make(target, owner.access))["secret"]
-        before = await _read(target, {"X-API-Key": key})
-        report.judge(f"a key whose owner is not yet {how} works", before != 401, before)
+        status = await _read(target, {"X-API-Key": key})
+        report.judge(f"a key whose owner is not yet {how} works", status != 401, status)
         await target.call(method, f"/users/{owner.id}", token=admin, **({"json": body} if body else {}))
         for process in range(len(target.urls)):
             status = await _read(target, {"X-API-Key": key}, process=process)
