@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -98,16 +98,11 @@ class RoleRevoked(AccountEvent):
     role: str
 
 
-class RoleChange(StrEnum):
-    """What happened to a role."""
-
-    CREATED = "created"
-    CHANGED = "changed"
-    DELETED = "deleted"
+RoleChange: TypeAlias = Literal["created", "changed", "deleted"]
 
 
 class RoleChanged(SecurityEvent):
-    """A role was made, changed or deleted; `permissions` are what it holds now. It is about no account."""
+    """A role was made, changed or deleted; `permissions` are what it holds, or held. It is about no account."""
 
     user_id: int | None = None
     role: str

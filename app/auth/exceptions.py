@@ -73,11 +73,6 @@ class RoleNotFound(NotFoundError):
     default_detail = "The role was not found."
 
 
-class RoleNameTaken(ConflictError):
-    code = "role_name_taken"
-    default_detail = "A role with this name already exists."
-
-
 class RoleInUse(ConflictError):
     code = "role_in_use"
     default_detail = "Accounts have this role: revoke it first."

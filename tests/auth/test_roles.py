@@ -120,7 +120,7 @@ class TestCreate:
         assert (await client.post(ROLES, json={"name": name})).status_code == 422
 
     async def test_a_name_is_taken_once(self, admin: User, client: httpx.AsyncClient) -> None:
-        assert await code(await client.post(ROLES, json={"name": "member"})) == (409, "role_name_taken")
+        assert await code(await client.post(ROLES, json={"name": "member"})) == (409, "already_exists")
 
     async def test_nobody_gives_a_role_what_they_do_not_hold(self, clerk: User, client: httpx.AsyncClient) -> None:
         assert (await client.post(ROLES, json={"name": "reader", "permissions": ["users:read"]})).status_code == 201
@@ -150,7 +150,7 @@ class TestUpdate:
         changed = answer.json()["data"]
         assert (changed["name"], changed["description"]) == ("author", "Writes")
         assert changed["permissions"] == ["users:read"]
-        assert await code(await client.patch(f"{ROLES}/{role.id}", json={"name": "member"})) == (409, "role_name_taken")
+        assert await code(await client.patch(f"{ROLES}/{role.id}", json={"name": "member"})) == (409, "already_exists")
 
     async def test_what_is_seeded_is_protected(self, admin: User, client: httpx.AsyncClient, db: AsyncSession) -> None:
         for name, body in (

@@ -1,7 +1,7 @@
 """Look after roles and permissions."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,11 +22,7 @@ async def list_roles(as_json: Json = False) -> None:
     """List the roles and what they hold."""
     async with session_scope(read_only=True) as db:
         found = await operator_service(RoleService).get_list(db=db)
-    if as_json:
-        typer.echo(json.dumps([role.model_dump(mode="json") for role in found], indent=2))
-    else:
-        for role in found:
-            _tell(role, as_json=False)
+    _show([role.model_dump(mode="json") for role in found], "\n".join(map(_line, found)), as_json)
 
 
 @app.command()
@@ -34,19 +30,17 @@ async def permissions(as_json: Json = False) -> None:
     """List the permissions that modules declare, and those that one did before."""
     async with session_scope(read_only=True) as db:
         found = await operator_service(RoleService).get_permissions(db=db)
-    if as_json:
-        typer.echo(json.dumps([one.model_dump() for one in found], indent=2))
-    else:
-        for one in found:
-            typer.echo(f"{one.name}: {one.description}{'' if one.is_declared else ' (no module declares it)'}")
+    gone = {False: " (no module declares it)", True: ""}
+    lines = (f"{one.name}: {one.description}{gone[one.is_declared]}" for one in found)
+    _show([one.model_dump() for one in found], "\n".join(lines), as_json)
 
 
 @app.command()
 async def show(name: Name, as_json: Json = False) -> None:
     """Show one role."""
-    service = operator_service(RoleService)
     async with session_scope(read_only=True) as db:
-        _tell(await service.get(db=db, name=name), as_json=as_json)
+        role = await operator_service(RoleService).get(db=db, name=name)
+    _show(role.model_dump(mode="json"), _line(role), as_json)
 
 
 @app.command()
@@ -59,19 +53,20 @@ async def create(
     """Make a role."""
     data = RoleCreate(name=name, description=description, permissions=permission or [])
     async with session_scope() as db:
-        _tell(await operator_service(RoleService).create(data, db=db), as_json=as_json)
+        role = await operator_service(RoleService).create(data, db=db)
+    _show(role.model_dump(mode="json"), _line(role), as_json)
 
 
 @app.command()
 async def add(name: Name, permissions: Permissions, as_json: Json = False) -> None:
     """Have a role hold more permissions."""
-    await _change(name, added=permissions, removed=[], as_json=as_json)
+    await _change(name, permissions, [], as_json)
 
 
 @app.command()
 async def remove(name: Name, permissions: Permissions, as_json: Json = False) -> None:
     """Take permissions from a role."""
-    await _change(name, added=[], removed=permissions, as_json=as_json)
+    await _change(name, [], permissions, as_json)
 
 
 @app.command()
@@ -83,16 +78,18 @@ async def delete(name: Name) -> None:
     typer.echo(f"The role {name} is deleted.")
 
 
-async def _change(name: str, *, added: list[str], removed: list[str], as_json: bool) -> None:
+async def _change(name: str, added: list[str], removed: list[str], as_json: bool) -> None:
     service = operator_service(RoleService)
     async with session_scope() as db:
         role = await service.get(db=db, name=name)
         changes = RoleUpdate(permissions=sorted({*role.permissions, *added} - set(removed)))
-        _tell(await service.update(role.id, changes, db=db), as_json=as_json)
+        role = await service.update(role.id, changes, db=db)
+    _show(role.model_dump(mode="json"), _line(role), as_json)
 
 
-def _tell(role: RoleRead, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(role.model_dump_json(indent=2))
-    else:
-        typer.echo(f"{role.name}: {', '.join(role.permissions) or 'no permission'}")
+def _line(role: RoleRead) -> str:
+    return f"{role.name}: {', '.join(role.permissions) or 'no permission'}"
+
+
+def _show(value: Any, text: str, as_json: bool) -> None:
+    typer.echo(json.dumps(value, indent=2) if as_json else text)

@@ -1,19 +1,17 @@
 """Roles: what they hold and who has them."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.events import RoleChange, RoleChanged, RoleGranted, RoleRevoked
-from app.auth.exceptions import RoleInUse, RoleNameTaken, RoleNotFound, RoleProtected, UnknownPermission
+from app.auth.exceptions import RoleInUse, RoleNotFound, RoleProtected, UnknownPermission
 from app.auth.models import ADMIN, MEMBER, Role, User
 from app.auth.repositories import RoleRepository
 from app.auth.schemas.role import GrantRead, PermissionRead, RoleCreate, RoleRead, RoleUpdate
 from app.auth.services.accounts import AccountService, Administrator
-from app.core.exceptions import UniqueViolation
 from app.core.identity import current_permissions
 
 
@@ -46,18 +44,19 @@ class RoleService(AccountService):
         ]
 
     async def create(self, data: RoleCreate, *, db: AsyncSession, by: Administrator | None = None) -> RoleRead:
-        """Make a role; raises RoleNameTaken or UnknownPermission."""
+        """Make a role; raises UniqueViolation or UnknownPermission."""
         _require_declared(data.permissions)
-        await self._authorise(by, db=db, permissions=data.permissions)
-        with _named():
-            role = await self.roles.create(db=db, data={"name": data.name, "description": data.description})
+        await self.authorise(by, db=db, permissions=data.permissions)
+        role = await self.roles.create(db=db, data={"name": data.name, "description": data.description})
         await self.roles.set_permissions(db=db, role_id=role.id, permissions=data.permissions)
-        return await self._finish(role, RoleChange.CREATED, db=db, by=by)
+        found = await self._tell(role, "created", db=db, by=by)
+        await self.roles.commit(db=db)
+        return found
 
     async def update(
         self, role_id: int, changes: RoleUpdate, *, db: AsyncSession, by: Administrator | None = None
     ) -> RoleRead:
-        """Change a role; raises RoleProtected, RoleNameTaken or UnknownPermission."""
+        """Change a role; raises RoleProtected, UniqueViolation or UnknownPermission."""
         role = await self.roles.require(db=db, id=role_id, for_update=True)
         held = await self._held(role, db=db)
         values = changes.model_dump(exclude_unset=True)
@@ -65,22 +64,23 @@ class RoleService(AccountService):
         if role.name == ADMIN or (role.name == MEMBER and values.get("name", MEMBER) != MEMBER):
             raise RoleProtected
         _require_declared(permissions, but=held)
-        await self._authorise(by, db=db, permissions={*held, *permissions})
-        with _named():
-            await self.roles.update(db=db, model=role, data=values)
+        await self.authorise(by, db=db, permissions={*held, *permissions})
+        await self.roles.update(db=db, model=role, data=values)
         await self.roles.set_permissions(db=db, role_id=role.id, permissions=permissions)
-        return await self._finish(role, RoleChange.CHANGED, db=db, by=by)
+        found = await self._tell(role, "changed", db=db, by=by)
+        await self.roles.commit(db=db)
+        return found
 
     async def delete(self, role_id: int, *, db: AsyncSession, by: Administrator | None = None) -> None:
         """Delete a role that nobody has; raises RoleProtected or RoleInUse."""
         role = await self.roles.require(db=db, id=role_id, for_update=True)
-        await self._authorise(by, db=db, permissions=await self._held(role, db=db))
+        await self.authorise(by, db=db, permissions=await self._held(role, db=db))
         if role.name in (ADMIN, MEMBER):
             raise RoleProtected
         if await self.roles.is_granted(db=db, role_id=role.id):
             raise RoleInUse
+        await self._tell(role, "deleted", db=db, by=by)
         await self.roles.delete(db=db, model=role)
-        self._dispatch(role, RoleChange.DELETED, [], by=by)
         await self.roles.commit(db=db)
 
     async def get_grants(self, user_id: int, *, db: AsyncSession) -> list[GrantRead]:
@@ -126,47 +126,20 @@ class RoleService(AccountService):
         # Not `admin`, which nobody deletes: a lock of its row would be taken before that of all administrators.
         role = await self.roles.require(db=db, name=name, for_update=name != ADMIN)
         held = await self._held(role, db=db)
-        await self._authorise(by, db=db, about=user.id, permissions=held, roles=[name])
+        await self.authorise(by, db=db, about=user.id, permissions=held, roles=[name])
         return user
-
-    async def _authorise(
-        self,
-        by: Administrator | None,
-        *,
-        db: AsyncSession,
-        permissions: Collection[str],
-        about: int | None = None,
-        roles: Collection[str] = (),
-    ) -> None:
-        if by is not None:
-            counting = current_permissions().keys() & set(permissions)
-            await self.authorise(by, db=db, about=about, permissions=counting, roles=roles)
 
     async def _held(self, role: Role, *, db: AsyncSession) -> list[str]:
         return (await self.get(db=db, id=role.id)).permissions
 
-    async def _finish(self, role: Role, change: RoleChange, *, db: AsyncSession, by: Administrator | None) -> RoleRead:
+    async def _tell(self, role: Role, change: RoleChange, *, db: AsyncSession, by: Administrator | None) -> RoleRead:
         found = await self.get(db=db, id=role.id)
-        self._dispatch(role, change, found.permissions, by=by)
-        await self.roles.commit(db=db)
+        about = {"actor_id": by.user_id if by else None, "role": found.name, "permissions": tuple(found.permissions)}
+        self.events.dispatch(RoleChanged(change=change, **about))
         return found
-
-    def _dispatch(self, role: Role, change: RoleChange, permissions: list[str], *, by: Administrator | None) -> None:
-        actor_id = by.user_id if by else None
-        event = RoleChanged(actor_id=actor_id, role=role.name, change=change, permissions=tuple(permissions))
-        self.events.dispatch(event)
 
 
 def _require_declared(permissions: list[str], *, but: Collection[str] = ()) -> None:
     known = {*current_permissions(), *but}
     if unknown := [position for position, name in enumerate(permissions) if name not in known]:
         raise UnknownPermission(unknown)
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Raise RoleNameTaken where another role has the name."""
-    try:
-        yield
-    except UniqueViolation as exc:
-        raise RoleNameTaken from exc
