@@ -34,6 +34,14 @@ def test_every_row_is_measured_on_both_servers() -> None:
     assert (found["memory"], found["modules"]) == (None, None)
 
 
+@pytest.mark.skipif(not backend.environment()["REDIS_URL"], reason="it measures on PostgreSQL and Redis")
+def test_what_is_off_by_default_is_measured_on_and_off() -> None:
+    pytest.importorskip("prometheus_client", reason="the extra `metrics` is not installed")
+    found = printed("benchmarks", "switches", "--rounds", "1", "--seconds", "0.1", "--json")
+    assert [row["name"] for row in found] == ["metrics", "metrics, several processes"]
+    assert all(row["service_cpu_us"] > 0 < row["baseline_cpu_us"] for row in found)
+
+
 def test_every_row_of_the_jobs_is_measured() -> None:
     database = "postgresql" if backend.environment()["REDIS_URL"] else "sqlite"
     found = printed("benchmarks", "jobs", "--quick", "--json", "--on", database)

@@ -29,7 +29,14 @@ from app.core.db.session import Database
 from app.core.exceptions import ConfigError
 from app.core.metrics import Counter, declared
 from app.core.runtime import Runtime, exporting, runtime
-from app.core.services.mail import EmailData
+from app.core.services.mail import EmailData, Sender
+from app.core.services.mail.message import OutgoingMail
+from app.core.services.mail.service import MailServiceBase
+from app.core.services.queue import QueueServiceInterface
+from app.core.services.queue.broker import run_once
+from app.core.services.queue.execution import execute_alone
+from app.core.services.queue.interface import PermanentFailure
+from app.core.services.queue.store import Outcome
 from tests.core.api.asgi import Exchange
 from tests.core.api.conftest import Serve, make_app, serve  # noqa: F401  a fixture
 from tests.core.services.stage import Play, Stage
@@ -200,6 +207,30 @@ class TestJobs:
         found = [name for name, value in (await scrape()).items() if name.startswith("kit_job_runs_total") and value]
         assert found == ['kit_job_runs_total{outcome="failed",task="other"}']
 
+    @pytest.mark.parametrize(("held", "outcome"), [(False, "isolated"), (True, "failed")])
+    async def test_a_run_in_a_process_of_its_own_is_counted_here(
+        self, db: AsyncSession, kit: Runtime, scrape: Scrape, held: bool, outcome: str
+    ) -> None:
+        await kit.queue.push(Play, {"number": 1})
+        (job,) = await kit.runner.store.claim(1)
+
+        async def ended() -> str:
+            return "exited with 0"
+
+        async def write(_: Outcome) -> bool:
+            return held
+
+        await execute_alone(job, write, ended)
+        assert (await scrape())[f'kit_job_runs_total{{outcome="{outcome}",task="test.play"}}'] == 1
+
+    async def test_what_is_not_durable_is_counted(self, kit: Runtime, scene: Stage, scrape: Scrape) -> None:
+        await run_once("test.play", {"number": 1})
+        scene.fails("play", ValueError("no stage"))
+        await run_once("test.play", {"number": 1})
+        found = await scrape()
+        assert found['kit_job_runs_total{outcome="completed",task="test.play"}'] == 1
+        assert found['kit_job_runs_total{outcome="lost",task="test.play"}'] == 1
+
     async def test_depth_and_age_by_queue(self, kit: Runtime, scrape: Scrape) -> None:
         await kit.queue.push(Play, {"number": 1})
         await kit.queue.push(Play, {"number": 2}, delay=600)
@@ -223,6 +254,17 @@ class TestJobs:
         assert not [name for name in found if name.startswith("kit_queue_jobs")]
 
 
+class Broken(MailServiceBase):
+    """Delivers nothing."""
+
+    def __init__(self, sender: Sender, queue: QueueServiceInterface, error: Exception) -> None:
+        super().__init__(sender, queue)
+        self._error = error
+
+    async def deliver(self, mail: OutgoingMail) -> None:
+        raise self._error
+
+
 class TestServices:
     async def test_reads_of_the_cache(self, kit: Runtime, scrape: Scrape) -> None:
         cache = kit.cache.namespace(f"metrics{uuid4()}")
@@ -236,7 +278,13 @@ class TestServices:
     async def test_mails(self, kit: Runtime, captured_mail: CapturedMail, scrape: Scrape) -> None:
         data = EmailData(subject="Your ticket", recipients=["ada@example.com"])
         await kit.mail.send(template=Ticket(name="Ada", seat=7), email_data=data)
-        assert (await scrape())['kit_mails_total{outcome="sent"}'] == 1
+        sender = Sender("Box office", "box@example.com", "example.com")
+        for error in (PermanentFailure("no such mailbox"), ConnectionError()):
+            with pytest.raises(type(error)):
+                await Broken(sender, kit.queue, error).send(template=Ticket(name="Ada", seat=7), email_data=data)
+        found = await scrape()
+        for outcome in ("sent", "refused", "failed"):
+            assert found[f'kit_mails_total{{outcome="{outcome}"}}'] == 1
 
     async def test_figures_of_the_process(self, scrape: Scrape) -> None:
         found = await scrape()
