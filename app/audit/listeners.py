@@ -30,6 +30,7 @@ LISTENERS: dict[str, type[auth.SecurityEvent]] = {
     "record_logout": auth.LoggedOut,
     "record_logout_everywhere": auth.LoggedOutEverywhere,
     "record_revoked_session": auth.SessionRevoked,
+    "record_export": auth.PersonalDataExported,
     "record_reused_token": auth.RefreshTokenReused,
     "record_credential": auth.CredentialEvent,
     "record_refused_credential": auth.CredentialRefused,

@@ -176,6 +176,10 @@ class SessionRevoked(AccountEvent):
     reason: str = "revoked"
 
 
+class PersonalDataExported(AccountEvent):
+    """Everything that is kept about a user was exported by its owner."""
+
+
 class RefreshTokenReused(AccountEvent):
     """A refresh token came twice, so one of the two was stolen; the session ended."""
 

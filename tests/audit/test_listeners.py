@@ -136,6 +136,7 @@ class TestKept:
         sessions = (await client.get("/api/v1/auth/sessions")).json()["data"]
         (first,) = (session["id"] for session in sessions if not session["is_current"])
         await does("DELETE", f"/auth/sessions/{first}", None, 204, "session_revoked")
+        await does("GET", "/profile/export", None, 200, "personal_data_exported")
         await does("POST", "/auth/refresh-token", refresh, 200)
         with freeze(timedelta(seconds=11)):
             await does("POST", "/auth/refresh-token", refresh, 401, "refresh_token_reused")

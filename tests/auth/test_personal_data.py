@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.auth import PersonalDataExported
 from app.auth.config import get_auth_config
 from app.auth.exceptions import UserNotFound
 from app.auth.models import AuthSession, OneTimeToken, RefreshToken, User, UserRole
@@ -42,7 +43,7 @@ from tests.auth.traces import (
     traces,
 )
 from tests.factories.user import PASSWORD_HASH, UserFactory
-from tests.utils import PASSWORD, freeze, login_user
+from tests.utils import PASSWORD, PublishedEvents, freeze, login_user
 
 
 class Planted:
@@ -123,6 +124,21 @@ class TestExport:
 
     async def test_it_needs_a_session(self, db: AsyncSession, browser: httpx.AsyncClient) -> None:
         assert (await browser.get(EXPORT)).status_code == 401
+
+    async def test_it_needs_a_recent_login_and_is_told(
+        self, db: AsyncSession, client: httpx.AsyncClient, published_events: PublishedEvents
+    ) -> None:
+        """A stolen access token must not carry everything away."""
+        user = await UserFactory.create()
+        await login_user(client, user)
+        assert (await client.get(EXPORT)).status_code == 200
+        assert [event.user_id for event in published_events.of(PersonalDataExported)] == [user.id]
+
+        session = (await db.scalars(select(AuthSession))).one()
+        session.created_at = utcnow() - timedelta(minutes=16)
+        await db.commit()
+        refused = await client.get(EXPORT)
+        assert (refused.status_code, refused.json()["code"]) == (403, "reauthentication_required")
 
     async def test_five_an_hour(self, db: AsyncSession, client: httpx.AsyncClient, limit: Callable[[], None]) -> None:
         await login_user(client, await UserFactory.create())

@@ -1,6 +1,7 @@
 """The caller's account and sessions."""
 
 from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, status
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -9,12 +10,15 @@ from starlette.background import BackgroundTask
 from app.auth.deps import (
     CurrentCaller,
     CurrentUser,
+    Reauthenticate,
     Services,
     active_user,
     current_caller,
     guesses,
     open_before_password_change,
+    reauthentication,
 )
+from app.auth.events import PersonalDataExported
 from app.auth.schemas.auth import (
     AccountDeletion,
     Confirmation,
@@ -70,8 +74,15 @@ async def read_profile(user: CurrentUser) -> Response[UserResponse]:
     responses={200: {"model": Response[PersonalDataRead]}},
     dependencies=[Depends(active_user), Depends(exports)],
 )
-async def export_profile(db: DBSession, caller: CurrentCaller) -> StreamingResponse:
-    """Everything that is kept about the caller, without secrets."""
+async def export_profile(
+    db: DBSession,
+    services: Services,
+    caller: CurrentCaller,
+    confirm: Annotated[Reauthenticate, Depends(reauthentication)],
+) -> StreamingResponse:
+    """Everything that is kept about the caller, without secrets; needs a login of the last 15 minutes."""
+    await confirm(None)
+    services.profile.events.dispatch(PersonalDataExported(user_id=caller.user.id, actor_id=caller.user.id))
     file = await export_personal_data(caller.user.id, db=db)
     pieces = iter(partial(file.read, 64 * 1024), b"")
     return StreamingResponse(pieces, media_type=JSON, headers=PRIVATE_FILE, background=BackgroundTask(file.close))
