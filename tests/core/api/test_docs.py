@@ -89,7 +89,7 @@ class TestSubPath:
     async def test_the_document_tells_where_the_service_stands(self, below: httpx.AsyncClient, app: FastAPI) -> None:
         document = (await below.get("/openapi.json")).json()
         assert document["servers"] == [{"url": "/svc"}]
-        [scheme] = document["components"]["securitySchemes"].values()
+        scheme = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]
         # Read as RFC 3986 5.2 has it, against the server or the document, a path of its own is what leads there.
         for base in ("http://test/svc", "http://test/svc/", "http://test/svc/openapi.json"):
             assert urljoin(base, scheme["flows"]["password"]["tokenUrl"]) == "http://test/svc/api/v1/auth/login"

@@ -34,7 +34,7 @@ from app.core.api.inputs import RowId
 from app.core.deps import DBSession
 from app.core.services.personal_data import export_personal_data
 
-sessions = APIRouter(prefix="/auth/sessions", tags=["sessions"])
+sessions = APIRouter(prefix="/auth/sessions", tags=["sessions"], max_body_size=16 * 1024)
 router = APIRouter(prefix="/profile", tags=["profile"], max_body_size=16 * 1024)
 
 guarded = [Depends(active_user), guesses]
