@@ -36,7 +36,8 @@ PATIENCE = 600
 def main() -> None:
     """Attack, and print a table or, with `--json`, one JSON document."""
     chosen = _options()
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "alembic.runtime.migration"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # the standard output is for the result
     documents.MAIL_DOMAIN = os.environ.get("ATTACK_MAIL_DOMAIN") or documents.MAIL_DOMAIN
     progress = Progress(silent=chosen.json)
     names = chosen.only or list(ATTACKS)

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 from sqlalchemy import make_url
 
-from app.cli.migrate import quiet_alembic
 from app.cli.run import answers
 from app.core.migrations.migrate import Migrations
 from tests.attacks.document import Document
@@ -56,7 +55,6 @@ async def service(processes: int, *, full: bool) -> AsyncIterator[Target]:
     """The service with rate limits off, so that attacks are answered, and a second one with limits for who asks."""
     with tempfile.TemporaryDirectory(prefix="kit-attacks-") as name, ExitStack() as stack:
         folder = Path(name)
-        quiet_alembic()
         Migrations(backend.template).upgrade()
         stores = stack.enter_context(served_settings())
         settings = _SETTINGS | stores

@@ -17,4 +17,6 @@ async def test_nothing_is_accepted(target: Target, name: str) -> None:
     (report,) = await run(target, [name])
 
     assert not report.failed, "\n" + table([report])
+    if not report.held:
+        pytest.skip(report.unjudged[0])  # what this service does not have
     assert report.held >= FEWEST.get(name, 10)
