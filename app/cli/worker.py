@@ -118,6 +118,8 @@ def _run(*, run_jobs: bool, run_schedule: bool) -> None:
         stopping = _stop_signals()
         opening = open_runtime(settings, run_jobs=run_jobs, run_schedule=run_schedule)
         async with opening as opened, exporting(settings):
+            if settings.METRICS_ENABLED and settings.METRICS_PORT is None:
+                logger.warning("METRICS_PORT is not set: nothing can scrape this process")
             names = ["worker"] * run_jobs + ["scheduler"] * run_schedule
             if not run_jobs:
                 logger.info("scheduler ready")

@@ -117,7 +117,8 @@ def _begin_statement(_connection: Any, _cursor: Any, _statement: str, _values: A
 
 
 def _end_statement(_connection: Any, _cursor: Any, _statement: str, _values: Any, context: Any, _many: bool) -> None:
-    metrics.statements.observe(time.perf_counter() - context.kit_begun)
+    if begun := getattr(context, "kit_begun", None):  # None for one that ran when this was switched on
+        metrics.statements.observe(time.perf_counter() - begun)
 
 
 async def _watch() -> None:

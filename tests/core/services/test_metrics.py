@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from pydantic import SecretStr, ValidationError
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -39,6 +39,7 @@ from app.core.services.queue.interface import PermanentFailure
 from app.core.services.queue.store import Outcome
 from tests.core.api.asgi import Exchange
 from tests.core.api.conftest import Serve, make_app, serve  # noqa: F401  a fixture
+from tests.core.services.conftest import listening
 from tests.core.services.stage import Play, Stage
 from tests.core.services.templates import Ticket
 from tests.factories.user import UserFactory
@@ -52,9 +53,9 @@ Samples = dict[str, float]
 TOKEN = "7b1f0c5e9a2d4836" * 2
 
 
-def samples(text: str) -> Samples:
+def samples(shown: str) -> Samples:
     """The samples of a scrape, by name and labels as they are written."""
-    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    lines = (line for line in shown.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
@@ -130,8 +131,8 @@ class TestRequests:
         found = await scrape()
 
         def of(**labels: str) -> float:
-            shown = ",".join(f'{name}="{value}"' for name, value in labels.items())
-            return found[f"kit_http_requests_total{{{shown}}}"]
+            pairs = ",".join(f'{name}="{value}"' for name, value in labels.items())
+            return found[f"kit_http_requests_total{{{pairs}}}"]
 
         assert of(method="GET", route="/measured/{number}", status="2xx") == 2
         assert of(method="GET", route="/measured/{number}", status="5xx") == 1
@@ -166,6 +167,21 @@ class TestDatabase:
         found = await scrape()
         assert found["kit_db_statement_duration_seconds_count"] > before
         assert 0 < found['kit_db_pool_connections{state="used"}'] <= found['kit_db_pool_connections{state="limit"}']
+
+    async def test_a_statement_that_runs_while_they_are_switched_on_is_unharmed(self, committed: Database) -> None:
+        begun = asyncio.Event()
+
+        async def read() -> int | None:
+            async with committed.session_scope(read_only=True) as session:
+                numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 500000)"
+                found: int | None = await session.scalar(text(f"{numbers} SELECT max(x) FROM c"))
+                return found
+
+        with listening(committed.engine.sync_engine, "before_cursor_execute", lambda *_: begun.set()):
+            reading = asyncio.create_task(read())
+            await begun.wait()
+            async with exporting(AppConfig(METRICS_ENABLED=True)):
+                assert await reading == 500_000
 
     async def test_a_wait_for_a_connection_is_measured(self, db: AsyncSession, scrape: Scrape) -> None:
         url = runtime().database.engine.url
