@@ -166,7 +166,7 @@ class LoggedOut(AccountEvent):
 
 
 class LoggedOutEverywhere(AccountEvent):
-    """Every session of an account was ended by its owner, or by an operator."""
+    """Every session of an account was ended by its owner, an administrator or an operator."""
 
 
 class SessionRevoked(AccountEvent):

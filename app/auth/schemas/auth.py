@@ -111,7 +111,7 @@ class Accepted(BaseModel):
 
 
 class SessionRead(BaseModel):
-    """One login of the caller."""
+    """One login of an account; `is_current` marks that of the request."""
 
     model_config = ConfigDict(from_attributes=True)
 

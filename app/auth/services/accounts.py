@@ -191,6 +191,15 @@ class AccountService:
         await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 
+    async def end_every_session(
+        self, user_id: int, *, db: AsyncSession, actor_id: int | None, reason: EndReason = EndReason.REVOKED
+    ) -> int:
+        """End the sessions of an account, void its links, tell the listeners, and return the number of sessions."""
+        await self.users.raise_stamp(db=db, user_id=user_id)
+        ended = await self.sessions.revoke(db=db, user_id=user_id, reason=reason)
+        self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=actor_id))
+        return len(ended)
+
     async def announce_changes(self, user: User, before: Mapping[str, Any], *, actor_id: int | None) -> None:
         """Dispatch events for the columns in `before` that are different now."""
         fields = tuple(name for name, value in before.items() if getattr(user, name) != value)
@@ -347,10 +356,7 @@ async def end_sessions(user_id: int) -> int:
     """End every session of an account, void its links and return the number of sessions."""
     accounts = operator_service(AccountService)
     async with session_scope() as db:
-        await accounts.users.raise_stamp(db=db, user_id=user_id)
-        ended = await accounts.sessions.revoke(db=db, user_id=user_id, reason=EndReason.REVOKED)
-        accounts.events.dispatch(LoggedOutEverywhere(user_id=user_id))
-    return len(ended)
+        return await accounts.end_every_session(user_id, db=db, actor_id=None)
 
 
 def operator_service(kind: type[S]) -> S:

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.emails.templates import NewSignIn, SessionStolen
 from app.auth.events import (
     LoggedOut,
-    LoggedOutEverywhere,
     LoginFailed,
     LoginFailure,
     LoginSucceeded,
@@ -132,8 +131,9 @@ class SessionService(AccountService):
         await self.sessions.commit(db=db)
         return answer
 
-    async def get_list(self, user_id: int, *, db: AsyncSession, current_id: int) -> list[SessionRead]:
-        """Return the user's live sessions; `current_id` marks the caller's."""
+    async def get_list(self, user_id: int, *, db: AsyncSession, current_id: int | None) -> list[SessionRead]:
+        """Return the live sessions of an account; `current_id` marks the caller's. Raises UserNotFound."""
+        await self.users.require(db=db, id=user_id)
         rows = await self.sessions.get_live(db=db, user_id=user_id, idle=self.config.session_idle)
         return [SessionRead.model_validate({**row.to_dict(), "is_current": row.id == current_id}) for row in rows]
 
@@ -166,9 +166,7 @@ class SessionService(AccountService):
     ) -> None:
         """Log the caller out everywhere; links that were asked for before are void. Raises ReauthenticationRequired."""
         await self.reauthenticate(user_id, current_id, password, db=db)
-        await self.users.raise_stamp(db=db, user_id=user_id)
-        await self.sessions.revoke(db=db, user_id=user_id, reason=EndReason.LOGOUT)
-        self.events.dispatch(LoggedOutEverywhere(user_id=user_id, actor_id=user_id))
+        await self.end_every_session(user_id, db=db, actor_id=user_id, reason=EndReason.LOGOUT)
         await self.sessions.commit(db=db)
 
     async def reauthenticate(

@@ -132,6 +132,13 @@ class UserService(AccountService):
         unverified = values.get("is_verified") is False and self.config.verification_required
         return unverified or values.get("is_superuser") is False or values.get("status_id") == UserStatus.DISABLED
 
+    async def end_sessions(self, user_id: int, *, db: AsyncSession, by: Administrator) -> None:
+        """Log an account out everywhere; links that were asked for before are void."""
+        user = await self.users.require(db=db, id=user_id, for_update=True)
+        await self.authorise(by, db=db, about=user.id)
+        await self.end_every_session(user.id, db=db, actor_id=by.user_id)
+        await self.users.commit(db=db)
+
     async def delete(self, user_id: int, *, db: AsyncSession, by: Administrator) -> None:
         """Delete an account."""
         user = await self.users.require(db=db, id=user_id, for_update=True)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.deps import CurrentUser, Services, open_before_password_change
 from app.auth.policies import can_list_users, can_read_user, can_write_users
+from app.auth.schemas.auth import SessionRead
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
 from app.auth.services.accounts import Administrator
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
@@ -78,3 +79,19 @@ async def update_user(
 async def delete_user(user_id: RowId, db: DBSession, services: Services, by: ByAdministrator) -> None:
     """Delete an account and end its sessions."""
     await services.users.delete(user_id, db=db, by=by)
+
+
+@router.get("/{user_id:int}/sessions", dependencies=[Depends(can_list_users)])
+async def list_sessions(
+    user_id: RowId, db: DBSession, services: Services, principal: CurrentPrincipal
+) -> Response[list[SessionRead]]:
+    """The live sessions of an account, the latest used first."""
+    return Response(data=await services.sessions.get_list(user_id, db=db, current_id=principal.session_id))
+
+
+@router.delete(
+    "/{user_id:int}/sessions", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)]
+)
+async def end_sessions(user_id: RowId, db: DBSession, services: Services, by: ByAdministrator) -> None:
+    """End every session of an account and void its links."""
+    await services.users.end_sessions(user_id, db=db, by=by)
