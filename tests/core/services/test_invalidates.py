@@ -19,7 +19,7 @@ from tests.processes import free_port
 from tests.utils import key_prefix
 
 
-class RoleChanged(BaseEvent):
+class ShelfChanged(BaseEvent):
     """Names of the cache come from it."""
 
     name: str
@@ -32,7 +32,7 @@ class HouseClosed(BaseEvent):
 RUN = str(uuid4())
 
 invalidates(
-    RoleChanged,
+    ShelfChanged,
     tags=lambda event: [f"role:{event.name}"],
     keys=lambda event: [f"roles:{event.name}"],
     patterns=lambda event: [f"{event.name}:*"],
@@ -59,7 +59,7 @@ async def held(kit: Runtime, name: str) -> int:
 
 async def test_forgets_once_the_event_is_committed(kit: Runtime, committed: Database, drain: Drain, name: str) -> None:
     async with committed.session_scope():
-        kit.events.dispatch(RoleChanged(name=name))
+        kit.events.dispatch(ShelfChanged(name=name))
         assert await held(kit, name) == 3
     await drain()
     assert await held(kit, name) == 0
@@ -67,7 +67,7 @@ async def test_forgets_once_the_event_is_committed(kit: Runtime, committed: Data
 
 async def test_what_was_rolled_back_forgets_nothing(kit: Runtime, committed: Database, drain: Drain, name: str) -> None:
     async with rolled_back(committed.session_scope()):
-        kit.events.dispatch(RoleChanged(name=name))
+        kit.events.dispatch(ShelfChanged(name=name))
     await drain()
     assert await held(kit, name) == 3
 
@@ -87,7 +87,7 @@ async def test_is_tried_again_while_the_cache_cannot_be_reached(
     reached, kit.cache = kit.cache, CacheService(store)
     try:
         async with committed.session_scope():
-            kit.events.dispatch(RoleChanged(name=name))
+            kit.events.dispatch(ShelfChanged(name=name))
         await drain()
         (job,) = await jobs()
         assert job.status == JobStatus.FAILED
