@@ -118,13 +118,10 @@ class TestRoutes:
         assert all(row["access"] for row in rows.values())
 
     def test_only_some(self) -> None:
-        rows = listed("--path", "/api/v1/users", "--method", "get")
-        assert [(row["method"], row["path"]) for row in rows] == [
-            ("GET", "/api/v1/users"),
-            ("GET", "/api/v1/users/me"),
-            ("GET", "/api/v1/users/{user_id}"),
-            ("GET", "/api/v1/users/{user_id}/roles"),
-        ]
+        rows = listed("--path", "/api/v1/users/{user_id}", "--method", "get")
+        assert {row["method"] for row in rows} == {"GET"}
+        assert {row["path"] for row in rows} > {"/api/v1/users/{user_id}", "/api/v1/users/{user_id}/roles"}
+        assert all(row["path"].startswith("/api/v1/users/{user_id}") for row in rows)
 
     def test_for_people(self) -> None:
         result = CliRunner().invoke(app, ["routes", "--check", "--path", "/api/v1/users"])
