@@ -229,12 +229,12 @@ class AccountService:
         self.events.dispatch(SuperuserChanged(is_superuser=False, **about))
 
     async def require_another_superuser(self, user: User, *, db: AsyncSession) -> None:
-        """Raise LastSuperuser where nobody could administer the service without `user`."""
-        if not user.is_superuser:
+        """Raise LastSuperuser where nobody could administer the service without `user`, whose row is locked."""
+        only_verified = self.config.verification_required
+        if user.id not in await self.users.active_admins(db=db, only_verified=only_verified):
             return
         await self.users.lock_admins(db=db)
-        left = await self.users.active_admins(db=db, only_verified=self.config.verification_required)
-        if list(left) == [user.id]:
+        if list(await self.users.active_admins(db=db, only_verified=only_verified)) == [user.id]:
             raise LastSuperuser
 
     async def change_email(
