@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from sqlalchemy import ForeignKey, Integer, SmallInteger, String, Text, UniqueConstraint, false
+from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import BIGINT, BaseModel, SoftDeleteMixin, db_now, live_unique
@@ -104,6 +104,9 @@ class EndReason(StrEnum):
     ACCOUNT_DELETED = "account_deleted"
 
 
+_UNREVOKED = text("revoked_at IS NULL")
+
+
 class AuthSession(BaseModel):
     """One login on one device: the family of its refresh tokens.
 
@@ -111,8 +114,12 @@ class AuthSession(BaseModel):
     """
 
     __tablename__ = "auth_sessions"
+    __table_args__ = (
+        Index("ix_auth_sessions_user_id_id", "user_id", "id"),
+        Index("ix_auth_sessions_unrevoked", "user_id", sqlite_where=_UNREVOKED, postgresql_where=_UNREVOKED),
+    )
 
-    user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[int] = mapped_column(BIGINT, ForeignKey("auth_users.id", ondelete="CASCADE"))
     device: Mapped[str] = mapped_column(String(200))
     address: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=db_now(), sort_order=100)

@@ -276,7 +276,7 @@ async def _unique(db: AsyncSession) -> AsyncIterator[None]:
 DEVICE_MEMORY = timedelta(days=90)
 """Age up to which a login makes its device known; sessions are kept as long."""
 
-MAX_ORIGINS = 1000
+MAX_ORIGINS = 200
 MAX_LISTED = 100
 _LATEST_USED = (AuthSession.last_used_at.desc(), AuthSession.id.desc())
 
@@ -305,11 +305,11 @@ class SessionRepository(BaseRepository[AuthSession]):
         return (await db.scalars(statement)).all()
 
     async def get_origins(self, *, db: AsyncSession, user_id: int) -> Sequence[tuple[str, str, str | None]]:
-        """Return device, address and reason of the end of the account's logins within DEVICE_MEMORY."""
+        """Return device, address and reason of the end of the account's latest logins within DEVICE_MEMORY."""
         columns = AuthSession.device, AuthSession.address, AuthSession.revoke_reason
         recent = AuthSession.created_at > db_now(-DEVICE_MEMORY.total_seconds())
-        statement = select(*columns).where(AuthSession.user_id == user_id, recent).distinct().limit(MAX_ORIGINS)
-        return (await db.execute(statement)).all()
+        statement = select(*columns).where(AuthSession.user_id == user_id, recent).order_by(AuthSession.id.desc())
+        return (await db.execute(statement.limit(MAX_ORIGINS))).all()
 
     async def is_recent(self, *, db: AsyncSession, session_id: int, within: timedelta) -> bool:
         """Check if the session was opened no longer ago than `within`."""
