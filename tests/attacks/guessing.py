@@ -52,7 +52,9 @@ async def _logins(target: Target, report: Report) -> None:
     token = account.login.get("device_token")
     if token:
         status = await _login(target, account.email, account.password, device_token=token)
-        report.judge("the owner's device is let in all the same", status == 200, f"answered {status}")
+        # From one address its own limit answers first.
+        let_in = None if status == 429 and not target.own_addresses else status == 200
+        report.judge("the owner's device is let in all the same", let_in, f"answered {status}")
         tried = [await _login(target, account.email, new_password(), device_token=token) for _ in range(GUESSES // 2)]
         report.judge(
             f"{GUESSES // 2} guesses from a known device", tried.count(401) <= MOST, f"{tried.count(401)} checked"
@@ -107,7 +109,8 @@ async def _mails(target: Target, report: Report) -> None:
             target.visit()
             spelt = address.upper() if number % 2 else address
             statuses.add((await target.once("POST", target.path(path), json={"email": spelt})).status_code)
-        report.judge(f"answers to {GUESSES // 2} requests for a link by {path}", len(statuses) == 1, statuses)
+        statuses -= set() if target.own_addresses else {429}
+        report.judge(f"answers to {GUESSES // 2} requests for a link by {path}", len(statuses) <= 1, statuses)
         if target.inside is None:
             report.judge(f"mails by {path}", None, Unavailable("needs the mailbox"))
             continue

@@ -70,7 +70,7 @@ def forged_keys(key: str, other: str) -> Iterator[tuple[str, str]]:
 
 async def _forged(target: Target, report: Report, key: str, other: str) -> None:
     for name, text in forged_keys(key, other):
-        for header, value in (("X-API-Key", text), ("Authorization", f"Bearer {text}")):
+        for header, value in (("X-API-Key", text), ("Authorization", f"Bearer {text}".strip())):
             status = await _read(target, [(header.encode(), value.encode())])
             report.judge(f"key {name} in {header}", status in (400, 401) or _later(status), status)
     for place, given in {

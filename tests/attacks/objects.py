@@ -23,6 +23,9 @@ async def attack(target: Target, report: Report) -> None:
     owner, other = await target.fresh(), await target.fresh()
     await target.again(owner)  # a second session, which can be ended without ending ours
     await create(target, owner)
+    if target.admin:
+        await target.admin_token()
+        await create(target, target.admin)
     if target.inside:
         await target.inside.settle()  # what the audit log has of all that
     await _permissions(target, report, other)
@@ -69,10 +72,11 @@ async def _owners(target: Target, report: Report, owner: Account) -> list[tuple[
 
 
 async def create(target: Target, owner: Account) -> None:
-    """Have the owner make one object wherever a collection takes one."""
+    """Have the owner make one object wherever a collection takes one of everybody."""
     for operation in target.document.operations:
         is_collection = any(one.path.startswith(f"{operation.path}/{{") for one in target.document.operations)
-        if operation.method == "POST" and operation.secured and not operation.placeholders and is_collection:
+        is_anybodys = operation.secured and not operation.permissions and not operation.placeholders
+        if operation.method == "POST" and is_anybodys and is_collection:
             await _sent(target, operation, {}, owner)
 
 

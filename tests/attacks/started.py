@@ -7,7 +7,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -61,15 +61,6 @@ async def service(processes: int, *, full: bool) -> AsyncIterator[Target]:
         ports = [free_port() for _ in range(processes)]
         for port in ports:
             stack.enter_context(_process(folder, port, settings | {"RATE_LIMITER_ENABLED": "false"}))
-        database, mail = make_url(stores["DATABASE_URL"]), CapturedMail(folder / "var" / "mail")
-        inside = Stores(
-            database=database,
-            redis=(stores["REDIS_URL"], stores["REDIS_KEY_PREFIX"]) if stores["REDIS_URL"] else None,
-            mail=mail,
-            log=lambda: "".join(log.read_text(errors="replace") for log in sorted(folder.glob("*.log"))),
-            jwt_secret=SECRET,
-            settle=lambda: until(lambda: not unfinished_jobs(database), 60),
-        )
 
         @asynccontextmanager
         async def limited() -> AsyncIterator[Target]:
@@ -78,22 +69,41 @@ async def service(processes: int, *, full: bool) -> AsyncIterator[Target]:
                 others = [free_port() for _ in range(processes)]
                 for port in others:
                     more.enter_context(_process(folder, port, _SETTINGS | own | {"RATE_LIMITER_ENABLED": "true"}))
-                async with await target_at(others) as opened:
+                async with await target_at(others, own) as opened:
                     yield opened
 
-        async def target_at(ports: list[int]) -> Target:
+        async def target_at(ports: list[int], stores: Mapping[str, str]) -> Target:
             urls = [f"http://127.0.0.1:{port}" for port in ports]
             async with httpx.AsyncClient(base_url=urls[0], trust_env=False) as http:
                 document = Document((await http.get("/openapi.json")).raise_for_status().json())
             admin = Account(ADMIN.email, ADMIN.username, ADMIN.password)
             return Target(
-                urls=urls, transport=local_transport, document=document, admin=admin, own_addresses=True, full=full
+                urls=urls,
+                transport=local_transport,
+                document=document,
+                admin=admin,
+                inside=_inside(folder, stores),
+                own_addresses=True,
+                full=full,
             )
 
-        target = await target_at(ports)
-        target.inside, target.limits = inside, limited
+        target = await target_at(ports, stores)
+        target.limits = limited
         async with target:
             yield target
+
+
+def _inside(folder: Path, stores: Mapping[str, str]) -> Stores:
+    """What the processes write and store. They share a folder: addresses of mails tell them apart."""
+    database = make_url(stores["DATABASE_URL"])
+    return Stores(
+        database=database,
+        redis=(stores["REDIS_URL"], stores["REDIS_KEY_PREFIX"]) if stores["REDIS_URL"] else None,
+        mail=CapturedMail(folder / "var" / "mail"),
+        log=lambda: "".join(log.read_text(errors="replace") for log in sorted(folder.glob("*.log"))),
+        jwt_secret=SECRET,
+        settle=lambda: until(lambda: not unfinished_jobs(database), 60),
+    )
 
 
 @contextmanager
