@@ -14,7 +14,7 @@ from app.auth.deps import ActiveUser
 from app.auth.exceptions import ActionNotAllowed
 from app.auth.schemas.user import UserDTO
 from app.core.api.inputs import RowId
-from app.core.identity import admits, asked_permissions
+from app.core.identity import admits, asked_permissions, asked_roles
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +65,7 @@ def requires_permission(permission: str) -> Policy:
 
 def requires_role(role: str) -> Policy:
     """A policy: does the user have the role, such as `admin`?"""
+    asked_roles.add(role)
     return Policy(role=role)
 
 

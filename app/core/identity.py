@@ -83,6 +83,9 @@ current_permissions = Slot[Mapping[str, Permission]]()
 asked_permissions: set[str] = set()
 """The permissions that policies of this process ask for."""
 
+asked_roles: set[str] = set()
+"""The roles that they ask for: such a role is worth something, whatever it holds."""
+
 
 def identifies_caller(dependency: F) -> F:
     """Mark a dependency that calls `remember_principal`: limits after it count callers, limits before it addresses."""

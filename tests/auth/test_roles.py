@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth import RoleChanged, RoleGranted, RoleRevoked, SuperuserChanged
+from app.auth import RoleChanged, RoleGranted, RoleRevoked, SuperuserChanged, requires_role
 from app.auth.models import AuthSession, PermissionRow, Role, RolePermission, User, UserRole, UserStatus
 from app.auth.repositories import RoleRepository, UserRepository
 from app.core.db import Database
@@ -272,6 +272,25 @@ class TestGrant:
         for target in (user, clerk):
             for name in ("writer", "admin"):
                 assert await code(await client.put(grant_of(target, name))) == (403, "action_not_allowed")
+
+    async def test_nobody_grants_what_will_count_once_it_is_declared(
+        self, clerk: User, client: httpx.AsyncClient, db: AsyncSession
+    ) -> None:
+        await new_role("seller", "orders:write", db=db)
+        assert await code(await client.put(grant_of(clerk, "seller"))) == (403, "action_not_allowed")
+
+    async def test_nobody_gets_a_role_that_code_asks_for_from_those_who_do_not_have_it(
+        self, clerk: User, client: httpx.AsyncClient, db: AsyncSession
+    ) -> None:
+        role, other = await new_role("inspector", db=db), await new_role("nothing", db=db)
+        assert (await client.put(grant_of(clerk, "nothing"))).status_code == 204
+        requires_role("inspector")
+        requires_role("taster")
+        assert await code(await client.put(grant_of(clerk, "inspector"))) == (403, "action_not_allowed")
+        assert await code(await client.post(ROLES, json={"name": "taster"})) == (403, "action_not_allowed")
+        for of, name in ((other, "taster"), (role, "harmless")):
+            renamed = await client.patch(f"{ROLES}/{of.id}", json={"name": name})
+            assert await code(renamed) == (403, "action_not_allowed")
 
     async def test_nobody_changes_an_account_above_their_own(
         self, clerk: User, client: httpx.AsyncClient, db: AsyncSession

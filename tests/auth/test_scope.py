@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth import LoginFailed
-from app.auth.models import AuthSession, User, UserRole
+from app.auth.models import AuthSession, Role, User, UserRole
 from tests.factories.user import UserFactory
 from tests.utils import PASSWORD, PublishedEvents
 
@@ -136,12 +136,33 @@ class TestScope:
 
         assert await status_of(client, answer, "GET", "/users") == 403
 
+    async def test_it_does_not_change_its_own_account(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
+        """By a link to another address, whoever has the token would get a login that is narrowed to nothing."""
+        writer = await UserFactory.create(permissions=["users:write"])
+        answer = await by_form(client, writer, scope="users:write")
+
+        path = f"/users/{writer.id}"
+        assert await status_of(client, answer, "PATCH", path, email="thief@example.com") == 403
+        assert await status_of(client, answer, "DELETE", path) == 403
+        other = await UserFactory.create()
+        assert await status_of(client, answer, "PATCH", f"/users/{other.id}", username="renamed") == 200
+
 
 class TestClaims:
     async def test_roles_are_told_in_order(self, db: AsyncSession, client: httpx.AsyncClient) -> None:
         answer = await by_form(client, await UserFactory.create(roles=["admin"]))
 
         assert claims_of(answer)["roles"] == ["admin", "member"]
+
+    async def test_any_number_of_roles_leaves_a_token_that_is_read(
+        self, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        roles = [Role(name=f"a{number:031}") for number in range(120)]
+        db.add_all(roles)
+        await db.flush()
+        answer = await by_form(client, await UserFactory.create(roles=[role.name for role in roles]))
+
+        assert await status_of(client, answer, "GET", "/profile") == 200
 
     async def test_rights_are_those_of_the_moment_and_not_the_tokens(
         self, db: AsyncSession, client: httpx.AsyncClient

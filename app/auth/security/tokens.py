@@ -31,6 +31,8 @@ _CLOCK_SKEW = timedelta(minutes=5)
 """Longest accepted lag of the clock of a host that reads tokens."""
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _MAX_LENGTH = 4096
+_MAX_ROLES = 32
+"""Roles that a token names: with all of very many it would be longer than what is read."""
 
 IdText: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
 """A row id as text: within every database's bigint."""
@@ -129,7 +131,7 @@ class AccessTokens:
             exp=int(expires.timestamp()),
             jti=secrets.token_urlsafe(16),
             sid=str(session_id),
-            roles=sorted(roles),
+            roles=sorted(roles)[:_MAX_ROLES],
             scope=scope or "",
         )
         header = {"typ": _TYPE, "kid": self._signer.kid}

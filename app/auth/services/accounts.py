@@ -29,6 +29,7 @@ from app.auth.exceptions import (
     EmailTaken,
     InvalidAccessToken,
     LastSuperuser,
+    SessionRequired,
     UsernameTaken,
     WeakPassword,
     WrongPassword,
@@ -43,7 +44,7 @@ from app.auth.services.throttling import AccountLimits
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
 from app.core.exceptions import AuthenticationError
-from app.core.identity import Principal, current_permissions
+from app.core.identity import Principal, asked_roles
 from app.core.services.events import EventsServiceInterface
 from app.core.services.events.interface import current_events
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface, mail_principal
@@ -164,14 +165,17 @@ class AccountService:
             raise AuthenticationError
         actor = self.require_usable(principal)
         await by.may_write(actor)
-        needed, roles = current_permissions().keys() & set(permissions), set(roles)
+        needed, roles = set(permissions), set(roles)  # undeclared ones too: they count once they are declared again
         for other in await self.users.get_by_ids(db=db, ids=[about] if about else []):
             needed, roles = needed | other.permissions, roles | other.roles
+        if actor.is_admin:
+            return
         lacking = sorted(needed - actor.permissions)
-        if ADMIN in roles and not actor.is_admin:  # more than all that is declared today
-            lacking.append(f"role:{ADMIN}")
+        lacking += [f"role:{name}" for name in sorted(roles & {ADMIN, *asked_roles} - actor.roles)]
         if lacking:
             raise ActionNotAllowed("The account, or what is to be given, holds more than you do.", missing=lacking[0])
+        if by.principal.scope is not None and about == actor.id:
+            raise SessionRequired  # by another address of the account it would become all that the account is
 
     async def make_account(
         self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None, **values: Any

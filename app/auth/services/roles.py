@@ -46,7 +46,7 @@ class RoleService(AccountService):
     async def create(self, data: RoleCreate, *, db: AsyncSession, by: Administrator | None = None) -> RoleRead:
         """Make a role; raises UniqueViolation or UnknownPermission."""
         _require_declared(data.permissions)
-        await self.authorise(by, db=db, permissions=data.permissions)
+        await self.authorise(by, db=db, permissions=data.permissions, roles=[data.name])
         role = await self.roles.create(db=db, data={"name": data.name, "description": data.description})
         await self.roles.set_permissions(db=db, role_id=role.id, permissions=data.permissions)
         found = await self._tell(role, "created", db=db, by=by)
@@ -64,7 +64,9 @@ class RoleService(AccountService):
         if role.name == ADMIN or (role.name == MEMBER and values.get("name", MEMBER) != MEMBER):
             raise RoleProtected
         _require_declared(permissions, but=held)
-        await self.authorise(by, db=db, permissions={*held, *permissions})
+        names = {role.name, values.get("name", role.name)}
+        declared = current_permissions().keys() & {*held, *permissions}  # what is gone can stay and go
+        await self.authorise(by, db=db, permissions=declared, roles=names)
         await self.roles.update(db=db, model=role, data=values)
         await self.roles.set_permissions(db=db, role_id=role.id, permissions=permissions)
         found = await self._tell(role, "changed", db=db, by=by)
