@@ -235,7 +235,8 @@ def supervise(server: Server, count: int, listener: socket.socket) -> bool:
         if (received := news.recv(1)[0]) in _STOP:
             for process in processes:
                 process.kill()
-            sys.exit(128 + received)
+            signal.set_wakeup_fd(-1)  # the socket is closed before they have ended
+            sys.exit(128 + received)  # what is open around this is closed
     # -SIGTERM: stopped before its signal handler was installed.
     return all(process.exitcode in (0, -signal.SIGTERM) for process in processes)
 
