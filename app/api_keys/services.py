@@ -1,7 +1,7 @@
 """Recognise, make, change and end keys; make access tokens and service accounts."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -79,6 +79,8 @@ class ApiKeyService:
         token, end = security.new_text(), utcnow() + timedelta(seconds=TOKEN_SECONDS)
         values = {"api_key_id": found.key.id, "scopes": sorted(scopes), "expires_at": end}
         await self.tokens.create(db=db, data={**values, "token_hash": security.hash_of(token)})
+        if await self.find(secret, db=db) is None:  # rotated meanwhile; from now on that waits for this token
+            raise InvalidApiKey
         await self.tokens.commit(db=db)
         return TokenAnswer(access_token=token, expires_in=TOKEN_SECONDS, scope=" ".join(sorted(scopes)))
 
@@ -98,13 +100,14 @@ class ApiKeyService:
     async def create(self, data: ApiKeyCreate, *, db: AsyncSession, by: UserDTO) -> NewApiKey:
         """Make a key of the caller, or of a service account, with scopes that the caller holds."""
         owner_id = data.owner_id or by.id
+        live, by = await self.keys.count_live(db=db, owner_id=owner_id), await self._now(by)
         if owner_id != by.id and WRITE not in by.permissions:
             raise ActionNotAllowed(missing=WRITE)
         if owner_id != by.id:
             await self._require_reach(owner_id, by)
         if beyond := data.scopes - by.permissions:
             raise ActionNotAllowed(f"You do not hold {', '.join(sorted(beyond))}.")
-        if await self.keys.count_live(db=db, owner_id=owner_id) >= KEYS_PER_OWNER:
+        if live >= KEYS_PER_OWNER:
             raise ConflictError("The account has as many live keys as it may have: revoke one.")
         text = security.new_text(prefix := security.new_prefix())
         values = {"name": data.name, "scopes": sorted(data.scopes), "expires_at": self._end(data.expires_in_days)}
@@ -155,17 +158,26 @@ class ApiKeyService:
         """
         key = await self.keys.require(db=db, for_update=True, id=api_key_id)
         if by and key.owner_id != by.id:
-            if WRITE not in by.permissions:
+            if WRITE not in (by := await self._now(by)).permissions:
                 raise ApiKeyNotFound
-            await self._require_reach(key.owner_id, by, of_person=of_person)
+            await self._require_reach(key.owner_id, by, [] if of_person else key.scopes, of_person=of_person)
         return key
 
-    async def _require_reach(self, owner_id: int, by: UserDTO, *, of_person: bool = False) -> None:
+    async def _now(self, by: UserDTO) -> UserDTO:
+        """Return who asks with the rights of now: a hash or a lock may have been waited for."""
+        found = await self.gateway.get_user(by.id)
+        if found is None or not await self.can_act(found):
+            raise ActionNotAllowed
+        return found
+
+    async def _require_reach(
+        self, owner_id: int, by: UserDTO, scopes: Collection[str] = (), *, of_person: bool = False
+    ) -> None:
         owner = await self.gateway.get_user(owner_id)
         if not of_person and not (owner and owner.is_service_account):
             raise ActionNotAllowed("The keys of a person are made and changed by their owner alone.")
-        if owner and not owner.permissions <= by.permissions:
-            raise ActionNotAllowed("The owner of the key holds permissions that you do not hold.")
+        if owner and not owner.permissions.union(scopes) <= by.permissions:  # it may be granted the scopes later
+            raise ActionNotAllowed("The key or its owner holds permissions that you do not hold.")
 
     def _end(self, days: int | None) -> datetime | None:
         most = self.config.API_KEYS_MAX_DAYS

@@ -12,12 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api_keys import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated
 from app.api_keys.config import ApiKeysConfig, get_api_keys_config
+from app.api_keys.exceptions import ApiKeyNotFound
 from app.api_keys.models import ApiKey
-from app.api_keys.services import KEYS_PER_OWNER
-from app.auth import CredentialEvent, CredentialRefused
+from app.api_keys.schemas import ApiKeyCreate, Rotation
+from app.api_keys.services import KEYS_PER_OWNER, ApiKeyService
+from app.auth import ActionNotAllowed, CredentialEvent, CredentialRefused, UserDTO, get_gateway
 from app.auth.models import AuthSession, User
 from app.core.db.jobs import Job
 from app.core.db.session import Database
+from app.core.services.events.interface import current_events
 from tests.api_keys.conftest import KEYS, Make, Sender
 from tests.core.api.conftest import make_app
 from tests.factories.user import UserFactory
@@ -25,6 +28,10 @@ from tests.utils import PASSWORD, CapturedMail, PublishedEvents, freeze, login_u
 
 ME = "/api/v1/users/me"
 MACHINES = "/api/v1/service-accounts"
+
+
+async def can_act(owner: UserDTO) -> bool:
+    return True
 
 
 async def person(client: httpx.AsyncClient, **values: Any) -> User:
@@ -248,6 +255,21 @@ class TestRotate:
         assert (await http.get(ME)).status_code == 401
         assert (await (await sender(x_api_key=key["key"])).get(ME)).status_code == 401
 
+    async def test_a_token_asked_for_at_the_same_moment_ends_too(
+        self, committed: Database, make: Make, client: httpx.AsyncClient, sender: Sender
+    ) -> None:
+        key, http, tokens = await make(), await sender(), []
+        for _ in range(4):
+            form = {"grant_type": "client_credentials", "client_id": key["prefix"], "client_secret": key["key"]}
+            *exchanged, rotated = await asyncio.gather(
+                *(http.post(f"{KEYS}/token", data=form) for _ in range(12)),
+                client.post(f"{KEYS}/{key['id']}/rotate", json={"overlap_seconds": 0}),
+            )
+            key = rotated.json()["data"]
+            tokens += [answer.json()["access_token"] for answer in exchanged if answer.status_code == 200]
+        for token in tokens:
+            assert (await (await sender(authorization=f"Bearer {token}")).get(ME)).status_code == 401
+
     async def test_what_has_ended_is_not_revived(self, db: AsyncSession, make: Make, client: httpx.AsyncClient) -> None:
         revoked, expired = await make(), await make()
         await client.delete(f"{KEYS}/{revoked['id']}")
@@ -347,7 +369,36 @@ class TestServiceAccount:
         assert (await client.patch(f"/api/v1/users/{machine['id']}", json={"is_superuser": True})).status_code == 200
         await person(client, permissions=["api_keys:write"])
         answer = await client.post(KEYS, json={"name": "x", "owner_id": machine["id"]})
-        assert (answer.status_code, "holds permissions" in answer.text) == (403, True)
+        assert (answer.status_code, "permissions that you do not hold" in answer.text) == (403, True)
+
+    async def test_whoever_rotates_a_key_holds_its_scopes(
+        self, db: AsyncSession, machine: dict[str, Any], client: httpx.AsyncClient
+    ) -> None:
+        """The account may be granted them later."""
+        body = {"name": "x", "owner_id": machine["id"], "scopes": ["users:read"]}
+        path = f"{KEYS}/{(await client.post(KEYS, json=body)).json()['data']['id']}"
+        await person(client, permissions=["api_keys:write"])
+        assert (await client.post(f"{path}/rotate", json={})).status_code == 403
+        assert (await client.delete(path)).status_code == 204
+
+    async def test_rights_are_those_of_the_moment_at_which_it_is_made_or_changed(
+        self, db: AsyncSession, machine: dict[str, Any], client: httpx.AsyncClient
+    ) -> None:
+        """They may be taken while the password is hashed or a lock is waited for."""
+        body = {"name": "x", "owner_id": machine["id"]}
+        key = (await client.post(KEYS, json=body)).json()["data"]
+        former = UserDTO.model_validate(await UserFactory.create()).model_copy(
+            update={"permissions": frozenset(["api_keys:write"])}
+        )
+        service = ApiKeyService(
+            config=get_api_keys_config(), gateway=await get_gateway(), events=current_events(), can_act=can_act
+        )
+        with pytest.raises(ActionNotAllowed):
+            await service.create(ApiKeyCreate(**body), db=db, by=former)
+        with pytest.raises(ApiKeyNotFound):
+            await service.rotate(key["id"], Rotation(), db=db, by=former)
+        with pytest.raises(ApiKeyNotFound):
+            await service.revoke(key["id"], db=db, by=former)
 
 
 class TestCanaries:
