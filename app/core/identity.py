@@ -139,6 +139,13 @@ def principal_of(connection: HTTPConnection) -> str | None:
     return None if principal is None else str(principal)
 
 
+def private_to(connection: HTTPConnection) -> str | None:
+    """Return whom an answer may be shared with: the caller, within the scope of the credential; None for anybody."""
+    principal: Principal | str | None = connection.scope.get(_PRINCIPAL)
+    scope = getattr(principal, "scope", None)
+    return principal_of(connection) if scope is None else f"{principal} {' '.join(sorted(scope))}"
+
+
 def credential_headers() -> list[str]:
     """Return the headers in which authenticators take keys, beside Authorization."""
     return [one.scheme.model.name for one in current_authenticators() if isinstance(one.scheme, APIKeyHeader)]

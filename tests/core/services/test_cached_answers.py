@@ -18,7 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from app.core.api.openapi import DocumentedAPI
 from app.core.db import Database
 from app.core.deps import CacheService, DBSession, cached
-from app.core.identity import credential_headers, remember_principal
+from app.core.identity import Principal, credential_headers, remember_principal
 from app.core.runtime import Runtime
 from app.core.services.cache import CacheServiceInterface, Found, MemoryStore
 from app.core.services.cache.service import CacheService as Cache
@@ -54,7 +54,10 @@ class House:
         if authorization == "nobody":
             raise HTTPException(403)
         if authorization:
-            remember_principal(request, f"user:{authorization}")
+            name, _, scope = authorization.partition("/")
+            held = frozenset(scope.split("+"))
+            caller = Principal(kind="user", id=7, user=None, permissions=held, scope=held)
+            remember_principal(request, caller if scope else f"user:{name}")
 
     def key(self, function: object, *args: Any, **kwargs: Any) -> str:
         return f"{self.prefix}:{kwargs.get('number', '')}"
@@ -111,6 +114,12 @@ class TestCaller:
         ]
         assert (await http.get("/members/mine")).json() == {"of": "nobody"}
         assert house.calls == ["mine"] * 3
+
+    async def test_a_narrowed_credential_has_entries_of_its_own(self, http: httpx.AsyncClient, house: House) -> None:
+        """What a caller sees may depend on permissions that another token of theirs does not carry."""
+        for credential in ("7", "7/a:read", "7/a:read+b:read", "7/b:read+a:read"):
+            await http.get("/members/mine", headers={"Authorization": credential})
+        assert len(house.calls) == 3, "the order of a scope makes no difference"
 
     async def test_unless_the_operation_says_otherwise(self, http: httpx.AsyncClient, house: House) -> None:
         assert [await self.ask(http, who, "/members/shared") for who in ("ann", "bob")] == [1, 1]

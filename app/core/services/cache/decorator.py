@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 from app.core.exceptions import UnavailableError
-from app.core.identity import principal_of
+from app.core.identity import private_to
 from app.core.services.cache.interface import (
     OF_CALLER,
     CacheServiceInterface,
@@ -116,7 +116,7 @@ def cached(
             if OF_CALLER in key:
                 return await call()  # with the separator in it, a key could be that of another caller's entry
             entry_tags = tags_of(*args, **kwargs)
-            if request and private and (caller := principal_of(request.request)):
+            if request and private and (caller := private_to(request.request)):
                 entry_tags.append(caller_tag(key))
                 key += OF_CALLER + caller
             computed = False
@@ -203,7 +203,9 @@ def _whole(value: Any) -> Any:
         ]
     if isinstance(value, dict):
         return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):  # in an order that is the same in every process
+        return sorted((_whole(item) for item in value), key=repr)
+    if isinstance(value, list | tuple):
         return [_whole(item) for item in value]
     return value
 
