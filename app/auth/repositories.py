@@ -174,7 +174,7 @@ class UserRepository(BaseRepository[User]):
 
     async def active_admins(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
         """Return the ids of the users who can administer the service."""
-        statement = self.base_statement().where(_has_role(ADMIN), User.status_id == UserStatus.ACTIVE)
+        statement = self.base_statement().where(_is_admin(), User.status_id == UserStatus.ACTIVE)
         statement = statement.where(User.password_hash != "")  # nobody logs in to the account of a machine
         if only_verified:
             statement = statement.where(User.is_verified)
@@ -182,16 +182,19 @@ class UserRepository(BaseRepository[User]):
 
     async def has_admin(self, *, db: AsyncSession) -> bool:
         """Return whether any account is an administrator's."""
-        return bool(await db.scalar(select(self.base_statement().where(_has_role(ADMIN)).exists())))
+        return bool(await db.scalar(select(self.base_statement().where(_is_admin()).exists())))
 
 
-def _has_role(role: str) -> ColumnElement[bool]:
-    return exists().where(UserRole.user_id == User.id, UserRole.role_id == Role.id, Role.name == role)
+def _is_admin() -> ColumnElement[bool]:
+    has_role = exists().where(UserRole.user_id == User.id, UserRole.role_id == Role.id, Role.name == ADMIN)
+    return User.is_superuser & has_role
 
 
 def _dto(row: Row[*tuple[Any, ...]]) -> UserDTO:
     """Make the DTO of a row with roles and permissions."""
     declared, roles = current_permissions().keys(), frozenset((row.roles or "").split())
+    if not row.is_superuser:  # a process of the version before, which knows no roles, may have revoked it
+        roles -= {ADMIN}
     permissions = frozenset(declared if ADMIN in roles else declared & set((row.permissions or "").split()))
     rights = {"roles": roles, "permissions": permissions, "is_superuser": ADMIN in roles}
     return UserDTO.model_validate({**row._mapping, **rights})

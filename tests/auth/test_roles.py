@@ -384,6 +384,26 @@ class TestRevoke:
         assert (await client.delete(grant_of(clerk, f"of_user_{clerk.id}"))).status_code == 204
         assert (await client.get(ROLES)).status_code == 403
 
+    async def test_a_process_of_the_version_before_revokes_the_role_admin_too(
+        self, admin: User, client: httpx.AsyncClient, db: AsyncSession
+    ) -> None:
+        """While versions change: it knows the column alone."""
+        await UserFactory.create(is_superuser=True)
+        admin.is_superuser = False
+        await db.commit()
+        assert (await client.get("/api/v1/users")).status_code == 403
+        assert len(await UserRepository().active_admins(db=db, only_verified=False)) == 1
+
+    async def test_what_that_version_revoked_is_granted_again(
+        self, admin: User, client: httpx.AsyncClient, db: AsyncSession
+    ) -> None:
+        other = await UserFactory.create(is_superuser=True)
+        other.is_superuser = False
+        await db.commit()
+        assert (await client.put(grant_of(other, "admin"))).status_code == 204
+        await login_user(client, other)
+        assert (await client.get("/api/v1/users")).status_code == 200
+
 
 class TestProcesses:
     async def test_what_one_grants_and_revokes_the_other_knows_at_the_next_request(

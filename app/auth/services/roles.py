@@ -94,7 +94,8 @@ class RoleService(AccountService):
         """Give an account a role; does nothing where it has it. Raises UserNotFound or RoleNotFound."""
         user = await self._require(user_id, name, db=db, by=by)
         actor_id = by.user_id if by else None
-        if not await self.roles.grant(db=db, user_id=user.id, role=name, granted_by_id=actor_id):
+        is_new = await self.roles.grant(db=db, user_id=user.id, role=name, granted_by_id=actor_id)
+        if not is_new and (name != ADMIN or user.is_superuser):
             return
         if name == ADMIN:
             await self.users.change(db=db, user=user, is_superuser=True)
