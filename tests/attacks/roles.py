@@ -49,7 +49,8 @@ async def holding(target: Target, *permissions: str) -> tuple[Account, dict[str,
         raise Unavailable(f"the administrator cannot make a role: {made.status_code} {made.text[:200]}")
     role: dict[str, Any] = made.json()["data"]
     account = await target.fresh()
-    granted = await target.call("PUT", f"/users/{account.id}/roles/{role['name']}", token=token)
+    target.roles[role["id"]] = grant = f"/users/{account.id}/roles/{role['name']}"
+    granted = await target.call("PUT", grant, token=token)
     if not granted.is_success:
         raise Unavailable(f"the administrator cannot grant a role: {granted.status_code}")
     return account, role

@@ -79,6 +79,8 @@ class Target:
     """Seconds that an attack waits in all where it is told to come back later."""
     report: Report = field(default_factory=lambda: Report("start"))
     made: list[Account] = field(default_factory=list)
+    roles: dict[int, str] = field(default_factory=dict)
+    """Paths of the grants of our roles, by the id of the role."""
     _clients: dict[tuple[int, str], httpx.AsyncClient] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbelow(2**20)))
     _spare: Account | None = None
@@ -244,14 +246,17 @@ class Target:
         return self.admin.access
 
     async def tidy(self) -> None:
-        """Delete the accounts of the suite."""
+        """Delete the accounts and roles of the suite, as far as that is allowed."""
+        self.begin(Report("tidy"))
+        for role_id, grant in self.roles.items():  # first: one that an account had cannot be deleted after it
+            for path in (grant, f"/roles/{role_id}"):
+                await self.call("DELETE", path, token=await self.admin_token())
         for account in self.made:
-            try:
-                await self.log_in(account)
-            except Unavailable:
-                continue
-            body = {"current_password": account.password}
-            await self.call("DELETE", "/profile", json=body, token=account.access)
+            if self.admin and account.id is not None:
+                await self.call("DELETE", f"/users/{account.id}", token=await self.admin_token())
+            else:
+                body = {"current_password": account.password}
+                await self.call("DELETE", "/profile", json=body, token=account.access)
 
     # What only insiders have
 
