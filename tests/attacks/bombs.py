@@ -111,15 +111,19 @@ def queries(operation: Operation) -> Iterator[tuple[str, Any]]:
 async def _judge(
     target: Target, report: Report, case: str, method: str, operation: Operation, given: dict[str, Any], path: str = ""
 ) -> None:
-    began = time.perf_counter()
-    try:
-        answer = await target.send(method, path or await target.filled(operation), **given)
-    except (httpx.InvalidURL, httpx.LocalProtocolError):
-        return  # no client could send it
-    except httpx.TransportError:
-        report.judge(case, True)  # the service closed the connection before it had it all
-        return
-    seconds = time.perf_counter() - began
+    seconds = SECONDS
+    for _ in range(3):  # a busy machine takes long once, a bomb each time
+        began = time.perf_counter()
+        try:
+            answer = await target.send(method, path or await target.filled(operation), **given)
+        except (httpx.InvalidURL, httpx.LocalProtocolError):
+            return  # no client could send it
+        except httpx.TransportError:
+            report.judge(case, True)  # the service closed the connection before it had it all
+            return
+        seconds = time.perf_counter() - began
+        if seconds < SECONDS:
+            break
     if answer.status_code < 400:
         report.judge(case, seconds < SECONDS, f"{answer.status_code} after {seconds:.1f} s")
         return
