@@ -243,6 +243,16 @@ class TestUpdate:
         assert (await client.patch(f"{URL}/{user.id}", json=body)).status_code == 422
         assert (await client.get(f"{URL}/{user.id}")).json() == before
 
+    async def test_ones_own_address_takes_the_password(self, client: httpx.AsyncClient, db: AsyncSession) -> None:
+        """Else whoever has stolen the token would have a link for a new password mailed to themselves."""
+        writer = await UserFactory.create(permissions=["users:write"])
+        await login_user(client, writer)
+        path = f"/api/v1/users/{writer.id}"
+        refused = await client.patch(path, json={"email": "thief@example.com", "is_verified": True})
+        assert (refused.status_code, refused.json()["code"]) == (403, "action_not_allowed")
+        assert (await client.delete(path)).status_code == 403
+        assert (await client.patch(path, json={"username": "renamed", "email": writer.email})).status_code == 200
+
     async def test_conflicts_change_nothing(self, admin: User, client: httpx.AsyncClient) -> None:
         user = await UserFactory.create()
 

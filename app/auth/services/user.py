@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import EmailChangeRequested
 from app.auth.events import PasswordChanged
-from app.auth.exceptions import WeakPassword
+from app.auth.exceptions import ActionNotAllowed, WeakPassword
 from app.auth.models import ADMIN, EndReason, User, UserStatus
 from app.auth.schemas.auth import PasswordChange, ProfileUpdate
 from app.auth.schemas.user import UserCreate, UserDTO, UserListParams, UserResponse, UserUpdate
@@ -112,6 +112,7 @@ class UserService(AccountService):
         await self.authorise(by, db=db, about=user.id, roles=[ADMIN] if values.get("is_superuser") else [])
         changes_email = values.get("email", user.email) != user.email
         if changes_email:
+            self._require_another(user, by)
             values.setdefault("is_verified", False)
         if self._takes_rights(values):
             await self.require_another_superuser(user, db=db)
@@ -126,6 +127,14 @@ class UserService(AccountService):
             await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
         await self.users.commit(db=db)
         return UserDTO.model_validate(user)
+
+    def _require_another(self, user: User, by: Administrator) -> None:
+        """Refuse what the routes of one's own account ask the password for: the token may be stolen.
+
+        Not to administrators: theirs could make another administrator anyway.
+        """
+        if user.id == by.user_id and not user.is_superuser:
+            raise ActionNotAllowed("Change your own address, and delete your own account, by /profile.")
 
     def _takes_rights(self, values: Mapping[str, Any]) -> bool:
         """Return True where a superuser with these values could no longer administer the service."""
@@ -143,5 +152,6 @@ class UserService(AccountService):
         """Delete an account."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
         await self.authorise(by, db=db, about=user.id)
+        self._require_another(user, by)
         await self.delete_account(user, db=db, actor_id=by.user_id)
         await self.users.commit(db=db)
