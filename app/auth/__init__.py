@@ -1,6 +1,6 @@
 """Accounts, sessions and tokens: who is calling, and what they may do."""
 
-from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, current_user
+from app.auth.deps import ActiveUser, AuthGateway, CurrentUser, OptionalUser, active_user, current_user
 from app.auth.events import (
     AccessRefused,
     CredentialEvent,
@@ -70,6 +70,7 @@ __all__ = [
     "UserStatus",
     "UserStatusChanged",
     "UserUpdated",
+    "active_user",
     "auth_gateway",
     "current_user",
     "get_gateway",

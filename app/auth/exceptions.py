@@ -50,7 +50,7 @@ class AccountNotActive(PermissionDeniedError):
 
 class SessionRequired(PermissionDeniedError):
     code = "session_required"
-    default_detail = "Only who has logged in may do this: no key, and no token that is narrowed to a scope."
+    default_detail = "Log in to do this: API keys and tokens narrowed to a scope are refused."
 
 
 class PasswordChangeRequired(PermissionDeniedError):

@@ -172,7 +172,7 @@ class TestValidate:
         assert done.stdout.splitlines() == [
             "app/shop/models.py:15: P1 app.shop keeps ids of users (shop_orders.owner_id) "
             "and answers neither export nor erasure",
-            "    Fix: write shop/personal_data.py: docs/modules.md#personal-data.",
+            "    Fix: write app/shop/personal_data.py: docs/modules.md#personal-data.",
             "Every boundary holds.",
         ]
         (shop / "personal_data.py").touch()

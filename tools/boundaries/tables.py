@@ -106,7 +106,7 @@ class _Tables:
                     _line(*columns[0]),
                     "P1",
                     f"{module.name} keeps ids of users ({names}) and answers neither export nor erasure",
-                    f"write {module.path.name}/personal_data.py: docs/modules.md#personal-data",
+                    f"write {module.name.replace('.', '/')}/personal_data.py: docs/modules.md#personal-data",
                 )
 
     def _defined(self) -> Iterator[Definition]:
