@@ -6,6 +6,7 @@ from urllib.parse import unquote_plus
 
 from fastapi import APIRouter, Depends, Query, Request, status
 from fastapi import Response as HTTPResponse
+from fastapi.security.utils import get_authorization_scheme_param
 
 from app.api_keys.deps import ApiKeys
 from app.api_keys.exceptions import InvalidApiKey, InvalidTokenRequest
@@ -101,8 +102,9 @@ async def token_form(request: Request) -> TokenForm:
     if fields.get("grant_type", "client_credentials") != "client_credentials":
         raise InvalidTokenRequest("unsupported_grant_type")
     try:
-        if authorization := request.headers.get("authorization"):
-            pair = base64.b64decode(authorization.removeprefix("Basic "), validate=True).decode()
+        scheme, encoded = get_authorization_scheme_param(request.headers.get("authorization"))
+        if scheme:
+            pair = base64.b64decode((scheme.lower() == "basic" and encoded) or "?", validate=True).decode()
             fields["client_id"], _, fields["client_secret"] = map(unquote_plus, pair.partition(":"))
         return TokenForm.model_validate(fields)
     except ValueError as exc:  # pydantic's, too

@@ -62,6 +62,8 @@ class TestExchange:
         asked = {"grant_type": "client_credentials"}
         answer = await http.post(TOKEN, data=asked, headers=basic(key["prefix"], key["key"]))
         assert answer.status_code == 200
+        lower = {"Authorization": basic(key["prefix"], key["key"])["Authorization"].replace("Basic", "basic")}
+        assert (await http.post(TOKEN, data=asked, headers=lower)).status_code == 200, "RFC 9110 section 11.1"
         wrong = await http.post(TOKEN, data=asked, headers=basic(key["prefix"], security.new_text(key["prefix"])))
         assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, "Basic")
 
