@@ -139,7 +139,7 @@ class UnknownPermission(InvalidInputError):
     """No module declares these permissions; `positions` are theirs in the list that was sent."""
 
     code = "unknown_permission"
-    default_detail = "No module declares this permission."
+    default_detail = "No module declares this permission; `kit roles permissions` and GET /permissions list them."
 
     def __init__(self, positions: list[int]) -> None:
         fault = {"msg": self.default_detail, "type": self.code}

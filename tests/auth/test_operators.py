@@ -131,7 +131,10 @@ class TestRoles:
         await roles.create("editor", permission=["users:write", "users:read"])
         assert capsys.readouterr().out == "editor: users:read, users:write\n"
         await roles.list_roles()
-        assert capsys.readouterr().out.splitlines()[1:] == ["editor: users:read, users:write", "member: no permission"]
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            "editor: users:read, users:write",
+            "member (Every new account): no permission",
+        ]
         await roles.permissions()
         assert "users:read: See every account and its sessions" in capsys.readouterr().out.splitlines()
 

@@ -88,7 +88,8 @@ async def _change(name: str, added: list[str], removed: list[str], as_json: bool
 
 
 def _line(role: RoleRead) -> str:
-    return f"{role.name}: {', '.join(role.permissions) or 'no permission'}"
+    text = f" ({role.description})" if role.description else ""
+    return f"{role.name}{text}: {', '.join(role.permissions) or 'no permission'}"
 
 
 def _show(value: Any, text: str, as_json: bool) -> None:
