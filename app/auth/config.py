@@ -66,21 +66,11 @@ class AuthConfig(BaseConfig):
             return not app_config.is_relaxed
         return self.USER_VERIFICATION_REQUIRED
 
-    @property
-    def session_lifetime(self) -> timedelta:
-        """Return the lifetime of a session, however often it is refreshed."""
-        return timedelta(days=self.REFRESH_TOKEN_EXPIRE_DAYS)
-
-    @property
-    def session_idle(self) -> timedelta:
-        """Return how long after its last refresh a session ends."""
-        return timedelta(days=self.SESSION_IDLE_DAYS)
-
     @cached_property
     def access_tokens(self) -> AccessTokens:
         """Return the maker and reader of access tokens."""
         secret = self.JWT_SECRET_KEY or local_secret("JWT_SECRET_KEY", app_config.var_dir)
-        ring = [secret, *filter(None, (self.JWT_PREVIOUS_SECRET_KEY, self.JWT_NEXT_SECRET_KEY))]
+        ring = dict.fromkeys(filter(None, (secret, self.JWT_PREVIOUS_SECRET_KEY, self.JWT_NEXT_SECRET_KEY)))
         return AccessTokens(
             keys=[SigningKey.load(key.get_secret_value(), self.JWT_ALGORITHM) for key in ring],
             algorithm=self.JWT_ALGORITHM,

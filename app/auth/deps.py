@@ -1,8 +1,7 @@
 """Dependencies of routes in this and other modules: the caller, the services, the gateway."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -15,7 +14,7 @@ from app.auth.events import RequestOrigin, SecurityEvents
 from app.auth.exceptions import AccountNotActive, ActionNotAllowed, SessionRequired
 from app.auth.gateway import AuthGatewayInterface, get_gateway
 from app.auth.schemas.user import UserDTO
-from app.auth.services.accounts import is_usable
+from app.auth.services.accounts import Caller, is_usable
 from app.auth.services.registration import RecoveryService, RegistrationService
 from app.auth.services.roles import RoleService
 from app.auth.services.sessions import SessionService
@@ -60,13 +59,6 @@ def is_open_before_password_change(connection: HTTPConnection) -> bool:
 
 
 Reauthenticate: TypeAlias = Callable[[SecretStr | None], Awaitable[None]]
-
-
-class Caller(NamedTuple):
-    """A person who has logged in, and the session."""
-
-    user: UserDTO
-    session_id: int
 
 
 async def own_session(principal: CurrentPrincipal) -> Caller:
@@ -127,16 +119,16 @@ async def security_events(connection: HTTPConnection, events: EventsService) -> 
     return SecurityEvents(events=events, origin=origin_of(connection))
 
 
-@dataclass(frozen=True, kw_only=True)
 class AuthServices:
     """The services of this module, composed for one request."""
 
-    sessions: SessionService
-    registration: RegistrationService
-    recovery: RecoveryService
-    profile: ProfileService
-    users: UserService
-    roles: RoleService
+    def __init__(self, *, keys: Sequence[SecretStr], origin: RequestOrigin, **common: Any) -> None:
+        self.sessions = SessionService(**common, keys=keys, origin=origin)
+        self.registration = RegistrationService(**common)
+        self.recovery = RecoveryService(**common)
+        self.profile = ProfileService(**common)
+        self.users = UserService(**common)
+        self.roles = RoleService(**common)
 
 
 async def auth_services(
@@ -145,16 +137,16 @@ async def auth_services(
     """Compose the services of one request."""
     settings = configured(connection, get_settings)
     located = await security_events(connection, events)
-    common: dict[str, Any] = {"config": config, "events": located, "mail": mail}
-    common |= {"links": Links(settings), "disconnected": client_left(connection)}
-    common["limits"] = AccountLimits(settings.RATE_LIMITER_ENABLED)
     return AuthServices(
-        sessions=SessionService(**common, keys=settings.secret_keys, origin=located.origin),
-        registration=RegistrationService(**common),
-        recovery=RecoveryService(**common, queue=queue),
-        profile=ProfileService(**common, queue=queue),
-        users=UserService(**common, queue=queue),
-        roles=RoleService(**common),
+        config=config,
+        events=located,
+        mail=mail,
+        queue=queue,
+        links=Links(settings),
+        limits=AccountLimits(settings.RATE_LIMITER_ENABLED),
+        disconnected=client_left(connection),
+        keys=settings.secret_keys,
+        origin=located.origin,
     )
 
 
@@ -180,8 +172,7 @@ async def reauthentication(caller: CurrentCaller, db: DBSession, services: Servi
 
     It raises ReauthenticationRequired where there is none and the login is not recent. Goes with `guesses`.
     """
-    user_id, session_id = caller.user.id, caller.session_id
-    return lambda password: services.sessions.reauthenticate(user_id, session_id, password, db=db)
+    return lambda password: services.sessions.reauthenticate(caller, password, db=db)
 
 
 AuthGateway: TypeAlias = Annotated[AuthGatewayInterface, Depends(get_gateway)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -144,13 +143,8 @@ class LoginSucceeded(AccountEvent):
     session_id: int
 
 
-class LoginFailure(StrEnum):
-    """Reason for which a login was refused; not told to the caller."""
-
-    UNKNOWN_ACCOUNT = "unknown_account"
-    WRONG_PASSWORD = "wrong_password"  # noqa: S105  the name of a reason
-    ACCOUNT_NOT_ACTIVE = "account_not_active"
-    INVALID_SCOPE = "invalid_scope"
+LoginFailure: TypeAlias = Literal["unknown_account", "wrong_password", "account_not_active", "invalid_scope"]
+"""Reason for which a login was refused; not told to the caller."""
 
 
 class LoginFailed(SecurityEvent):

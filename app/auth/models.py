@@ -1,7 +1,8 @@
 """Tables of accounts, sessions and tokens."""
 
 from datetime import datetime
-from enum import IntEnum, StrEnum
+from enum import IntEnum
+from typing import Literal, TypeAlias
 
 from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -91,18 +92,17 @@ class UserRole(BaseModel):
     granted_by_id: Mapped[int | None] = mapped_column(BIGINT)
 
 
-class EndReason(StrEnum):
-    """Reason for which a session ended early."""
-
-    LOGOUT = "logout"
-    REVOKED = "revoked"
-    TOO_MANY = "too_many"
-    TOKEN_REUSED = "token_reused"  # noqa: S105  the name of a reason
-    PASSWORD_CHANGED = "password_changed"  # noqa: S105  the name of a reason
-    EMAIL_CHANGED = "email_changed"
-    ACCOUNT_DISABLED = "account_disabled"
-    ACCOUNT_DELETED = "account_deleted"
-
+EndReason: TypeAlias = Literal[
+    "logout",
+    "revoked",
+    "too_many",
+    "token_reused",
+    "password_changed",
+    "email_changed",
+    "account_disabled",
+    "account_deleted",
+]
+"""Reason for which a session ended early."""
 
 _UNREVOKED = text("revoked_at IS NULL")
 
@@ -142,12 +142,8 @@ class RefreshToken(BaseModel):
     rotated_at: Mapped[datetime | None]
 
 
-class Purpose(StrEnum):
-    """Purpose of a mailed link; its token does nothing else."""
-
-    RESET_PASSWORD = "reset_password"  # noqa: S105  the name of a purpose
-    VERIFY_EMAIL = "verify_email"
-    CHANGE_EMAIL = "change_email"
+Purpose: TypeAlias = Literal["reset_password", "verify_email", "change_email"]
+"""Purpose of a mailed link; its token does nothing else."""
 
 
 class OneTimeToken(BaseModel):

@@ -47,6 +47,8 @@ _GRANTED = (
     .where(UserRole.user_id == User.id)
     .scalar_subquery()
 )
+_HAS_ADMIN = exists().where(UserRole.user_id == User.id, UserRole.role_id == Role.id, Role.name == ADMIN)
+_IS_ADMIN = User.is_superuser & _HAS_ADMIN
 _RIGHTS = {"roles": _ROLES.label("roles"), "permissions": _GRANTED.label("permissions")}
 _DTO_COLUMNS: list[Any] = [_RIGHTS.get(name, getattr(User, name, None)) for name in UserDTO.model_fields]
 
@@ -174,7 +176,7 @@ class UserRepository(BaseRepository[User]):
 
     async def active_admins(self, *, db: AsyncSession, only_verified: bool) -> Sequence[int]:
         """Return the ids of the users who can administer the service."""
-        statement = self.base_statement().where(_is_admin(), User.status_id == UserStatus.ACTIVE)
+        statement = self.base_statement().where(_IS_ADMIN, User.status_id == UserStatus.ACTIVE)
         statement = statement.where(User.password_hash != "")  # nobody logs in to the account of a machine
         if only_verified:
             statement = statement.where(User.is_verified)
@@ -182,12 +184,7 @@ class UserRepository(BaseRepository[User]):
 
     async def has_admin(self, *, db: AsyncSession) -> bool:
         """Return whether any account is an administrator's."""
-        return bool(await db.scalar(select(self.base_statement().where(_is_admin()).exists())))
-
-
-def _is_admin() -> ColumnElement[bool]:
-    has_role = exists().where(UserRole.user_id == User.id, UserRole.role_id == Role.id, Role.name == ADMIN)
-    return User.is_superuser & has_role
+        return bool(await db.scalar(select(self.base_statement().where(_IS_ADMIN).exists())))
 
 
 def _dto(row: Row[*tuple[Any, ...]]) -> UserDTO:
@@ -216,10 +213,6 @@ class RoleRepository(BaseRepository[Role]):
         of_role = select(Role.id).where(Role.name == role).scalar_subquery()
         statement = delete(UserRole).where(UserRole.user_id == user_id, UserRole.role_id == of_role)
         return bool((await db.scalars(statement.returning(UserRole.id))).all())
-
-    async def is_granted(self, *, db: AsyncSession, role_id: int) -> bool:
-        """Return whether any account has the role."""
-        return bool(await db.scalar(select(exists().where(UserRole.role_id == role_id))))
 
     async def grants(self, *, db: AsyncSession, user_id: int) -> list[GrantRead]:
         """Return the roles of an account by name."""
@@ -301,9 +294,9 @@ class Family(NamedTuple):
 class SessionRepository(BaseRepository[AuthSession]):
     """Reads and ends sessions."""
 
-    async def get_live(self, *, db: AsyncSession, user_id: int, idle: timedelta) -> Sequence[AuthSession]:
-        """Return the user's live sessions that were used within `idle`, the latest used first."""
-        recent = AuthSession.last_used_at > db_now(-idle.total_seconds())
+    async def get_live(self, *, db: AsyncSession, user_id: int, idle_days: int) -> Sequence[AuthSession]:
+        """Return the user's live sessions that were used within `idle_days`, the latest used first."""
+        recent = AuthSession.last_used_at > db_now(-idle_days * 24 * 3600)
         statement = self.base_statement().where(*_live(user_id), recent).order_by(*_LATEST_USED).limit(MAX_LISTED)
         return (await db.scalars(statement)).all()
 
@@ -333,12 +326,7 @@ class SessionRepository(BaseRepository[AuthSession]):
 
         One of them, all `but` one, or all beyond so many, the latest used first.
         """
-        statement = (
-            update(AuthSession)
-            .where(*_live(user_id))
-            .values(revoked_at=db_now(), revoke_reason=reason)
-            .returning(AuthSession.id)
-        )
+        statement = update(AuthSession).where(*_live(user_id)).values(revoked_at=db_now(), revoke_reason=reason)
         if session_id is not None:
             statement = statement.where(AuthSession.id == session_id)
         if but is not None:
@@ -346,7 +334,7 @@ class SessionRepository(BaseRepository[AuthSession]):
         if beyond is not None:
             rest = select(AuthSession.id).where(*_live(user_id)).order_by(*_LATEST_USED).offset(beyond)
             statement = statement.where(AuthSession.id.in_(rest))
-        return (await db.scalars(statement)).all()
+        return (await db.scalars(statement.returning(AuthSession.id))).all()
 
     async def delete_expired(self, *, db: AsyncSession) -> None:
         """Delete expired refresh tokens, which until then are needed to detect reuse, and sessions once forgotten."""
@@ -380,17 +368,10 @@ class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
 
     async def owner_id(self, *, db: AsyncSession, token_hash: str, purposes: Collection[Purpose]) -> int | None:
         """Return the id of the token's owner, if the token could be consumed now."""
-        statement = (
-            select(OneTimeToken.user_id)
-            .join(User, User.id == OneTimeToken.user_id)
-            .where(
-                OneTimeToken.token_hash == token_hash,
-                OneTimeToken.purpose.in_(purposes),
-                *_in_force(User.security_stamp),
-                User.status_id == UserStatus.ACTIVE,
-                User.deleted_at.is_(None),
-            )
-        )
+        wanted = OneTimeToken.token_hash == token_hash, OneTimeToken.purpose.in_(purposes)
+        active = User.status_id == UserStatus.ACTIVE, User.deleted_at.is_(None)
+        statement = select(User.id).join(OneTimeToken, OneTimeToken.user_id == User.id)
+        statement = statement.where(*wanted, *active, *_in_force(User.security_stamp))
         return (await db.scalars(statement)).one_or_none()
 
     async def consume(self, *, db: AsyncSession, token_hash: str, user: User) -> OneTimeToken | None:
@@ -398,17 +379,9 @@ class OneTimeTokenRepository(BaseRepository[OneTimeToken]):
 
         Of concurrent calls one succeeds.
         """
-        statement = (
-            update(OneTimeToken)
-            .where(
-                OneTimeToken.token_hash == token_hash,
-                OneTimeToken.user_id == user.id,
-                *_in_force(user.security_stamp),
-            )
-            .values(used_at=db_now())
-            .returning(OneTimeToken)
-        )
-        return (await db.scalars(statement)).one_or_none()
+        own = OneTimeToken.token_hash == token_hash, OneTimeToken.user_id == user.id
+        statement = update(OneTimeToken).where(*own, *_in_force(user.security_stamp)).values(used_at=db_now())
+        return (await db.scalars(statement.returning(OneTimeToken))).one_or_none()
 
     async def replace(self, *, db: AsyncSession, token: OneTimeToken) -> bool:
         """Store the token and void the older ones of its purpose.
@@ -442,4 +415,4 @@ def _in_force(security_stamp: Any) -> list[ColumnElement[bool]]:
 
 def _was_ended(session_id: Any) -> ColumnElement[bool]:
     """Match where the session that asked for a link was revoked; logging out of it does not count."""
-    return exists().where(AuthSession.id == session_id, AuthSession.revoke_reason != EndReason.LOGOUT)
+    return exists().where(AuthSession.id == session_id, AuthSession.revoke_reason != "logout")

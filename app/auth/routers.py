@@ -6,7 +6,6 @@ from fastapi.requests import HTTPConnection
 from app.auth.deps import origin_of
 from app.auth.events import AccessRefused
 from app.auth.exceptions import ActionNotAllowed
-from app.auth.routes import keys
 from app.auth.routes.v1 import auth, profile, roles, users
 from app.core.api.errors import handle_error
 from app.core.api.routes import route_table
@@ -23,7 +22,7 @@ _refusals = Throttle("access-refused", (1, 60))
 
 def register(app: FastAPI) -> None:
     """Add the routes outside the API, and have refusals by policies told."""
-    app.include_router(keys.router)
+    app.include_router(auth.well_known)
     app.add_exception_handler(ActionNotAllowed, _refuse)  # type: ignore[arg-type]  # called with these alone
 
 

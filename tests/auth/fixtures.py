@@ -45,11 +45,12 @@ async def user_client(
         raise ValueError(f"no module declares {', '.join(sorted(unknown))}")
     account = user or await UserFactory.create(permissions=permissions, roles=roles, **values)
     config = app.dependency_overrides.get(get_auth_config, get_auth_config)()
-    began = utcnow() - (config.session_lifetime + timedelta(seconds=1) if expired else timedelta())
+    lifetime = timedelta(days=config.REFRESH_TOKEN_EXPIRE_DAYS)
+    began = utcnow() - (lifetime + timedelta(seconds=1) if expired else timedelta())
     session = await AuthSessionFactory.create(
         user_id=account.id,
         scope=None if scope is None else " ".join(scope),
-        expires_at=began + config.session_lifetime,
+        expires_at=began + lifetime,
     )
     token, _ = config.access_tokens.issue(
         user_id=account.id, session_id=session.id, session_ends=session.expires_at, now=began

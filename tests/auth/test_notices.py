@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.config import AuthConfig
 from app.auth.exceptions import UserNotFound
-from app.auth.models import AuthSession, EndReason, UserStatus
+from app.auth.models import AuthSession, UserStatus
 from app.auth.repositories import SessionRepository
 from app.auth.services.accounts import reset_password
 from app.core.db.jobs import Job
@@ -61,7 +61,7 @@ class TestCompletedMove:
         await scenario.drain()
         last = (await db.scalars(select(AuthSession).order_by(AuthSession.id.desc()))).first()
         assert last is not None
-        await SessionRepository().revoke(db=db, user_id=scenario.user_id, session_id=last.id, reason=EndReason.LOGOUT)
+        await SessionRepository().revoke(db=db, user_id=scenario.user_id, session_id=last.id, reason="logout")
         await db.commit()
 
         assert await Address().use(scenario, scenario.links("thief@example.com")[0]) == 204

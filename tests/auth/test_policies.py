@@ -15,7 +15,7 @@ from app.auth import AccessRefused, UserDTO
 from app.auth.config import AuthConfig
 from app.auth.deps import active_user, auth_services
 from app.auth.exceptions import AccountNotActive, ActionNotAllowed
-from app.auth.models import AuthSession, EndReason, PermissionRow, User, UserStatus
+from app.auth.models import AuthSession, PermissionRow, User, UserStatus
 from app.auth.policies import (
     Policy,
     can_list_users,
@@ -367,6 +367,6 @@ class TestAdministration:
         await db.commit()
         with pytest.raises(AccountNotActive):
             await service.create(data, db=db, by=by)
-        await SessionRepository().revoke(db=db, user_id=admin.id, reason=EndReason.LOGOUT)
+        await SessionRepository().revoke(db=db, user_id=admin.id, reason="logout")
         with pytest.raises(AuthenticationError):
             await service.create(data, db=db, by=by)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.models import OneTimeToken, Purpose, User, UserStatus
+from app.auth.models import OneTimeToken, User, UserStatus
 from app.auth.repositories import UserRepository
 from app.auth.security.tokens import new_token, token_hash
 from app.core.db import Database, utcnow
@@ -298,7 +298,7 @@ class TestVerify:
             session.add_all(
                 OneTimeToken(
                     user_id=user.id,
-                    purpose=Purpose.CHANGE_EMAIL,
+                    purpose="change_email",
                     token_hash=token_hash(token),
                     email=f"{number}@new.example.com",
                     expires_at=utcnow() + timedelta(hours=1),

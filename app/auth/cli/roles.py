@@ -53,7 +53,7 @@ async def create(
     """Make a role."""
     data = RoleCreate(name=name, description=description, permissions=permission or [])
     async with session_scope() as db:
-        role = await operator_service(RoleService).create(data, db=db)
+        role = await operator_service(RoleService).create(data, db=db, by=None)
     _show(role.model_dump(mode="json"), _line(role), as_json)
 
 
@@ -74,7 +74,7 @@ async def delete(name: Name) -> None:
     """Delete a role that no account has."""
     service = operator_service(RoleService)
     async with session_scope() as db:
-        await service.delete((await service.get(db=db, name=name)).id, db=db)
+        await service.delete((await service.get(db=db, name=name)).id, db=db, by=None)
     typer.echo(f"The role {name} is deleted.")
 
 
@@ -83,7 +83,7 @@ async def _change(name: str, added: list[str], removed: list[str], as_json: bool
     async with session_scope() as db:
         role = await service.get(db=db, name=name)
         changes = RoleUpdate(permissions=sorted({*role.permissions, *added} - set(removed)))
-        role = await service.update(role.id, changes, db=db)
+        role = await service.update(role.id, changes, db=db, by=None)
     _show(role.model_dump(mode="json"), _line(role), as_json)
 
 

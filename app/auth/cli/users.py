@@ -14,9 +14,10 @@ from pydantic import SecretStr
 from app.auth.config import get_auth_config
 from app.auth.models import UserStatus
 from app.auth.repositories import UserRepository
-from app.auth.schemas.user import PasswordSet, UserCreate
+from app.auth.schemas.user import PasswordSet, UserCreate, UserUpdate
 from app.auth.services import accounts, erasure
 from app.auth.services.roles import RoleService
+from app.auth.services.user import UserService
 from app.core.configs import app_config
 from app.core.db import session_scope
 
@@ -39,7 +40,9 @@ async def create(
     data = UserCreate(
         email=email, username=username, password=SecretStr(password), is_verified=True, is_superuser=superuser
     )
-    user = await accounts.create_account(data, must_change=generate and not app_config.is_relaxed)
+    async with session_scope() as db:
+        service = accounts.operator_service(UserService)
+        user = await service.create(data, db=db, by=None, must_change=generate and not app_config.is_relaxed)
     typer.echo(f"{'Superuser' if superuser else 'User'} {user.username} ({user.email}) has id {user.id}.")
     if generate:
         typer.echo(f"Password: {password} (shown only now)")
@@ -93,7 +96,7 @@ async def grant(account: Account, role: Role, as_json: Json = False) -> None:
     """Give an account a role."""
     user = await erasure.find_account(account)
     async with session_scope() as db:
-        await accounts.operator_service(RoleService).grant(user.id, role, db=db)
+        await accounts.operator_service(RoleService).grant(user.id, role, db=db, by=None)
     await _tell(user.id, as_json)
 
 
@@ -102,7 +105,7 @@ async def revoke(account: Account, role: Role, as_json: Json = False) -> None:
     """Take a role from an account; links mailed to it are void."""
     user = await erasure.find_account(account)
     async with session_scope() as db:
-        await accounts.operator_service(RoleService).revoke(user.id, role, db=db)
+        await accounts.operator_service(RoleService).revoke(user.id, role, db=db, by=None)
     await _tell(user.id, as_json)
 
 
@@ -122,7 +125,8 @@ async def enable(account: Account, as_json: Json = False) -> None:
 async def end_sessions(account: Account, as_json: Json = False) -> None:
     """End every session of an account; links mailed to it are void."""
     user = await erasure.find_account(account)
-    ended = await accounts.end_sessions(user.id)
+    async with session_scope() as db:
+        ended = await accounts.operator_service(UserService).end_sessions(user.id, db=db, by=None)
     if not as_json:
         typer.echo(f"Sessions ended: {ended}.")
     await _tell(user.id, as_json, ended=ended)
@@ -130,7 +134,8 @@ async def end_sessions(account: Account, as_json: Json = False) -> None:
 
 async def _set_status(account: str, status: UserStatus, as_json: bool) -> None:
     user = await erasure.find_account(account)
-    await accounts.set_status(user.id, status)
+    async with session_scope() as db:
+        await accounts.operator_service(UserService).update(user.id, UserUpdate(status_id=status), db=db, by=None)
     await _tell(user.id, as_json)
 
 

@@ -1,8 +1,8 @@
 """Mails to accounts. Those with links are made and sent by tasks, so that no row ever holds a token."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple, Self
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -30,15 +30,6 @@ class LinkRequest(NamedTuple):
     asked_at: datetime | None = None
     session_id: int | None = None
     email: str | None = None
-
-    @classmethod
-    def of(cls, user: User | None) -> Self:
-        """Return a request made now."""
-        return cls(user.id if user else None, user.security_stamp if user else 0)
-
-    def data(self) -> dict[str, Any]:
-        """Return the payload of a task that mails a link."""
-        return {"user_id": self.user_id, "stamp": self.stamp}
 
 
 class Links:
@@ -86,7 +77,7 @@ class AccountMailService:
         token = None
         if not user.is_verified and user.security_stamp == 0:
             request = LinkRequest(user.id, 0)
-            token = await self._token(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
+            token = await self._token(user, user.email, "verify_email", request, db=db)
         template = Welcome(**self.links.greeting(user), url=self.links.page("verify-email", token) if token else None)
         await self._send(template, f"Welcome to {self.links.project}", user.email, db=db)
 
@@ -94,7 +85,7 @@ class AccountMailService:
         """Send a link that verifies the account's address, if it still has to be."""
         user = await self._requester(request, db=db)
         if user and not user.is_verified:
-            await self._send_verification(user, user.email, Purpose.VERIFY_EMAIL, request, db=db)
+            await self._send_verification(user, user.email, "verify_email", request, db=db)
 
     async def send_email_change(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send the new address a link that makes it the account's; an address that has an account is told so."""
@@ -106,12 +97,12 @@ class AccountMailService:
             template = AddressTaken(**self.links.greeting(owner), url=self.links.page("forgot-password"))
             await self._send(template, f"Your account at {self.links.project}", owner.email, db=db)
         else:
-            await self._send_verification(user, email, Purpose.CHANGE_EMAIL, request, db=db)
+            await self._send_verification(user, email, "change_email", request, db=db)
 
     async def send_password_reset(self, request: LinkRequest, *, db: AsyncSession) -> None:
         """Send a link that sets a new password."""
         user = await self._requester(request, db=db)
-        if user and (token := await self._token(user, user.email, Purpose.RESET_PASSWORD, request, db=db)):
+        if user and (token := await self._token(user, user.email, "reset_password", request, db=db)):
             template = ResetPassword(
                 **self.links.greeting(user),
                 url=self.links.page("reset-password", token),
@@ -133,23 +124,20 @@ class AccountMailService:
         self, user: User, email: str, purpose: Purpose, request: LinkRequest, *, db: AsyncSession
     ) -> str | None:
         """Store the token of a new link and void older ones of its purpose; None where it would not count."""
-        token, job = new_token(), current_job()
+        token, job, minutes = new_token(), current_job(), self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS * 60
+        if purpose == "reset_password":
+            minutes = self.config.EMAIL_RESET_TOKEN_EXPIRE_MINUTES
         row = OneTimeToken(
             user_id=user.id,
             purpose=purpose,
             token_hash=token_hash(token),
             email=email,
-            expires_at=db_now(self._lifetime(purpose).total_seconds()),
+            expires_at=db_now(minutes * 60),
             security_stamp=request.stamp,
             session_id=request.session_id,
             created_at=request.asked_at or (job.created_at if job else utcnow()),
         )
         return token if await self.tokens.replace(db=db, token=row) else None
-
-    def _lifetime(self, purpose: Purpose) -> timedelta:
-        if purpose is Purpose.RESET_PASSWORD:
-            return timedelta(minutes=self.config.EMAIL_RESET_TOKEN_EXPIRE_MINUTES)
-        return timedelta(hours=self.config.EMAIL_VERIFY_TOKEN_EXPIRE_HOURS)
 
     async def _send_verification(
         self, user: User, email: str, purpose: Purpose, request: LinkRequest, *, db: AsyncSession

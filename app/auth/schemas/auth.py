@@ -80,6 +80,12 @@ class LoginAnswer(TokenAnswer):
     device_token: str = Field(description="Send it with later logins: others' wrong guesses do not slow them down")
 
 
+class KeySet(BaseModel):
+    """A JWK Set (RFC 7517 section 5)."""
+
+    keys: list[dict[str, str]]
+
+
 class RefreshRequest(Body):
     """A refresh token to exchange. Long enough for an access token sent by mistake: that is a bad grant too."""
 

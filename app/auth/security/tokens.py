@@ -95,18 +95,15 @@ def _check_strength(key: Any, algorithm: Algorithm) -> None:
         raise ValueError("is not on the curve P-256, which ES256 needs")
 
 
+@dataclass(frozen=True, kw_only=True)
 class AccessTokens:
     """Makes and reads access tokens. The first key signs, all keys verify."""
 
-    def __init__(
-        self, *, keys: Sequence[SigningKey], algorithm: Algorithm, issuer: str, audience: str, lifetime: timedelta
-    ) -> None:
-        self._signer = keys[0]
-        self._ring = {key.kid: key for key in keys}
-        self._algorithm = algorithm
-        self._issuer = issuer
-        self._audience = audience
-        self._lifetime = lifetime
+    keys: Sequence[SigningKey]
+    algorithm: Algorithm
+    issuer: str
+    audience: str
+    lifetime: timedelta
 
     def issue(
         self,
@@ -122,10 +119,10 @@ class AccessTokens:
 
         `now` is the database's: a host whose clock is ahead would make tokens that the others refuse.
         """
-        expires = min(now + self._lifetime, session_ends)
+        expires = min(now + self.lifetime, session_ends)
         claims = AccessClaims(
-            iss=self._issuer,
-            aud=self._audience,
+            iss=self.issuer,
+            aud=self.audience,
             sub=str(user_id),
             iat=int(now.timestamp()),
             exp=int(expires.timestamp()),
@@ -134,17 +131,16 @@ class AccessTokens:
             roles=sorted(roles)[:_MAX_ROLES],
             scope=scope or "",
         )
-        header = {"typ": _TYPE, "kid": self._signer.kid}
-        token = jws.sign(
-            claims.model_dump(exclude_defaults=True), self._signer.private, headers=header, algorithm=self._algorithm
-        )
+        signer, payload = self.keys[0], claims.model_dump(exclude_defaults=True)
+        header = {"typ": _TYPE, "kid": signer.kid}
+        token = jws.sign(payload, signer.private, headers=header, algorithm=self.algorithm)
         return token, claims.exp - claims.iat
 
     def public_keys(self) -> list[dict[str, Any]]:
         """Return the public keys of the ring as JWKs (RFC 7517); none for HS256, whose keys are secret."""
-        if self._algorithm == "HS256":
+        if self.algorithm == "HS256":
             return []
-        return [{**key.public.to_dict(), "kid": kid, "use": "sig"} for kid, key in self._ring.items()]
+        return [{**key.public.to_dict(), "kid": key.kid, "use": "sig"} for key in self.keys]
 
     def read(self, token: str) -> AccessClaims:
         """Return the claims of a valid token; raises InvalidAccessToken."""
@@ -153,7 +149,7 @@ class AccessTokens:
         try:
             _check_names(token)
             key = self._key_for(jws.get_unverified_header(token))
-            payload = jws.verify(token, key.public, algorithms=[self._algorithm])
+            payload = jws.verify(token, key.public, algorithms=[self.algorithm])
             claims = AccessClaims.model_validate_json(payload)
         except (JOSEError, ValueError, RecursionError) as exc:
             raise InvalidAccessToken from exc
@@ -161,19 +157,17 @@ class AccessTokens:
         return claims
 
     def _key_for(self, header: dict[str, object]) -> SigningKey:
-        kid = header.get("kid")
-        if not isinstance(kid, str) or header != {"alg": self._algorithm, "typ": _TYPE, "kid": kid}:
-            raise InvalidAccessToken
-        if (key := self._ring.get(kid)) is None:
-            raise InvalidAccessToken
-        return key
+        for key in self.keys:
+            if header == {"alg": self.algorithm, "typ": _TYPE, "kid": key.kid}:
+                return key
+        raise InvalidAccessToken
 
     def _check(self, claims: AccessClaims) -> None:
         now = datetime.now(UTC).timestamp()
-        ours = claims.iss == self._issuer and claims.aud == self._audience
+        ours = claims.iss == self.issuer and claims.aud == self.audience
         in_force = claims.iat <= now + _CLOCK_SKEW.total_seconds() and now < claims.exp
         # A lifetime longer than ours means a forged token, whoever has the key.
-        if not (ours and in_force and claims.exp - claims.iat <= self._lifetime.total_seconds()):
+        if not (ours and in_force and claims.exp - claims.iat <= self.lifetime.total_seconds()):
             raise InvalidAccessToken
 
 
@@ -192,11 +186,6 @@ def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
 def new_token() -> str:
     """Return a random token for a session or a mailed link."""
     return secrets.token_urlsafe(32)
-
-
-def new_salt() -> str:
-    """Return a random value to store beside a token's hash."""
-    return secrets.token_hex(16)
 
 
 def token_hash(token: str) -> str:

@@ -18,7 +18,6 @@ from app.auth.events import (
     RoleGranted,
     RoleRevoked,
     SuperuserChanged,
-    UserCreated,
     UserDeleted,
     UserStatusChanged,
     UserUpdated,
@@ -41,6 +40,7 @@ from app.auth.schemas.user import UserCreate, UserDTO
 from app.auth.security.identity import SERVICE_DOMAIN
 from app.auth.security.passwords import Disconnected
 from app.auth.services.throttling import AccountLimits
+from app.auth.tasks import LinkTask
 from app.core.configs import get_settings
 from app.core.db import session_scope, utcnow
 from app.core.exceptions import AuthenticationError
@@ -49,7 +49,8 @@ from app.core.services.events import EventsServiceInterface
 from app.core.services.events.interface import current_events
 from app.core.services.mail import BaseTemplate, EmailData, MailServiceInterface, mail_principal
 from app.core.services.mail.interface import current_mail
-from app.core.services.queue import move_jobs
+from app.core.services.queue import QueueServiceInterface, move_jobs
+from app.core.services.queue.interface import current_queue
 
 Owner: TypeAlias = User | UserDTO | UserCreate | Registration
 
@@ -59,6 +60,13 @@ def is_usable(user: User | UserDTO, config: AuthConfig) -> bool:
     return user.status_id == UserStatus.ACTIVE and (user.is_verified or not config.verification_required)
 
 
+class Caller(NamedTuple):
+    """A person who has logged in, and the session."""
+
+    user: UserDTO
+    session_id: int
+
+
 class Administrator(NamedTuple):
     """An administrator, with what to ask when the change takes effect: who they are by then, and whether they may."""
 
@@ -66,11 +74,9 @@ class Administrator(NamedTuple):
     again: Callable[[AsyncSession], Awaitable[Principal | None]]
     may_write: Callable[[UserDTO], Awaitable[None]]
 
-    @property
-    def user_id(self) -> int:
-        """The id of the administrator's account."""
-        user_id: int = self.principal.user.id
-        return user_id
+
+Actor: TypeAlias = Administrator | None
+"""Who changes accounts or roles: None is an operator, who may do everything."""
 
 
 @dataclass(kw_only=True)
@@ -85,6 +91,7 @@ class AccountService:
     events: EventsServiceInterface
     mail: MailServiceInterface
     links: Links
+    queue: QueueServiceInterface
     disconnected: Disconnected | None = None
     limits: AccountLimits = field(default_factory=AccountLimits)
     users = UserRepository()
@@ -117,49 +124,55 @@ class AccountService:
             await self.users.update(db=db, model=user, data={"password_hash": verified.new_hash})
         return user
 
-    async def confirm_password(self, user_id: int, *, db: AsyncSession, password: str) -> User:
-        """Return the caller's own account, locked, before a sensitive change; raises WrongPassword."""
+    async def confirm_password(self, caller: Caller, password: SecretStr, *, db: AsyncSession) -> User:
+        """Return the caller's own account, locked, before a sensitive change; raises WrongPassword.
+
+        Raises as `require_live`, too: the session may have ended meanwhile.
+        """
+        user_id = caller.user.id
         async with self.limits.confirmation(user_id):
-            user = await self.check_password(await self.users.get(db=db, id=user_id), db=db, password=password)
+            owner = await self.users.get(db=db, id=user_id)
+            user = await self.check_password(owner, db=db, password=password.get_secret_value())
             if user is None:
                 self.events.dispatch(PasswordConfirmationFailed(user_id=user_id, actor_id=user_id))
                 await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
                 raise WrongPassword
+        await self.require_live(caller, db=db)
         return user
 
-    async def require_live(self, user_id: int, session_id: int, *, db: AsyncSession) -> UserDTO:
+    async def require_live(self, caller: Caller, *, db: AsyncSession) -> UserDTO:
         """Return the caller as of now: session or rights may have ended while the request waited for a hash or a lock.
 
         Raises InvalidAccessToken or AccountNotActive, as at the start of a request.
         """
-        caller = await self.users.principal(db=db, user_id=user_id, session_id=session_id)
-        if caller is None:
+        principal = await self.users.principal(db=db, user_id=caller.user.id, session_id=caller.session_id)
+        if principal is None:
             raise InvalidAccessToken
-        return self.require_usable(caller)
+        return self.require_usable(principal)
 
-    def require_usable(self, caller: Principal) -> UserDTO:
-        """Return the caller's user; raises AccountNotActive."""
-        user: UserDTO = caller.user
+    def require_usable(self, principal: Principal) -> UserDTO:
+        """Return the user of a caller; raises AccountNotActive."""
+        user: UserDTO = principal.user
         if not is_usable(user, self.config):
             raise AccountNotActive
         return user
 
     async def authorise(
         self,
-        by: Administrator | None,
+        by: Actor,
         *,
         db: AsyncSession,
         about: int | None = None,
         permissions: Collection[str] = (),
         roles: Collection[str] = (),
-    ) -> None:
+    ) -> int | None:
         """Judge the administrator as of now: nobody grants, or changes an account with, what they do not hold.
 
-        `about` is the id of the account, `permissions` and `roles` are what it or a role is given. An operator, for
-        whom `by` is None, may do everything.
+        `about` is the id of the account, `permissions` and `roles` are what it or a role is given. Returns the id of
+        the administrator's account.
         """
         if by is None:
-            return
+            return None
         principal = await by.again(db)
         if principal is None:
             raise AuthenticationError
@@ -169,34 +182,24 @@ class AccountService:
         for other in await self.users.get_by_ids(db=db, ids=[about] if about else []):
             needed, roles = needed | other.permissions, roles | other.roles
         if actor.is_admin:
-            return
+            return actor.id
         lacking = sorted(needed - actor.permissions)
         lacking += [f"role:{name}" for name in sorted(roles & {ADMIN, *asked_roles} - actor.roles)]
         if lacking:
             raise ActionNotAllowed("The account, or what is to be given, holds more than you do.", missing=lacking[0])
         if by.principal.scope is not None and about == actor.id:
             raise SessionRequired  # by another address of the account it would become all that the account is
-
-    async def make_account(
-        self, data: UserCreate, password_hash: str, *, db: AsyncSession, actor_id: int | None = None, **values: Any
-    ) -> UserDTO:
-        """Make an account for an administrator or operator; raises EmailTaken or UsernameTaken."""
-        values |= data.model_dump(exclude={"password"})
-        user = await self.users.add(db=db, password_hash=password_hash, **values)
-        self.events.dispatch(UserCreated(**user.to_dict(), actor_id=actor_id))
-        if user.is_superuser:
-            await self.announce_superuser(user, actor_id=actor_id)
-        return UserDTO.model_validate(user)
+        return actor.id
 
     async def delete_account(self, user: User, *, db: AsyncSession, actor_id: int | None) -> None:
         """Mark the locked account as deleted, end its sessions and tell the listeners."""
         await self.require_another_superuser(user, db=db)
         await self.users.change(db=db, user=user, deleted_at=utcnow())
-        await self.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DELETED)
+        await self.sessions.revoke(db=db, user_id=user.id, reason="account_deleted")
         self.events.dispatch(UserDeleted(**user.to_dict(), actor_id=actor_id))
 
     async def end_every_session(
-        self, user_id: int, *, db: AsyncSession, actor_id: int | None, reason: EndReason = EndReason.REVOKED
+        self, user_id: int, *, db: AsyncSession, actor_id: int | None, reason: EndReason = "revoked"
     ) -> int:
         """End the sessions of an account, void its links, tell the listeners, and return the number of sessions."""
         await self.users.raise_stamp(db=db, user_id=user_id)
@@ -214,23 +217,18 @@ class AccountService:
             self.events.dispatch(EmailAddressChanged(**about))
         if "status_id" in fields:
             self.events.dispatch(UserStatusChanged(status_id=user.status_id, **about))
-        if "is_superuser" in fields and user.is_superuser:
-            await self.announce_superuser(user, actor_id=actor_id)
-        elif "is_superuser" in fields:
-            self.announce_demotion(user, actor_id=actor_id)
+        if "is_superuser" in fields:
+            await self.announce_role(user, ADMIN, is_granted=user.is_superuser, actor_id=actor_id)
 
-    async def announce_superuser(self, user: User, *, actor_id: int | None = None) -> None:
-        """Tell the account and the listeners that it was made a superuser."""
+    async def announce_role(self, user: User, role: str, *, is_granted: bool, actor_id: int | None) -> None:
+        """Dispatch events for a role that was granted or revoked; a new administrator is told by mail."""
         about: dict[str, Any] = {"user_id": user.id, "actor_id": actor_id}
-        self.events.dispatch(RoleGranted(role=ADMIN, **about))
-        self.events.dispatch(SuperuserChanged(is_superuser=True, **about))
-        await self.notify(user.email, "account", SuperuserGranted(**self.links.greeting(user)))
-
-    def announce_demotion(self, user: User, *, actor_id: int | None = None) -> None:
-        """Tell the listeners that the account is no superuser any more."""
-        about: dict[str, Any] = {"user_id": user.id, "actor_id": actor_id}
-        self.events.dispatch(RoleRevoked(role=ADMIN, **about))
-        self.events.dispatch(SuperuserChanged(is_superuser=False, **about))
+        self.events.dispatch((RoleGranted if is_granted else RoleRevoked)(role=role, **about))
+        if role != ADMIN:
+            return
+        self.events.dispatch(SuperuserChanged(is_superuser=is_granted, **about))
+        if is_granted:
+            await self.notify(user.email, "account", SuperuserGranted(**self.links.greeting(user)))
 
     async def require_another_superuser(self, user: User, *, db: AsyncSession) -> None:
         """Raise LastSuperuser where nobody could administer the service without `user`, whose row is locked."""
@@ -248,7 +246,7 @@ class AccountService:
         await self.notify(user.email, "address", EmailChanged(**self.links.greeting(user), new_email=email))
         await move_jobs(db=db, principal=mail_principal(user.email), to=f"user:{user.id}")  # else erasure misses them
         await self.users.change(db=db, user=user, email=email, **values)
-        await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.EMAIL_CHANGED)
+        await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason="email_changed")
 
     async def set_password(
         self, user: User, password_hash: str, *, db: AsyncSession, session_id: int | None = None, **values: Any
@@ -256,9 +254,14 @@ class AccountService:
         """Give the locked account another password, tell its address, and end all sessions but `session_id`."""
         values = {"password_change_required": False, **values}
         await self.users.change(db=db, user=user, password_hash=password_hash, **values)
-        await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason=EndReason.PASSWORD_CHANGED)
+        await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason="password_changed")
         template = PasswordReplaced(**self.links.greeting(user), url=self.links.page("forgot-password"))
         await self.notify(user.email, "password", template)
+
+    async def queue_link(self, task: type[LinkTask], user: User | None, **request: Any) -> None:
+        """Have a link mailed to the account as it is now; nothing for None."""
+        about = {"user_id": user.id, "stamp": user.security_stamp} if user else {"user_id": None, "stamp": 0}
+        await self.queue.push(task=task, data={**about, **request})
 
     async def notify(self, email: str, about: str, template: BaseTemplate) -> None:
         """Queue a mail about "your `about`"; the account of a machine has no mailbox."""
@@ -303,31 +306,18 @@ async def ensure_first_user() -> CreatedAdmin | None:
     if kind == "password_too_long" or (weakness and kind != "password_too_short" and not is_relaxed):
         raise NoFirstUser(f"There is no administrator yet: change FIRST_USER_PASSWORD. {weakness}")
     password_hash = await config.password_hasher.hash(password)
+    must_change = bool(weakness) and not is_relaxed
+    flags: dict[str, Any] = {"is_verified": True, "is_superuser": True, "password_change_required": must_change}
     async with session_scope() as db:
         await users.lock_admins(db=db)
         if await users.has_admin(db=db):
             return None
         try:
-            await users.add(
-                db=db,
-                **names,
-                password_hash=password_hash,
-                is_verified=True,
-                is_superuser=True,
-                password_change_required=bool(weakness) and not is_relaxed,
-            )
+            await users.add(db=db, **names, password_hash=password_hash, **flags)
         except (EmailTaken, UsernameTaken) as exc:
             setting = "FIRST_USER_EMAIL" if isinstance(exc, EmailTaken) else "FIRST_USER_USERNAME"
             raise NoFirstUser(f"There is no administrator yet, and {setting} belongs to another account") from exc
     return CreatedAdmin(config.FIRST_USER_EMAIL, None if given else password, weakness)
-
-
-async def create_account(data: UserCreate, *, must_change: bool = False) -> UserDTO:
-    """Make an account; raises WeakPassword, EmailTaken or UsernameTaken."""
-    accounts = operator_service(AccountService)
-    async with session_scope() as db:
-        password_hash = await accounts.hash_password(data.password, db=db, owner=data)
-        return await accounts.make_account(data, password_hash, db=db, password_change_required=must_change)
 
 
 async def reset_password(login: str, password: SecretStr, *, must_change: bool = False) -> UserDTO:
@@ -343,27 +333,12 @@ async def reset_password(login: str, password: SecretStr, *, must_change: bool =
         return UserDTO.model_validate(user)
 
 
-async def set_status(user_id: int, status: UserStatus) -> None:
-    """Disable an account and end its sessions, or enable it; raises UserNotFound or LastSuperuser."""
-    accounts = operator_service(AccountService)
-    async with session_scope() as db:
-        user = await accounts.users.require(db=db, id=user_id, for_update=True)
-        before = {"status_id": user.status_id}
-        if status == UserStatus.DISABLED:
-            await accounts.require_another_superuser(user, db=db)
-            await accounts.sessions.revoke(db=db, user_id=user.id, reason=EndReason.ACCOUNT_DISABLED)
-        await accounts.users.change(db=db, user=user, status_id=status)
-        await accounts.announce_changes(user, before, actor_id=None)
-
-
-async def end_sessions(user_id: int) -> int:
-    """End every session of an account, void its links and return the number of sessions."""
-    accounts = operator_service(AccountService)
-    async with session_scope() as db:
-        return await accounts.end_every_session(user_id, db=db, actor_id=None)
-
-
 def operator_service(kind: type[S]) -> S:
     """Return a service for changes without a request, by `kit`."""
-    links = Links(get_settings())
-    return kind(config=get_auth_config(), events=current_events(), mail=current_mail(), links=links)
+    return kind(
+        config=get_auth_config(),
+        events=current_events(),
+        mail=current_mail(),
+        links=Links(get_settings()),
+        queue=current_queue(),
+    )

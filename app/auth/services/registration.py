@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.emails.service import LinkRequest
 from app.auth.emails.templates import AddressTaken, UsernameNotFree
 from app.auth.events import (
     EmailAddressChanged,
@@ -26,7 +25,6 @@ from app.auth.security.tokens import token_hash
 from app.auth.services.accounts import AccountService
 from app.auth.tasks import SendPasswordReset, SendVerification
 from app.core.db import utcnow
-from app.core.services.queue import QueueServiceInterface
 
 
 @dataclass(kw_only=True)
@@ -81,7 +79,6 @@ class RegistrationService(AccountService):
 class RecoveryService(AccountService):
     """Sends and accepts links. Asking does the same for every address: one look-up, one queued task."""
 
-    queue: QueueServiceInterface
     tokens = OneTimeTokenRepository()
 
     async def request_reset(self, email: str, *, db: AsyncSession) -> None:
@@ -89,7 +86,7 @@ class RecoveryService(AccountService):
         if not (await self.limits.mail("reset", email)).allowed:
             return
         user = await self.users.find_by_email(db=db, email=email)
-        await self.queue.push(task=SendPasswordReset, data=LinkRequest.of(user).data())
+        await self.queue_link(SendPasswordReset, user)
         self.events.dispatch(PasswordResetRequested(user_id=user.id if user else None))
         await self.users.commit(db=db)
 
@@ -98,27 +95,27 @@ class RecoveryService(AccountService):
         if not (await self.limits.mail("verification", email)).allowed:
             return
         user = await self.users.find_by_email(db=db, email=email)
-        await self.queue.push(task=SendVerification, data=LinkRequest.of(user).data())
+        await self.queue_link(SendVerification, user)
         await self.users.commit(db=db)
 
     async def reset_password(self, data: PasswordReset, *, db: AsyncSession) -> None:
         """Set a new password and log the user out everywhere. Whoever has the mail has the address: it is verified."""
         digest = token_hash(data.token)
         # Asked before hashing, which a wrong token should not cost.
-        owner_id = await self.tokens.owner_id(db=db, token_hash=digest, purposes=[Purpose.RESET_PASSWORD])
+        owner_id = await self.tokens.owner_id(db=db, token_hash=digest, purposes=["reset_password"])
         owner = await self.users.get(db=db, id=owner_id) if owner_id else None
         if owner is None:
             raise InvalidOneTimeToken
         password_hash = await self.hash_password(data.new_password, db=db, owner=owner, field="new_password")
-        _, user = await self._consume(digest, Purpose.RESET_PASSWORD, db=db)
+        _, user = await self._consume(digest, "reset_password", db=db)
         await self.set_password(user, password_hash, db=db, is_verified=True)
         self.events.dispatch(PasswordResetCompleted(user_id=user.id, actor_id=user.id))
         await self.users.commit(db=db)
 
     async def verify_email(self, token: str, *, db: AsyncSession) -> None:
         """Mark the address as verified; a new address becomes the account's now. Raises EmailTaken."""
-        consumed, user = await self._consume(token_hash(token), Purpose.VERIFY_EMAIL, Purpose.CHANGE_EMAIL, db=db)
-        if consumed.purpose == Purpose.VERIFY_EMAIL:
+        consumed, user = await self._consume(token_hash(token), "verify_email", "change_email", db=db)
+        if consumed.purpose == "verify_email":
             await self.users.update(db=db, model=user, data={"is_verified": True})
         else:
             await self.change_email(user, consumed.email, db=db, session_id=consumed.session_id, is_verified=True)
@@ -136,6 +133,6 @@ class RecoveryService(AccountService):
         token = await self.tokens.consume(db=db, token_hash=digest, user=user) if user else None
         if token is None or user is None or user.status_id != UserStatus.ACTIVE:
             raise InvalidOneTimeToken
-        if token.purpose != Purpose.CHANGE_EMAIL and email_key(token.email) != user.email_key:
+        if token.purpose != "change_email" and email_key(token.email) != user.email_key:
             raise InvalidOneTimeToken  # the address changed since: this mailbox proves nothing any more
         return token, user

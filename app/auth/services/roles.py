@@ -6,24 +6,26 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.auth.events import RoleChange, RoleChanged, RoleGranted, RoleRevoked
+from app.auth.events import RoleChange, RoleChanged
 from app.auth.exceptions import RoleInUse, RoleNotFound, RoleProtected, UnknownPermission
-from app.auth.models import ADMIN, MEMBER, Role, User
+from app.auth.models import ADMIN, MEMBER, Role, User, UserRole
 from app.auth.repositories import RoleRepository
 from app.auth.schemas.role import GrantRead, PermissionRead, RoleCreate, RoleRead, RoleUpdate
-from app.auth.services.accounts import AccountService, Administrator
+from app.auth.services.accounts import AccountService, Actor
+from app.core.db import BaseRepository
 from app.core.identity import current_permissions
 
 
 @dataclass(kw_only=True)
 class RoleService(AccountService):
-    """Shows and changes roles, grants and revokes them; `by` is None for an operator, who may do everything.
+    """Shows and changes roles, grants and revokes them.
 
     Nobody gives or takes, by a grant or by a change of a role, what they do not hold; rights are judged with the rows
     locked. What changes counts from the next request of every account that has the role.
     """
 
     roles = RoleRepository()
+    grants = BaseRepository[UserRole]()
 
     async def get_list(self, *, db: AsyncSession) -> list[RoleRead]:
         """Return all roles by name."""
@@ -39,23 +41,20 @@ class RoleService(AccountService):
         """Return the permissions that modules declare, and those that one did before."""
         declared = {name: permission.text for name, permission in current_permissions().items()}
         texts = await self.roles.catalogue(db=db) | declared
-        return [
-            PermissionRead(name=name, description=texts[name], is_declared=name in declared) for name in sorted(texts)
-        ]
+        known = sorted(texts.items())
+        return [PermissionRead(name=name, description=text, is_declared=name in declared) for name, text in known]
 
-    async def create(self, data: RoleCreate, *, db: AsyncSession, by: Administrator | None = None) -> RoleRead:
+    async def create(self, data: RoleCreate, *, db: AsyncSession, by: Actor) -> RoleRead:
         """Make a role; raises UniqueViolation or UnknownPermission."""
         _require_declared(data.permissions)
-        await self.authorise(by, db=db, permissions=data.permissions, roles=[data.name])
+        actor_id = await self.authorise(by, db=db, permissions=data.permissions, roles=[data.name])
         role = await self.roles.create(db=db, data={"name": data.name, "description": data.description})
         await self.roles.set_permissions(db=db, role_id=role.id, permissions=data.permissions)
-        found = await self._tell(role, "created", db=db, by=by)
+        found = await self._tell(role, "created", db=db, actor_id=actor_id)
         await self.roles.commit(db=db)
         return found
 
-    async def update(
-        self, role_id: int, changes: RoleUpdate, *, db: AsyncSession, by: Administrator | None = None
-    ) -> RoleRead:
+    async def update(self, role_id: int, changes: RoleUpdate, *, db: AsyncSession, by: Actor) -> RoleRead:
         """Change a role; raises RoleProtected, UniqueViolation or UnknownPermission."""
         role = await self.roles.require(db=db, id=role_id, for_update=True)
         held = await self._held(role, db=db)
@@ -66,22 +65,22 @@ class RoleService(AccountService):
         _require_declared(permissions, but=held)
         names = {role.name, values.get("name", role.name)}
         declared = current_permissions().keys() & {*held, *permissions}  # what is gone can stay and go
-        await self.authorise(by, db=db, permissions=declared, roles=names)
+        actor_id = await self.authorise(by, db=db, permissions=declared, roles=names)
         await self.roles.update(db=db, model=role, data=values)
         await self.roles.set_permissions(db=db, role_id=role.id, permissions=permissions)
-        found = await self._tell(role, "changed", db=db, by=by)
+        found = await self._tell(role, "changed", db=db, actor_id=actor_id)
         await self.roles.commit(db=db)
         return found
 
-    async def delete(self, role_id: int, *, db: AsyncSession, by: Administrator | None = None) -> None:
+    async def delete(self, role_id: int, *, db: AsyncSession, by: Actor) -> None:
         """Delete a role that nobody has; raises RoleProtected or RoleInUse."""
         role = await self.roles.require(db=db, id=role_id, for_update=True)
-        await self.authorise(by, db=db, permissions=await self._held(role, db=db))
+        actor_id = await self.authorise(by, db=db, permissions=await self._held(role, db=db))
         if role.name in (ADMIN, MEMBER):
             raise RoleProtected
-        if await self.roles.is_granted(db=db, role_id=role.id):
+        if await self.grants.exists(db=db, role_id=role.id):
             raise RoleInUse
-        await self._tell(role, "deleted", db=db, by=by)
+        await self._tell(role, "deleted", db=db, actor_id=actor_id)
         await self.roles.delete(db=db, model=role)
         await self.roles.commit(db=db)
 
@@ -90,55 +89,49 @@ class RoleService(AccountService):
         user = await self.users.require(db=db, id=user_id)
         return await self.roles.grants(db=db, user_id=user.id)
 
-    async def grant(self, user_id: int, name: str, *, db: AsyncSession, by: Administrator | None = None) -> None:
+    async def grant(self, user_id: int, name: str, *, db: AsyncSession, by: Actor) -> None:
         """Give an account a role; does nothing where it has it. Raises UserNotFound or RoleNotFound."""
-        user = await self._require(user_id, name, db=db, by=by)
-        actor_id = by.user_id if by else None
+        user, actor_id = await self._require(user_id, name, db=db, by=by)
         is_new = await self.roles.grant(db=db, user_id=user.id, role=name, granted_by_id=actor_id)
         if not is_new and (name != ADMIN or user.is_superuser):
             return
         if name == ADMIN:
             await self.users.change(db=db, user=user, is_superuser=True)
-            await self.announce_superuser(user, actor_id=actor_id)
-        else:
-            self.events.dispatch(RoleGranted(user_id=user.id, actor_id=actor_id, role=name))
+        await self.announce_role(user, name, is_granted=True, actor_id=actor_id)
         await self.roles.commit(db=db)
 
-    async def revoke(self, user_id: int, name: str, *, db: AsyncSession, by: Administrator | None = None) -> None:
+    async def revoke(self, user_id: int, name: str, *, db: AsyncSession, by: Actor) -> None:
         """Take a role from an account, and void its links; does nothing where it does not have it.
 
         Raises UserNotFound, RoleNotFound or LastSuperuser.
         """
-        user = await self._require(user_id, name, db=db, by=by)
+        user, actor_id = await self._require(user_id, name, db=db, by=by)
         if name == ADMIN:
             await self.require_another_superuser(user, db=db)
         if not await self.roles.revoke(db=db, user_id=user.id, role=name):
             return
-        actor_id = by.user_id if by else None
         if name == ADMIN:
             await self.users.change(db=db, user=user, is_superuser=False)
-            self.announce_demotion(user, actor_id=actor_id)
         else:
             await self.users.raise_stamp(db=db, user_id=user.id)
-            self.events.dispatch(RoleRevoked(user_id=user.id, actor_id=actor_id, role=name))
+        await self.announce_role(user, name, is_granted=False, actor_id=actor_id)
         await self.roles.commit(db=db)
 
-    async def _require(self, user_id: int, name: str, *, db: AsyncSession, by: Administrator | None) -> User:
-        """Return the locked account once `by` may change it and the role; the role is locked against deletion."""
+    async def _require(self, user_id: int, name: str, *, db: AsyncSession, by: Actor) -> tuple[User, int | None]:
+        """Return the locked account, and who changes it, once they may; the role is locked against deletion."""
         user = await self.users.require(db=db, id=user_id, for_update=True)
         # Not `admin`, which nobody deletes: a lock of its row would be taken before that of all administrators.
         role = await self.roles.require(db=db, name=name, for_update=name != ADMIN)
         held = await self._held(role, db=db)
-        await self.authorise(by, db=db, about=user.id, permissions=held, roles=[name])
-        return user
+        return user, await self.authorise(by, db=db, about=user.id, permissions=held, roles=[name])
 
     async def _held(self, role: Role, *, db: AsyncSession) -> list[str]:
         return (await self.get(db=db, id=role.id)).permissions
 
-    async def _tell(self, role: Role, change: RoleChange, *, db: AsyncSession, by: Administrator | None) -> RoleRead:
+    async def _tell(self, role: Role, change: RoleChange, *, db: AsyncSession, actor_id: int | None) -> RoleRead:
         found = await self.get(db=db, id=role.id)
-        about = {"actor_id": by.user_id if by else None, "role": found.name, "permissions": tuple(found.permissions)}
-        self.events.dispatch(RoleChanged(change=change, **about))
+        holds = tuple(found.permissions)
+        self.events.dispatch(RoleChanged(role=found.name, change=change, permissions=holds, actor_id=actor_id))
         return found
 
 

@@ -1,6 +1,7 @@
 """Sessions: opened by a password, carried on by refresh tokens, ended."""
 
 import re
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,20 +21,20 @@ from app.auth.events import (
 )
 from app.auth.exceptions import InvalidGrant, InvalidScope, ReauthenticationRequired, SessionNotFound
 from app.auth.metrics import logins
-from app.auth.models import AuthSession, EndReason, RefreshToken, User
+from app.auth.models import AuthSession, EndReason, User
 from app.auth.repositories import DEVICE_MEMORY, Family, RefreshTokenRepository
 from app.auth.schemas.auth import LoginAnswer, LoginForm, SessionRead, TokenAnswer
 from app.auth.security.devices import new_device_token, read_device_token
 from app.auth.security.identity import network_of
-from app.auth.security.tokens import new_salt, new_token, successor, token_hash
-from app.auth.services.accounts import AccountService, is_usable
+from app.auth.security.tokens import new_token, successor, token_hash
+from app.auth.services.accounts import AccountService, Caller, is_usable
 from app.auth.services.throttling import login_key
 from app.core.db import db_now, utcnow
 from app.core.deps import logger
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
 
-_OWN_ENDS = (None, EndReason.LOGOUT, EndReason.TOO_MANY)
+_OWN_ENDS = (None, "logout", "too_many")
 """Ends that leave a device known; a session ended by a remedy may have been a thief's."""
 
 RECENT_LOGIN = timedelta(minutes=15)
@@ -80,22 +81,15 @@ class SessionService(AccountService):
         # An unverified account is refused like an unknown one: otherwise whoever registers an address could log in to
         # learn whether it was free.
         if user is None or not is_usable(user, self.config):
-            if found is None:
-                reason = LoginFailure.UNKNOWN_ACCOUNT
-            else:
-                reason = LoginFailure.ACCOUNT_NOT_ACTIVE if user else LoginFailure.WRONG_PASSWORD
-            logins.inc(reason)
-            self.events.dispatch(LoginFailed(user_id=found.id if found else None, reason=reason))
-            await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
+            known: LoginFailure = "account_not_active" if user else "wrong_password"
+            await self._tell_refusal(found, known if found else "unknown_account", db=db)
             raise InvalidGrant("The user name or the password is wrong, or the account cannot be used.")
         user.verify_until = None  # in use: it stays, whatever verification becomes
         (holder,) = await self.users.get_by_ids(db=db, ids=[user.id])
         try:
             scope = _narrowed(form.scope, holder.permissions)
         except InvalidScope:
-            logins.inc(LoginFailure.INVALID_SCOPE)
-            self.events.dispatch(LoginFailed(user_id=user.id, reason=LoginFailure.INVALID_SCOPE))
-            await self.users.commit(db=db)
+            await self._tell_refusal(user, "invalid_scope", db=db)
             raise
         if user.is_verified and not is_known and await self._is_new_origin(user, db=db):
             network, time = network_of(self.origin.address or ""), f"{utcnow():%Y-%m-%d %H:%M} UTC"
@@ -106,6 +100,11 @@ class SessionService(AccountService):
         logins.inc("succeeded")
         device_token = new_device_token(user.id, user.security_stamp, key=self.keys[0])
         return LoginAnswer(**answer.model_dump(), device_token=device_token)
+
+    async def _tell_refusal(self, user: User | None, reason: LoginFailure, *, db: AsyncSession) -> None:
+        logins.inc(reason)
+        self.events.dispatch(LoginFailed(user_id=user.id if user else None, reason=reason))
+        await self.users.commit(db=db)  # before the refusal leaves: its error would roll this back
 
     async def refresh(self, token: str, *, db: AsyncSession, arrived_at: datetime) -> TokenAnswer:
         """Return the next tokens of a session. A token that was already exchanged ends its whole family."""
@@ -121,8 +120,7 @@ class SessionService(AccountService):
         if family.token.rotated_at is None:
             await self._rotate(family, followers[0], db=db)
         else:
-            arrived = family.now - waited
-            follower = await self._in_grace(family.token.rotated_at, followers, db=db, arrived_at=arrived)
+            follower = await self._in_grace(family.token.rotated_at, family.now - waited, followers, db=db)
         if follower is None:
             await self._end_family(family, db=db)
             raise InvalidGrant("The refresh token is not valid.")
@@ -134,67 +132,58 @@ class SessionService(AccountService):
     async def get_list(self, user_id: int, *, db: AsyncSession, current_id: int | None) -> list[SessionRead]:
         """Return the live sessions of an account; `current_id` marks the caller's. Raises UserNotFound."""
         await self.users.require(db=db, id=user_id)
-        rows = await self.sessions.get_live(db=db, user_id=user_id, idle=self.config.session_idle)
+        rows = await self.sessions.get_live(db=db, user_id=user_id, idle_days=self.config.SESSION_IDLE_DAYS)
         return [SessionRead.model_validate({**row.to_dict(), "is_current": row.id == current_id}) for row in rows]
 
-    async def end(
-        self,
-        session_id: int,
-        *,
-        db: AsyncSession,
-        user_id: int,
-        current_id: int,
-        password: SecretStr | None = None,
-        reason: EndReason = EndReason.REVOKED,
-    ) -> None:
+    async def logout(self, caller: Caller, *, db: AsyncSession) -> None:
+        """End the caller's session; raises SessionNotFound where it has ended meanwhile."""
+        user_id = caller.user.id
+        ended = LoggedOut(user_id=user_id, actor_id=user_id, session_id=caller.session_id)
+        await self._end(ended, "logout", db=db)
+
+    async def end(self, caller: Caller, session_id: int, password: SecretStr | None, *, db: AsyncSession) -> None:
         """End one of the caller's live sessions; raises SessionNotFound.
 
         Another one than that of the request needs a recent login or the password: ReauthenticationRequired.
         """
-        if session_id != current_id:
-            await self.reauthenticate(user_id, current_id, password, db=db)
-        if reason is EndReason.REVOKED:  # of this and a link that the session asked for, the first to commit counts
-            await self.users.get(db=db, for_update=True, id=user_id)
-        if not await self.sessions.revoke(db=db, user_id=user_id, session_id=session_id, reason=reason):
-            raise SessionNotFound
-        ended = LoggedOut if reason is EndReason.LOGOUT else SessionRevoked
-        self.events.dispatch(ended(user_id=user_id, actor_id=user_id, session_id=session_id))
-        await self.sessions.commit(db=db)
+        user_id = caller.user.id
+        if session_id != caller.session_id:
+            await self.reauthenticate(caller, password, db=db)
+        # Of this and a link that the session asked for, the first to commit counts.
+        await self.users.get(db=db, for_update=True, id=user_id)
+        ended = SessionRevoked(user_id=user_id, actor_id=user_id, session_id=session_id)
+        await self._end(ended, "revoked", db=db)
 
-    async def end_all(
-        self, user_id: int, *, db: AsyncSession, current_id: int, password: SecretStr | None = None
-    ) -> None:
+    async def end_all(self, caller: Caller, password: SecretStr | None, *, db: AsyncSession) -> None:
         """Log the caller out everywhere; links that were asked for before are void. Raises ReauthenticationRequired."""
-        await self.reauthenticate(user_id, current_id, password, db=db)
-        await self.end_every_session(user_id, db=db, actor_id=user_id, reason=EndReason.LOGOUT)
+        await self.reauthenticate(caller, password, db=db)
+        await self.end_every_session(caller.user.id, db=db, actor_id=caller.user.id, reason="logout")
         await self.sessions.commit(db=db)
 
-    async def reauthenticate(
-        self, user_id: int, session_id: int, password: SecretStr | None, *, db: AsyncSession
-    ) -> None:
+    async def reauthenticate(self, caller: Caller, password: SecretStr | None, *, db: AsyncSession) -> None:
         """Refuse a caller who neither logged in lately nor gives the password (ASVS 7.5.2): a token may be stolen."""
         if password is not None:
-            await self.confirm_password(user_id, db=db, password=password.get_secret_value())
-            await self.require_live(user_id, session_id, db=db)
-        elif not await self.sessions.is_recent(db=db, session_id=session_id, within=RECENT_LOGIN):
+            await self.confirm_password(caller, password, db=db)
+        elif not await self.sessions.is_recent(db=db, session_id=caller.session_id, within=RECENT_LOGIN):
             raise ReauthenticationRequired
 
+    async def _end(self, ended: LoggedOut | SessionRevoked, reason: EndReason, *, db: AsyncSession) -> None:
+        which = {"user_id": ended.user_id, "session_id": ended.session_id}
+        if not await self.sessions.revoke(db=db, reason=reason, **which):
+            raise SessionNotFound
+        self.events.dispatch(ended)
+        await self.sessions.commit(db=db)
+
     async def _open(self, user: User, scope: str | None, roles: Collection[str], *, db: AsyncSession) -> TokenAnswer:
-        session = await self.sessions.create(
-            db=db,
-            model=AuthSession(
-                user_id=user.id,
-                device=self.origin.user_agent or "unknown",
-                address=self.origin.address or "unknown",
-                scope=scope,
-                expires_at=utcnow() + self.config.session_lifetime,
-            ),
-        )
+        origin = {"device": self.origin.user_agent or "unknown", "address": self.origin.address or "unknown"}
+        ends = utcnow() + timedelta(days=self.config.REFRESH_TOKEN_EXPIRE_DAYS)
+        data = {"user_id": user.id, **origin, "scope": scope, "expires_at": ends}
+        session = await self.sessions.create(db=db, data=data)
         token = new_token()
         await self._store(token, db=db, session=session)
         most = self.config.MAX_SESSIONS_PER_USER
-        for ended in await self.sessions.revoke(db=db, user_id=user.id, beyond=most, reason=EndReason.TOO_MANY):
-            event = SessionRevoked(user_id=user.id, actor_id=user.id, session_id=ended, reason=EndReason.TOO_MANY)
+        for ended in await self.sessions.revoke(db=db, user_id=user.id, beyond=most, reason="too_many"):
+            event = SessionRevoked(user_id=user.id, actor_id=user.id, session_id=ended, reason="too_many")
             self.events.dispatch(event)
         self.events.dispatch(LoginSucceeded(user_id=user.id, actor_id=user.id, session_id=session.id))
         return self._answer(session, token, roles, session.last_used_at)
@@ -210,7 +199,8 @@ class SessionService(AccountService):
     def _is_live(self, family: Family) -> bool:
         session = family.session
         usable = is_usable(family.user, self.config) and session.revoked_at is None
-        return usable and session.expires_at > family.now < session.last_used_at + self.config.session_idle
+        idle_at = session.last_used_at + timedelta(days=self.config.SESSION_IDLE_DAYS)
+        return usable and session.expires_at > family.now < idle_at
 
     async def _rotate(self, family: Family, follower: str, *, db: AsyncSession) -> None:
         await self.refresh_tokens.update(db=db, model=family.token, data={"rotated_at": db_now()})
@@ -218,7 +208,7 @@ class SessionService(AccountService):
         await self._store(follower, db=db, session=family.session)
 
     async def _in_grace(
-        self, rotated_at: datetime, followers: Sequence[str], *, db: AsyncSession, arrived_at: datetime
+        self, rotated_at: datetime, arrived_at: datetime, followers: Sequence[str], *, db: AsyncSession
     ) -> str | None:
         """Return the successor where the token, on arrival, had just been rotated and that one not been used yet.
 
@@ -233,7 +223,7 @@ class SessionService(AccountService):
 
     async def _end_family(self, family: Family, *, db: AsyncSession) -> None:
         session = family.session
-        await self.sessions.revoke(db=db, user_id=session.user_id, session_id=session.id, reason=EndReason.TOKEN_REUSED)
+        await self.sessions.revoke(db=db, user_id=session.user_id, session_id=session.id, reason="token_reused")
         self.events.dispatch(RefreshTokenReused(user_id=session.user_id, session_id=session.id))
         if family.user.is_verified:
             notice = SessionStolen(**self.links.greeting(family.user), url=self.links.page("forgot-password"))
@@ -242,10 +232,9 @@ class SessionService(AccountService):
         await logger.a_warning("refresh token reused, session ended", user_id=session.user_id, session_id=session.id)
 
     async def _store(self, token: str, *, db: AsyncSession, session: AuthSession) -> None:
-        row = RefreshToken(
-            session_id=session.id, token_hash=token_hash(token), salt=new_salt(), expires_at=session.expires_at
-        )
-        await self.refresh_tokens.create(db=db, model=row)
+        secret = {"token_hash": token_hash(token), "salt": secrets.token_hex(16)}
+        data = {"session_id": session.id, "expires_at": session.expires_at, **secret}
+        await self.refresh_tokens.create(db=db, data=data)
 
     def _answer(self, session: AuthSession, refresh_token: str, roles: Collection[str], now: datetime) -> TokenAnswer:
         access_token, seconds = self.config.access_tokens.issue(

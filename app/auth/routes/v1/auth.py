@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, status
+from fastapi import APIRouter, Depends, Request
 from fastapi import Response as HTTPResponse
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from app.auth.deps import CurrentCaller, OwnSession, Services, open_before_password_change
-from app.auth.models import EndReason
+from app.auth.deps import Config, CurrentCaller, OwnSession, Services, open_before_password_change
 from app.auth.routes.v1.profile import confirmed
 from app.auth.schemas.auth import (
     Accepted,
     AddressRequest,
     Confirmation,
+    KeySet,
     LinkToken,
     LoginAnswer,
     LoginBody,
@@ -30,6 +30,7 @@ from app.core.api.middlewares import arrived_at
 from app.core.deps import DBSession
 
 router = APIRouter(prefix="/auth", tags=["auth"], max_body_size=16 * 1024)
+well_known = APIRouter(tags=["auth"], dependencies=[public])  # outside the API's prefix: RFC 8615
 
 ACCEPTED = Accepted(detail="If the address can be used, a mail is on its way.")
 
@@ -46,7 +47,7 @@ async def no_store(response: HTTPResponse) -> None:
 
 @router.post(
     "/register",
-    status_code=status.HTTP_201_CREATED,
+    status_code=201,
     responses={
         201: {"model": Response[UserResponse]},
         202: {"model": Response[Accepted], "description": "The address has to be verified: see its mailbox"},
@@ -59,7 +60,7 @@ async def register(
     """Make an account. Where addresses must be verified the answer is 202, for a taken address too."""
     user = await services.registration.register(body, db=db)
     if user is None:
-        response.status_code = status.HTTP_202_ACCEPTED
+        response.status_code = 202
         return Response(data=ACCEPTED)
     return Response(data=user)
 
@@ -99,45 +100,50 @@ async def refresh_token(body: RefreshRequest, db: DBSession, services: Services,
     return await services.sessions.refresh(body.refresh_token, db=db, arrived_at=arrived_at(request))
 
 
-@router.post("/logout", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/logout", status_code=204)
 @open_before_password_change
 async def logout(db: DBSession, services: Services, caller: OwnSession) -> None:
     """End this session."""
-    mine = caller.session_id
-    await services.sessions.end(mine, db=db, user_id=caller.user.id, current_id=mine, reason=EndReason.LOGOUT)
+    await services.sessions.logout(caller, db=db)
 
 
-@router.post("/logout-all", status_code=status.HTTP_204_NO_CONTENT, dependencies=confirmed)
+@router.post("/logout-all", status_code=204, dependencies=confirmed)
 @open_before_password_change
 async def logout_all(
     db: DBSession, services: Services, caller: CurrentCaller, body: Confirmation | None = None
 ) -> None:
     """End every session of the caller. A login more than 15 minutes old needs `current_password`."""
-    password = body.current_password if body else None
-    await services.sessions.end_all(caller.user.id, db=db, current_id=caller.session_id, password=password)
+    await services.sessions.end_all(caller, body.current_password if body else None, db=db)
 
 
-@router.post("/restore-password", status_code=status.HTTP_202_ACCEPTED, dependencies=[public, per_minute(5)])
+@router.post("/restore-password", status_code=202, dependencies=[public, per_minute(5)])
 async def restore_password(body: AddressRequest, db: DBSession, services: Services) -> Response[Accepted]:
     """Have a link for a new password mailed; the answer is the same for every address."""
     await services.recovery.request_reset(body.email, db=db)
     return Response(data=ACCEPTED)
 
 
-@router.post("/reset-password", status_code=status.HTTP_204_NO_CONTENT, dependencies=[public, per_minute(10)])
+@router.post("/reset-password", status_code=204, dependencies=[public, per_minute(10)])
 async def reset_password(body: PasswordReset, db: DBSession, services: Services) -> None:
     """Set a new password with the token of a mailed link. Every session ends."""
     await services.recovery.reset_password(body, db=db)
 
 
-@router.post("/verify-email", status_code=status.HTTP_204_NO_CONTENT, dependencies=[public, per_minute(10)])
+@router.post("/verify-email", status_code=204, dependencies=[public, per_minute(10)])
 async def verify_email(body: LinkToken, db: DBSession, services: Services) -> None:
     """Verify an address with the token of a mailed link."""
     await services.recovery.verify_email(body.token, db=db)
 
 
-@router.post("/resend-verification", status_code=status.HTTP_202_ACCEPTED, dependencies=[public, per_minute(5)])
+@router.post("/resend-verification", status_code=202, dependencies=[public, per_minute(5)])
 async def resend_verification(body: AddressRequest, db: DBSession, services: Services) -> Response[Accepted]:
     """Have the verification link mailed again; the answer is the same for every address."""
     await services.recovery.request_verification(body.email, db=db)
     return Response(data=ACCEPTED)
+
+
+@well_known.get("/.well-known/jwks.json")
+async def read_keys(config: Config, response: HTTPResponse) -> KeySet:
+    """The public keys that verify access tokens; none where they are signed with HS256."""
+    response.headers["Cache-Control"] = "public, max-age=300"
+    return KeySet(keys=config.access_tokens.public_keys())

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, status
+from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
@@ -47,14 +47,12 @@ async def list_sessions(db: DBSession, services: Services, caller: CurrentCaller
     return Response(data=await services.sessions.get_list(caller.user.id, db=db, current_id=caller.session_id))
 
 
-@sessions.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=confirmed)
+@sessions.delete("/{session_id}", status_code=204, dependencies=confirmed)
 async def end_session(
     session_id: RowId, db: DBSession, services: Services, caller: CurrentCaller, body: Confirmation | None = None
 ) -> None:
     """End one of the caller's sessions; another than the own needs a login of the last 15 minutes or the password."""
-    password = body.current_password if body else None
-    mine = caller.session_id
-    await services.sessions.end(session_id, db=db, user_id=caller.user.id, current_id=mine, password=password)
+    await services.sessions.end(caller, session_id, body.current_password if body else None, db=db)
 
 
 exports = ConfigurableRateLimiter(times=5, seconds=3600, name="personal-data-export")
@@ -93,18 +91,17 @@ async def update_profile(
     body: ProfileUpdate, db: DBSession, services: Services, caller: CurrentCaller
 ) -> Response[UserResponse]:
     """Change name or address. A new address needs `current_password`, and counts once verified where that is on."""
-    return Response(data=await services.profile.update(caller.user.id, body, db=db, session_id=caller.session_id))
+    return Response(data=await services.profile.update(caller, body, db=db))
 
 
-@router.post("/password", status_code=status.HTTP_204_NO_CONTENT, dependencies=guarded)
+@router.post("/password", status_code=204, dependencies=guarded)
 @open_before_password_change
 async def change_password(body: PasswordChange, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Set a new password. The caller's other sessions end."""
-    await services.profile.change_password(caller.user.id, body, db=db, session_id=caller.session_id)
+    await services.profile.change_password(caller, body, db=db)
 
 
-@router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=guarded)
+@router.delete("", status_code=204, dependencies=guarded)
 async def delete_profile(body: AccountDeletion, db: DBSession, services: Services, caller: CurrentCaller) -> None:
     """Delete the caller's account and end its sessions."""
-    password = body.current_password.get_secret_value()
-    await services.profile.delete(caller.user.id, db=db, password=password, session_id=caller.session_id)
+    await services.profile.delete(caller, body.current_password, db=db)

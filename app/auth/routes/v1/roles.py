@@ -2,11 +2,11 @@
 
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Depends, Path, status
+from fastapi import APIRouter, Depends, Path
 
 from app.auth.deps import Services
 from app.auth.policies import can_list_roles, can_read_grants, can_write_roles
-from app.auth.routes.v1.users import ByAdministrator
+from app.auth.routes.v1.users import administrator
 from app.auth.schemas.role import ROLE_NAME, GrantRead, PermissionRead, RoleCreate, RoleRead, RoleUpdate
 from app.auth.services.accounts import Administrator
 from app.core.api import Response
@@ -16,14 +16,7 @@ from app.core.deps import DBSession
 router = APIRouter(tags=["roles"])
 
 RoleName: TypeAlias = Annotated[str, Path(max_length=32, pattern=ROLE_NAME)]
-
-
-async def role_administrator(by: ByAdministrator) -> Administrator:
-    """The administrator of roles who sent the request."""
-    return by._replace(may_write=can_write_roles)
-
-
-ByRoleAdministrator = Annotated[Administrator, Depends(role_administrator)]
+RoleAdmin = Annotated[Administrator, administrator(can_write_roles)]
 
 
 @router.get("/permissions", dependencies=[Depends(can_list_roles)])
@@ -38,10 +31,8 @@ async def list_roles(db: DBSession, services: Services) -> Response[list[RoleRea
     return Response(data=await services.roles.get_list(db=db))
 
 
-@router.post("/roles", status_code=status.HTTP_201_CREATED, dependencies=[Depends(can_write_roles)])
-async def create_role(
-    body: RoleCreate, db: DBSession, services: Services, by: ByRoleAdministrator
-) -> Response[RoleRead]:
+@router.post("/roles", status_code=201, dependencies=[Depends(can_write_roles)])
+async def create_role(body: RoleCreate, db: DBSession, services: Services, by: RoleAdmin) -> Response[RoleRead]:
     """Make a role, of permissions that the caller holds."""
     return Response(data=await services.roles.create(body, db=db, by=by))
 
@@ -54,14 +45,14 @@ async def read_role(role_id: RowId, db: DBSession, services: Services) -> Respon
 
 @router.patch("/roles/{role_id}", dependencies=[Depends(can_write_roles)])
 async def update_role(
-    role_id: RowId, body: RoleUpdate, db: DBSession, services: Services, by: ByRoleAdministrator
+    role_id: RowId, body: RoleUpdate, db: DBSession, services: Services, by: RoleAdmin
 ) -> Response[RoleRead]:
     """Change a role. The caller holds what it held before and what it holds afterwards."""
     return Response(data=await services.roles.update(role_id, body, db=db, by=by))
 
 
-@router.delete("/roles/{role_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_roles)])
-async def delete_role(role_id: RowId, db: DBSession, services: Services, by: ByRoleAdministrator) -> None:
+@router.delete("/roles/{role_id}", status_code=204, dependencies=[Depends(can_write_roles)])
+async def delete_role(role_id: RowId, db: DBSession, services: Services, by: RoleAdmin) -> None:
     """Delete a role that no account has."""
     await services.roles.delete(role_id, db=db, by=by)
 
@@ -72,25 +63,13 @@ async def list_grants(user_id: RowId, db: DBSession, services: Services) -> Resp
     return Response(data=await services.roles.get_grants(user_id, db=db))
 
 
-@router.put(
-    "/users/{user_id:int}/roles/{name}",
-    status_code=status.HTTP_204_NO_CONTENT,
-    dependencies=[Depends(can_write_roles)],
-)
-async def grant_role(
-    user_id: RowId, name: RoleName, db: DBSession, services: Services, by: ByRoleAdministrator
-) -> None:
+@router.put("/users/{user_id:int}/roles/{name}", status_code=204, dependencies=[Depends(can_write_roles)])
+async def grant_role(user_id: RowId, name: RoleName, db: DBSession, services: Services, by: RoleAdmin) -> None:
     """Give an account a role. The caller holds what the account and the role hold."""
     await services.roles.grant(user_id, name, db=db, by=by)
 
 
-@router.delete(
-    "/users/{user_id:int}/roles/{name}",
-    status_code=status.HTTP_204_NO_CONTENT,
-    dependencies=[Depends(can_write_roles)],
-)
-async def revoke_role(
-    user_id: RowId, name: RoleName, db: DBSession, services: Services, by: ByRoleAdministrator
-) -> None:
+@router.delete("/users/{user_id:int}/roles/{name}", status_code=204, dependencies=[Depends(can_write_roles)])
+async def revoke_role(user_id: RowId, name: RoleName, db: DBSession, services: Services, by: RoleAdmin) -> None:
     """Take a role from an account. The caller holds what the account and the role hold."""
     await services.roles.revoke(user_id, name, db=db, by=by)

@@ -1,37 +1,35 @@
 """Administration of accounts."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, status
+from fastapi import APIRouter, Depends, Request
 from fastapi import Response as HTTPResponse
 from fastapi.requests import HTTPConnection
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.auth.deps import CurrentUser, Services, open_before_password_change
-from app.auth.policies import can_list_users, can_read_user, can_write_users
+from app.auth.policies import Policy, can_list_users, can_read_user, can_write_users
 from app.auth.schemas.auth import SessionRead
 from app.auth.schemas.user import UserCreate, UserFilterParam, UserListParams, UserResponse, UserSortParam, UserUpdate
 from app.auth.services.accounts import Administrator
 from app.core.api import ListParamsBuilder, PaginatedResponse, Response
 from app.core.api.inputs import RowId
 from app.core.deps import CurrentPrincipal, DBSession, authenticate
-from app.core.identity import Principal
 
 router = APIRouter(prefix="/users", tags=["users"])
 
 list_params = ListParamsBuilder(UserListParams, UserSortParam, UserFilterParam)
 
 
-async def administrator(connection: HTTPConnection, principal: CurrentPrincipal) -> Administrator:
-    """The administrator who sent the request."""
+def administrator(may_write: Policy) -> Any:
+    """Return the dependency that gives the administrator who sent the request."""
 
-    async def again(db: AsyncSession) -> Principal | None:
-        return await authenticate(connection, db=db)
+    async def sender(connection: HTTPConnection, principal: CurrentPrincipal) -> Administrator:
+        return Administrator(principal, lambda db: authenticate(connection, db=db), may_write)
 
-    return Administrator(principal, again, can_write_users)
+    return Depends(sender)
 
 
-ByAdministrator = Annotated[Administrator, Depends(administrator)]
+UserAdmin = Annotated[Administrator, administrator(can_write_users)]
 
 
 @router.get("", dependencies=[Depends(can_list_users)])
@@ -46,10 +44,8 @@ async def list_users(
     return PaginatedResponse.of(await services.users.get_list(params, db=db), request, response)
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(can_write_users)])
-async def create_user(
-    body: UserCreate, db: DBSession, services: Services, by: ByAdministrator
-) -> Response[UserResponse]:
+@router.post("", status_code=201, dependencies=[Depends(can_write_users)])
+async def create_user(body: UserCreate, db: DBSession, services: Services, by: UserAdmin) -> Response[UserResponse]:
     """Make an account."""
     return Response(data=await services.users.create(body, db=db, by=by))
 
@@ -69,14 +65,14 @@ async def read_user(user_id: RowId, db: DBSession, services: Services) -> Respon
 
 @router.patch("/{user_id:int}", dependencies=[Depends(can_write_users)])
 async def update_user(
-    user_id: RowId, body: UserUpdate, db: DBSession, services: Services, by: ByAdministrator
+    user_id: RowId, body: UserUpdate, db: DBSession, services: Services, by: UserAdmin
 ) -> Response[UserResponse]:
     """Change an account. Disabling it, or giving it another address, ends its sessions."""
     return Response(data=await services.users.update(user_id, body, db=db, by=by))
 
 
-@router.delete("/{user_id:int}", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)])
-async def delete_user(user_id: RowId, db: DBSession, services: Services, by: ByAdministrator) -> None:
+@router.delete("/{user_id:int}", status_code=204, dependencies=[Depends(can_write_users)])
+async def delete_user(user_id: RowId, db: DBSession, services: Services, by: UserAdmin) -> None:
     """Delete an account and end its sessions."""
     await services.users.delete(user_id, db=db, by=by)
 
@@ -89,9 +85,7 @@ async def list_sessions(
     return Response(data=await services.sessions.get_list(user_id, db=db, current_id=principal.session_id))
 
 
-@router.delete(
-    "/{user_id:int}/sessions", status_code=status.HTTP_204_NO_CONTENT, dependencies=[Depends(can_write_users)]
-)
-async def end_sessions(user_id: RowId, db: DBSession, services: Services, by: ByAdministrator) -> None:
+@router.delete("/{user_id:int}/sessions", status_code=204, dependencies=[Depends(can_write_users)])
+async def end_sessions(user_id: RowId, db: DBSession, services: Services, by: UserAdmin) -> None:
     """End every session of an account and void its links."""
     await services.users.end_sessions(user_id, db=db, by=by)
