@@ -20,6 +20,3 @@ class InvalidTokenRequest(AppError):
 
     code = "invalid_token_request"
     default_detail = "Send grant_type=client_credentials, client_id and client_secret as a form."
-
-    def __init__(self, error: str = "invalid_request", detail: str | None = None) -> None:
-        super().__init__(detail, error=error)

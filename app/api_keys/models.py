@@ -25,7 +25,6 @@ class ApiKey(BaseModel):
     scopes: Mapped[list[str]] = mapped_column(JSON)
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
-    last_refused_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 

@@ -2,8 +2,7 @@
 
 from app.core.identity import Permission
 
-READ = "api_keys:read"
-WRITE = "api_keys:write"
+READ, WRITE = "api_keys:read", "api_keys:write"
 
 permissions = [
     Permission(READ, "See everybody's API keys and the service accounts"),

@@ -5,16 +5,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from app.api_keys.models import ApiKey
 from app.core.api.inputs import Body, Id
-from app.core.db import FilterParam, ListParams, SortParam
 
 Scope: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9_:]{1,64}$", examples=["users:read"])]
-Days: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=3660)]
 
 
 class _MakesSecret(Body):
-    expires_in_days: Days | None = Field(90, description="Null, for no end, where the service allows that")
+    expires_in_days: int | None = Field(90, strict=True, ge=1, le=3660, description="Null for no end, where allowed")
     current_password: SecretStr | None = Field(None, max_length=256, description="Needed 15 minutes after the login")
 
 
@@ -45,7 +42,6 @@ class ApiKeyRead(BaseModel):
     expires_at: datetime | None
     previous_until: datetime | None = Field(description="When the secret before the last rotation ends")
     last_used_at: datetime | None = Field(description="To the minute")
-    last_refused_at: datetime | None = Field(description="When it came though it had ended, to the hour")
     revoked_at: datetime | None
     created_at: datetime
 
@@ -56,34 +52,13 @@ class NewApiKey(ApiKeyRead):
     key: str = Field(repr=False)
 
 
-Listed: TypeAlias = Literal["id", "name", "prefix", "expires_at", "last_used_at", "revoked_at", "created_at"]
-
-
-class ApiKeySortParam(SortParam):
-    """Sort fields of keys."""
-
-    field: Listed
-
-
-class ApiKeyFilterParam(FilterParam):
-    """Filter fields of keys."""
-
-    field: Listed
-
-
-class ApiKeyListParams(ListParams):
-    """A list of keys."""
-
-    model = ApiKey
-
-
 class TokenForm(BaseModel):
     """The client credentials grant of RFC 6749 section 4.4.2; fields it does not know are ignored (section 3.2)."""
 
-    grant_type: Literal["client_credentials"]
-    client_id: str = Field(max_length=40)
-    client_secret: SecretStr = Field(max_length=100)
-    scope: str = Field("", max_length=4096)
+    grant_type: str = Field("", examples=["client_credentials"])
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    scope: str = ""
 
 
 class TokenAnswer(BaseModel):
@@ -95,7 +70,7 @@ class TokenAnswer(BaseModel):
     scope: str
 
 
-class ServiceAccountCreate(Body):
+class ServiceAccount(Body):
     """A new service account."""
 
     username: str = Field(min_length=3, max_length=32, pattern=r"^[A-Za-z0-9_.-]+$", examples=["importer"])

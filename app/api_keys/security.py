@@ -10,30 +10,20 @@ import re
 import secrets
 import string
 import zlib
-from typing import NamedTuple
 
 PROJECT = "kit"
 """What every text begins with. Rename it in a fork before the first key is made."""
+TOKEN = f"{PROJECT}_at"
+"""The prefix of every access token."""
 
-_TOKEN = f"{PROJECT}_at"
 _ALPHABET = string.digits + string.ascii_letters
-_TEXT = re.compile(rf"({_TOKEN}|{PROJECT}_[0-9A-Za-z]{{12}})_[0-9A-Za-z]{{49}}")
+_TEXT = re.compile(rf"({TOKEN}|{PROJECT}_[0-9A-Za-z]{{12}})_[0-9A-Za-z]{{49}}")
 
 
-class Credential(NamedTuple):
-    """A well-formed text: its public prefix, and the hash that is stored of it."""
-
-    prefix: str
-    hash: str
-    is_token: bool
-
-
-def read(text: str) -> Credential | None:
-    """Take a text apart; None where it is malformed or its checksum is wrong."""
+def prefix_of(text: str) -> str | None:
+    """Return the public prefix of a key or token; None where it is malformed or its checksum is wrong."""
     found = _TEXT.fullmatch(text)
-    if found is None or text[-6:] != _checksum(text[:-6]):
-        return None
-    return Credential(found[1], hash_of(text), found[1] == _TOKEN)
+    return found[1] if found and text[-6:] == _checksum(text[:-6]) else None
 
 
 def new_prefix() -> str:
@@ -41,7 +31,7 @@ def new_prefix() -> str:
     return f"{PROJECT}_{_random(12)}"
 
 
-def new_text(prefix: str = _TOKEN) -> str:
+def new_text(prefix: str = TOKEN) -> str:
     """Return a new text with this prefix, that of a key; by default an access token."""
     body = f"{prefix}_{_random(43)}"
     return body + _checksum(body)

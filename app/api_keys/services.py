@@ -1,42 +1,38 @@
 """Recognise, make, change and end keys; make access tokens and service accounts."""
 
-import hmac
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api_keys import security
 from app.api_keys.config import ApiKeysConfig
-from app.api_keys.events import ApiKeyCreated, ApiKeyRevoked, ApiKeyRotated, ServiceAccountCreated
-from app.api_keys.exceptions import ApiKeyNotFound, InvalidApiKey, InvalidTokenRequest
+from app.api_keys.events import ApiKeyCreated, ApiKeyRefused, ApiKeyRevoked, ApiKeyRotated, ServiceAccountCreated
+from app.api_keys.exceptions import InvalidApiKey, InvalidTokenRequest
 from app.api_keys.models import AccessToken, ApiKey
 from app.api_keys.permissions import READ, WRITE
-from app.api_keys.repositories import BY_TOKEN, ApiKeyRepository
-from app.api_keys.schemas import ApiKeyCreate, ApiKeyListParams, ApiKeyRead, NewApiKey, Rotation, TokenAnswer, TokenForm
+from app.api_keys.repositories import ApiKeyRepository
+from app.api_keys.schemas import ApiKeyCreate, ApiKeyRead, NewApiKey, Rotation, TokenAnswer, TokenForm
 from app.auth import ActionNotAllowed, AuthGatewayInterface, UserDTO
-from app.core.db import BaseRepository, PaginatedResult, utcnow
+from app.core.api.throttle import Throttle
+from app.core.db import BaseRepository, ListParams, PaginatedResult, SortOrder, SortParam, utcnow
 from app.core.exceptions import ConflictError, InvalidInputError
+from app.core.identity import Principal
+from app.core.services.background import write_after_unit
 from app.core.services.events import EventsServiceInterface
 
-KEYS_PER_OWNER = 20
-"""Live keys of one account."""
-TOKEN_SECONDS = 15 * 60
+KEYS_PER_OWNER, TOKEN_SECONDS = 20, 15 * 60
+"""Live keys of one account, and the life of an access token."""
 
-
-class Presented(NamedTuple):
-    """A key whose secret was right, the scopes of the credential, and the owner: None where the key is refused."""
-
-    key: Any
-    scopes: frozenset[str]
-    owner: UserDTO | None
+_told = Throttle("api-key-refused", (1, 60 * 60))
 
 
 @dataclass(kw_only=True)
 class ApiKeyService:
-    """Looks after keys. `by` is who asks, with the permissions of now; None for an operator."""
+    """Looks after keys. `by` is who asks, a person with a whole session; rights to write are judged as of now."""
 
     config: ApiKeysConfig
     gateway: AuthGatewayInterface
@@ -46,67 +42,53 @@ class ApiKeyService:
     keys = ApiKeyRepository()
     tokens = BaseRepository[AccessToken]()
 
-    async def find(self, text: str, *, db: AsyncSession) -> Presented | None:
-        """Return the key that a key or token proves, None where it proves none.
-
-        One statement, and one more for the owner of a live key; a malformed text costs none.
-        """
-        credential = security.read(text)
-        row = await self._row_of(credential, db=db) if credential else None
+    async def verify(self, text: str, *, db: AsyncSession) -> Principal:
+        """Return the caller that a key or token proves, with no more than the owner holds now; raises InvalidApiKey."""
+        row = await self.keys.find(text, db=db)
         if row is None:
-            return None
+            raise InvalidApiKey
         owner = await self.gateway.get_user(row.owner_id) if row.is_live else None
-        is_usable = owner is not None and await self.can_act(owner)
-        return Presented(row, frozenset(row.scopes), owner if is_usable else None)
-
-    async def _row_of(self, credential: security.Credential, *, db: AsyncSession) -> Any | None:
-        if credential.is_token:
-            return await self.keys.find(BY_TOKEN, db=db, hash=credential.hash)
-        row = await self.keys.find(db=db, prefix=credential.prefix)
-        is_current = row and hmac.compare_digest(credential.hash, row.secret_hash)
-        is_previous = row and hmac.compare_digest(credential.hash, row.previous_hash or "") and row.overlaps
-        return row if is_current or is_previous else None
+        if owner is None or not await self.can_act(owner):
+            if (await _told.count(row.prefix)).allowed:
+                refused = ApiKeyRefused(user_id=row.owner_id, api_key_id=row.id)
+                write_after_unit(partial(self._tell, refused), "the refusal of an API key was not told")
+            raise InvalidApiKey
+        if row.notes_use:
+            write_after_unit(partial(self.keys.note_use, row.id), "the use of an API key was not noted")
+        user, scope = owner.within(row.scopes), frozenset(row.scopes)
+        return Principal(kind="api_key", id=row.id, user=user, permissions=user.permissions, scope=scope)
 
     async def exchange(self, form: TokenForm, *, db: AsyncSession) -> TokenAnswer:
         """Return an access token of a key (RFC 6749 section 4.4); raises InvalidApiKey or InvalidTokenRequest."""
         secret = form.client_secret.get_secret_value()
-        found = await self.find(secret, db=db) if secret.startswith(f"{form.client_id}_") else None
-        if found is None or found.owner is None or found.key.prefix != form.client_id:  # a token is no client
+        if form.grant_type != "client_credentials":
+            raise InvalidTokenRequest(error="unsupported_grant_type" if form.grant_type else "invalid_request")
+        if security.prefix_of(secret) != form.client_id or form.client_id == security.TOKEN:
             raise InvalidApiKey
-        scopes = frozenset(form.scope.split()) or found.scopes
-        if not scopes <= found.scopes:
-            raise InvalidTokenRequest("invalid_scope", "The key does not have every scope that was asked for.")
+        found = await self.verify(secret, db=db)
+        scopes = frozenset(form.scope.split()) or found.permissions
+        if not scopes <= found.permissions:
+            raise InvalidTokenRequest("The key does not have every scope that was asked for.", error="invalid_scope")
         token, end = security.new_text(), utcnow() + timedelta(seconds=TOKEN_SECONDS)
-        values = {"api_key_id": found.key.id, "scopes": sorted(scopes), "expires_at": end}
+        values = {"api_key_id": found.id, "scopes": sorted(scopes), "expires_at": end}
         await self.tokens.create(db=db, data={**values, "token_hash": security.hash_of(token)})
-        if await self.find(secret, db=db) is None:  # rotated meanwhile; from now on that waits for this token
+        if await self.keys.find(secret, db=db) is None:  # rotated meanwhile; from now on that waits for this token
             raise InvalidApiKey
         await self.tokens.commit(db=db)
         return TokenAnswer(access_token=token, expires_in=TOKEN_SECONDS, scope=" ".join(sorted(scopes)))
 
-    async def get_list(
-        self, params: ApiKeyListParams, *, db: AsyncSession, owner_id: int
-    ) -> PaginatedResult[ApiKeyRead]:
-        """Return one page of the keys of an account."""
+    async def get_list(self, page: int, *, db: AsyncSession, owner_id: int, by: UserDTO) -> PaginatedResult[ApiKeyRead]:
+        """Return one page of the keys of an account, the latest first."""
+        if owner_id != by.id and READ not in by.permissions:
+            raise ActionNotAllowed(missing=READ)
+        params = ListParams(page=page, sort=[SortParam(field="id", order=SortOrder.DESC)])
         return await self.keys.get_list(db=db, params=params, into=ApiKeyRead, owner_id=owner_id)
-
-    async def get(self, api_key_id: int, *, db: AsyncSession, by: UserDTO) -> ApiKeyRead:
-        """Return one key; raises ApiKeyNotFound."""
-        key = await self.keys.require(db=db, id=api_key_id)
-        if key.owner_id != by.id and READ not in by.permissions:
-            raise ApiKeyNotFound
-        return ApiKeyRead.model_validate(key)
 
     async def create(self, data: ApiKeyCreate, *, db: AsyncSession, by: UserDTO) -> NewApiKey:
         """Make a key of the caller, or of a service account, with scopes that the caller holds."""
         owner_id = data.owner_id or by.id
-        live, by = await self.keys.count_live(db=db, owner_id=owner_id), await self._now(by)
-        if owner_id != by.id and WRITE not in by.permissions:
-            raise ActionNotAllowed(missing=WRITE)
-        if owner_id != by.id:
-            await self._require_reach(owner_id, by)
-        if beyond := data.scopes - by.permissions:
-            raise ActionNotAllowed(f"You do not hold {', '.join(sorted(beyond))}.")
+        live = await self.keys.count_live(db=db, owner_id=owner_id)
+        await self._authorise(by, owner_id, scopes=data.scopes)
         if live >= KEYS_PER_OWNER:
             raise ConflictError("The account has as many live keys as it may have: revoke one.")
         text = security.new_text(prefix := security.new_prefix())
@@ -115,7 +97,7 @@ class ApiKeyService:
         key = await self.keys.create(db=db, data={"owner_id": owner_id, **values, **hashed})
         self.events.dispatch(ApiKeyCreated(**_about(key, by), scopes=tuple(key.scopes)))
         await self.keys.commit(db=db)
-        return _with_text(key, text)
+        return NewApiKey.model_validate({**key.to_dict(), "key": text})
 
     async def rotate(self, api_key_id: int, data: Rotation, *, db: AsyncSession, by: UserDTO) -> NewApiKey:
         """Give a key another secret and a new lifetime; the present secret stays valid for the overlap."""
@@ -134,9 +116,9 @@ class ApiKeyService:
             await self.tokens.delete_all(db=db, api_key_id=key.id)
         self.events.dispatch(ApiKeyRotated(**_about(key, by), overlap_seconds=data.overlap_seconds))
         await self.keys.commit(db=db)
-        return _with_text(key, text)
+        return NewApiKey.model_validate({**key.to_dict(), "key": text})
 
-    async def revoke(self, api_key_id: int, *, db: AsyncSession, by: UserDTO | None) -> None:
+    async def revoke(self, api_key_id: int, *, db: AsyncSession, by: UserDTO) -> None:
         """End a key and its access tokens; one that was revoked already stays as it is."""
         key = await self._lock(api_key_id, db=db, by=by, of_person=True)
         if key.revoked_at is None:
@@ -151,33 +133,34 @@ class ApiKeyService:
         await self.keys.commit(db=db)
         return user
 
-    async def _lock(self, api_key_id: int, *, db: AsyncSession, by: UserDTO | None, of_person: bool = False) -> ApiKey:
-        """Return the caller's own key, or with WRITE another's; raises ApiKeyNotFound.
-
-        An administrator revokes the keys of persons (`of_person`), and changes those of service accounts too.
-        """
-        key = await self.keys.require(db=db, for_update=True, id=api_key_id)
-        if by and key.owner_id != by.id:
-            if WRITE not in (by := await self._now(by)).permissions:
-                raise ApiKeyNotFound
-            await self._require_reach(key.owner_id, by, [] if of_person else key.scopes, of_person=of_person)
+    async def _lock(self, api_key_id: int, *, db: AsyncSession, by: UserDTO, of_person: bool = False) -> ApiKey:
+        reach: dict[str, Any] = {} if WRITE in by.permissions else {"owner_id": by.id}
+        key = await self.keys.require(db=db, for_update=True, id=api_key_id, **reach)
+        beyond = () if of_person or key.owner_id == by.id else key.scopes  # its owner may be granted them later
+        await self._authorise(by, key.owner_id, scopes=frozenset(beyond), of_person=of_person)
         return key
 
-    async def _now(self, by: UserDTO) -> UserDTO:
-        """Return who asks with the rights of now: a hash or a lock may have been waited for."""
-        found = await self.gateway.get_user(by.id)
-        if found is None or not await self.can_act(found):
-            raise ActionNotAllowed
-        return found
-
-    async def _require_reach(
-        self, owner_id: int, by: UserDTO, scopes: Collection[str] = (), *, of_person: bool = False
+    async def _authorise(
+        self, by: UserDTO, owner_id: int, *, scopes: frozenset[str] = frozenset(), of_person: bool = False
     ) -> None:
-        owner = await self.gateway.get_user(owner_id)
+        """Judge the caller as of now: rights, or the account, may have gone since the request came."""
+        users = {user.id: user for user in await self.gateway.get_users([by.id, owner_id])}
+        actor, owner = users.get(by.id), users.get(owner_id)
+        if actor is None or not await self.can_act(actor):
+            raise ActionNotAllowed
+        if beyond := scopes - actor.permissions:
+            raise ActionNotAllowed(f"You do not hold {', '.join(sorted(beyond))}.")
+        if owner_id == by.id:
+            return
+        if WRITE not in actor.permissions:
+            raise ActionNotAllowed(missing=WRITE)
         if not of_person and not (owner and owner.is_service_account):
             raise ActionNotAllowed("The keys of a person are made and changed by their owner alone.")
-        if owner and not owner.permissions.union(scopes) <= by.permissions:  # it may be granted the scopes later
-            raise ActionNotAllowed("The key or its owner holds permissions that you do not hold.")
+        if owner and not owner.permissions <= actor.permissions:
+            raise ActionNotAllowed("The owner of the key holds permissions that you do not hold.")
+
+    async def _tell(self, event: ApiKeyRefused, *, db: AsyncSession) -> None:
+        self.events.dispatch(event)  # which is stored with `db`, the current unit
 
     def _end(self, days: int | None) -> datetime | None:
         most = self.config.API_KEYS_MAX_DAYS
@@ -187,9 +170,5 @@ class ApiKeyService:
         return None if days is None else utcnow() + timedelta(days=days)
 
 
-def _about(key: ApiKey, by: UserDTO | None) -> dict[str, Any]:
-    return {"user_id": key.owner_id, "actor_id": by and by.id, "api_key_id": key.id}
-
-
-def _with_text(key: ApiKey, text: str) -> NewApiKey:
-    return NewApiKey(**ApiKeyRead.model_validate(key).model_dump(), key=text)
+def _about(key: ApiKey, by: UserDTO) -> dict[str, Any]:
+    return {"user_id": key.owner_id, "actor_id": by.id, "api_key_id": key.id}

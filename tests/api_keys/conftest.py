@@ -22,6 +22,13 @@ Make = Callable[..., Awaitable[dict[str, Any]]]
 Sender = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
+async def shown(client: httpx.AsyncClient, key: dict[str, Any]) -> dict[str, Any]:
+    """Return the key as the list of its owner's shows it."""
+    answer = await client.get(KEYS, params={"owner_id": key["owner_id"]})
+    found: dict[str, Any] = next(item for item in answer.json()["data"] if item["id"] == key["id"])
+    return found
+
+
 @pytest.fixture
 async def owner(request: pytest.FixtureRequest, client: httpx.AsyncClient) -> User:
     """Somebody with two permissions, logged in with `client`; the test also asks for `db` or `committed`."""

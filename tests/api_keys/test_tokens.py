@@ -80,27 +80,34 @@ class TestExchange:
         assert (await bearer.get(USERS)).status_code == 403
 
     @pytest.mark.parametrize(
-        ("fields", "error"),
+        ("fields", "status", "error"),
         [
-            ({"grant_type": "password"}, "unsupported_grant_type"),
-            ({"grant_type": ""}, "invalid_request"),
-            ({"client_secret": ""}, "invalid_request"),
-            ({"client_id": "x" * 41}, "invalid_request"),
-            ({"client_secret": "x" * 101}, "invalid_request"),
-            ({"scope": "x" * 4097}, "invalid_request"),
+            ({"grant_type": "password"}, 400, "unsupported_grant_type"),
+            ({"grant_type": ""}, 400, "invalid_request"),
+            ({"client_secret": ""}, 401, "invalid_client"),
+            ({"client_id": ""}, 401, "invalid_client"),
+            ({"client_secret": "x" * 10_000}, 401, "invalid_client"),
+            ({"scope": "x" * 10_000}, 400, "invalid_scope"),
         ],
     )
     async def test_what_is_malformed(
-        self, db: AsyncSession, key: dict[str, Any], http: httpx.AsyncClient, fields: dict[str, str], error: str
+        self,
+        db: AsyncSession,
+        key: dict[str, Any],
+        http: httpx.AsyncClient,
+        fields: dict[str, str],
+        status: int,
+        error: str,
     ) -> None:
         answer = await http.post(TOKEN, data=form(key, **fields))
-        assert (answer.status_code, answer.json()["error"]) == (400, error)
+        assert (answer.status_code, answer.json()["error"]) == (status, error)
         assert key["key"] not in answer.text
 
     @pytest.mark.parametrize("value", ["Basic", "Basic !", "Basic /w==", "Bearer x", "Digest x"])
     async def test_malformed_authorization(self, db: AsyncSession, http: httpx.AsyncClient, value: str) -> None:
         answer = await http.post(TOKEN, data={"grant_type": "client_credentials"}, headers={"Authorization": value})
-        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        assert answer.headers["www-authenticate"] == "Basic"
 
     async def test_a_body_that_is_no_form(self, db: AsyncSession, key: dict[str, Any], http: httpx.AsyncClient) -> None:
         answer = await http.post(TOKEN, json=form(key))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any
 
+from app.core.db.session import session_scope
 from app.core.process import Slot
 from app.core.services.log import logger
 from app.core.services.log.context import conversation_id, correlation, request_id
@@ -69,7 +70,7 @@ class Background:
 
         It has a context of its own: the caller's unit of work may end first.
         """
-        guarded = self._guard(work, failure, request_id(), conversation_id())
+        guarded = self.guard(work, failure, request_id(), conversation_id())
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # the thread of a route that is not `async`
@@ -98,9 +99,10 @@ class Background:
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    async def _guard(
+    async def guard(
         work: Coroutine[Any, Any, None], failure: str, request: str | None, conversation: str | None
     ) -> None:
+        """Wait for `work`; an error is logged, with these ids, and goes no further."""
         with correlation(request, conversation):
             try:
                 await work
@@ -110,3 +112,20 @@ class Background:
 
 current_background = Slot[Background]()
 """The background tasks of this process."""
+
+
+def write_after_unit(write: Callable[..., Awaitable[object]], failure: str) -> None:
+    """Call `write` with `db`, a unit of its own, when that of the request has ended, well or not.
+
+    Before the answer leaves, which does not fail with it: an error is logged as `failure`. Without a request, as on a
+    websocket, at once and in the background.
+    """
+
+    async def run() -> None:
+        async with session_scope() as db:
+            await write(db=db)
+
+    if pending := current_pending():
+        pending.add(lambda: Background.guard(run(), failure, request_id(), conversation_id()))
+    else:
+        current_background().spawn(run(), failure)

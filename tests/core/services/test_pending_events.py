@@ -18,8 +18,9 @@ from app.core.db.jobs import Job
 from app.core.deps import DBSession, EventsService
 from app.core.exceptions import ConflictError
 from app.core.runtime import Runtime
-from app.core.services.background import Background, current_pending, pending_work
+from app.core.services.background import Background, current_pending, pending_work, write_after_unit
 from app.core.services.events import EventsService as Events
+from app.core.services.events.interface import current_events
 from tests.core.api.conftest import make_app
 from tests.core.api.test_errors import check
 from tests.core.log.capture import captured_log
@@ -82,11 +83,40 @@ async def left(how: str) -> int:
     return 1
 
 
+@router.post("/noted/{how}")
+async def noted(how: str, db: DBSession) -> int:
+    async def note(db: AsyncSession) -> None:
+        await db.execute(text("SELECT no_such_column" if how == "lost" else "SELECT 1"))
+        current_events().dispatch(CurtainRaised(act=1))
+
+    write_after_unit(note, "a note was lost")
+    if how == "refused":
+        raise HTTPException(403)
+    return 1
+
+
 @pytest.fixture
 async def http(kit: Runtime) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(make_app(router), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield http
+
+
+class TestWriteAfterUnit:
+    @pytest.mark.parametrize(("how", "status"), [("well", 200), ("refused", 403)])
+    async def test_written_though_the_unit_of_the_request_was_rolled_back(
+        self, http: httpx.AsyncClient, db: AsyncSession, jobs: Jobs, how: str, status: int
+    ) -> None:
+        assert (await http.post(f"/t/noted/{how}")).status_code == status
+        assert [job.payload["data"]["act"] for job in await jobs()] == [1, 1]
+
+    async def test_a_failure_is_logged_and_the_answer_stands(
+        self, http: httpx.AsyncClient, db: AsyncSession, jobs: Jobs
+    ) -> None:
+        with captured_log() as lines:
+            assert (await http.post("/t/noted/lost")).status_code == 200
+        assert "a note was lost" in str(lines.all())
+        assert not await jobs()
 
 
 class TestRequests:

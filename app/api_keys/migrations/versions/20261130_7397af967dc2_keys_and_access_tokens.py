@@ -21,42 +21,32 @@ ID, MOMENT = sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.DateTime(t
 def upgrade() -> None:
     op.create_table(
         "api_keys_keys",
-        sa.Column("id", ID, nullable=False),
-        sa.Column("owner_id", ID, nullable=False),
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("owner_id", ID, nullable=False, index=True),
         sa.Column("name", sa.String(length=100), nullable=False),
-        sa.Column("prefix", sa.String(length=40), nullable=False),
+        sa.Column("prefix", sa.String(length=40), nullable=False, unique=True),
         sa.Column("secret_hash", sa.String(length=64), nullable=False),
-        sa.Column("previous_hash", sa.String(length=64), nullable=True),
-        sa.Column("previous_until", MOMENT, nullable=True),
+        sa.Column("previous_hash", sa.String(length=64)),
+        sa.Column("previous_until", MOMENT),
         sa.Column("scopes", sa.JSON(), nullable=False),
-        sa.Column("expires_at", MOMENT, nullable=True),
-        sa.Column("last_used_at", MOMENT, nullable=True),
-        sa.Column("last_refused_at", MOMENT, nullable=True),
-        sa.Column("revoked_at", MOMENT, nullable=True),
+        sa.Column("expires_at", MOMENT),
+        sa.Column("last_used_at", MOMENT),
+        sa.Column("revoked_at", MOMENT),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_api_keys_keys"),
-        sa.UniqueConstraint("prefix", name="uq_api_keys_keys_prefix"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_api_keys_keys_owner_id", "api_keys_keys", ["owner_id"])
     op.create_table(
         "api_keys_tokens",
-        sa.Column("id", ID, nullable=False),
-        sa.Column("api_key_id", ID, nullable=False),
-        sa.Column("token_hash", sa.String(length=64), nullable=False),
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("api_key_id", ID, sa.ForeignKey("api_keys_keys.id", ondelete="CASCADE"), nullable=False, index=True),
+        sa.Column("token_hash", sa.String(length=64), nullable=False, unique=True),
         sa.Column("scopes", sa.JSON(), nullable=False),
         sa.Column("expires_at", MOMENT, nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["api_key_id"], ["api_keys_keys.id"], "fk_api_keys_tokens_api_key_id_api_keys_keys", ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_api_keys_tokens"),
-        sa.UniqueConstraint("token_hash", name="uq_api_keys_tokens_token_hash"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_api_keys_tokens_api_key_id", "api_keys_tokens", ["api_key_id"])
 
 
 def downgrade() -> None:
