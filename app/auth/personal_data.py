@@ -31,7 +31,8 @@ class AccountData:
         user = await self.users.require(db=db, id=user_id, with_deleted=True)
         yield "account", {name: getattr(user, name) for name in ACCOUNT}
         if user.password_hash:
-            async for mail in jobs_of(mail_principal(user.email), db=db):
+            # Before, the address may have been somebody else's.
+            async for mail in jobs_of(mail_principal(user.email), db=db, since=user.created_at):
                 yield "mail", mail
         for role in await self.roles.grants(db=db, user_id=user_id):
             yield "role", role.model_dump(exclude={"granted_by_id"})
@@ -44,7 +45,7 @@ class AccountData:
         """Leave of the account its id, and delete the rest. Mails to its address become jobs of the user."""
         user = await self.users.require(db=db, id=user_id, for_update=True, with_deleted=True)
         if user.password_hash:
-            await move_jobs(db=db, principal=mail_principal(user.email), to=f"user:{user_id}")
+            await move_jobs(db=db, principal=mail_principal(user.email), to=f"user:{user_id}", since=user.created_at)
         for rows in (BaseRepository[UserRole](), self.sessions, self.links):
             await rows.delete_all(db=db, user_id=user_id)
         await self.users.erase(db=db, user=user)

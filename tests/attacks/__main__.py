@@ -52,6 +52,11 @@ def main() -> None:
             print(f"\n{name}\n\n{table(found)}")
     if any(one.failed for found in reports.values() for one in found):
         sys.exit(1)
+    if unjudged := [one.attack for found in reports.values() for one in found if one.unjudged and not one.held]:
+        print(
+            f"Nothing was judged by {', '.join(unjudged)}: more --patience, or a copy without limits.", file=sys.stderr
+        )
+        sys.exit(2)
 
 
 def _options() -> argparse.Namespace:

@@ -23,6 +23,7 @@ from app.core.db import Database, session_scope, utcnow
 from app.core.db.jobs import Job, JobStatus
 from app.core.deps import queue_service
 from app.core.runtime import runtime
+from app.core.services.mail import mail_principal
 from tests.auth.traces import (
     ADDRESS,
     AGENT,
@@ -121,6 +122,31 @@ class TestExport:
 
         assert [secret for secret in secrets if secret in answer] == []
         assert "password_hash" not in answer
+
+    async def test_mails_from_before_the_account_are_somebody_elses(
+        self, db: AsyncSession, client: httpx.AsyncClient
+    ) -> None:
+        """The address of a deleted account can be registered again."""
+        user = await UserFactory.create()
+        db.add(
+            Job(
+                task="core.mail.send",
+                payload={"email_data": {}},
+                principal=mail_principal(user.email),
+                created_at=user.created_at - timedelta(days=1),
+            )
+        )
+        await db.commit()
+        await greet(user.email)
+        await login_user(client, user)
+
+        found = (await client.get(EXPORT)).json()["data"]
+        assert len([row for row in found["auth"] if "mail" in row]) == 1
+
+        await client.patch("/api/v1/profile", json={"email": "new@example.com", "current_password": PASSWORD})
+        found = (await client.get(EXPORT)).json()["data"]["core"]
+        assert len([row for row in found if row["job"]["data"].get("subject") == "Hello"]) == 1
+        assert not [row for row in found if row["job"]["data"] == {"subject": None, "fields": None}]
 
     async def test_it_needs_a_session(self, db: AsyncSession, browser: httpx.AsyncClient) -> None:
         assert (await browser.get(EXPORT)).status_code == 401

@@ -244,7 +244,8 @@ class AccountService:
     ) -> None:
         """Give the locked account another address, tell the present one, and end all sessions but `session_id`."""
         await self.notify(user.email, "address", EmailChanged(**self.links.greeting(user), new_email=email))
-        await move_jobs(db=db, principal=mail_principal(user.email), to=f"user:{user.id}")  # else erasure misses them
+        mails = mail_principal(user.email)  # that erasure would miss
+        await move_jobs(db=db, principal=mails, to=f"user:{user.id}", since=user.created_at)
         await self.users.change(db=db, user=user, email=email, **values)
         await self.sessions.revoke(db=db, user_id=user.id, but=session_id, reason="email_changed")
 

@@ -1,6 +1,7 @@
 """Personal data of one user over all modules: export and erasure. A module answers in its `personal_data.py`."""
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -69,13 +70,15 @@ async def erase_personal_data(user_id: int) -> int:
     return max(left, await finish_jobs())
 
 
-async def jobs_of(principal: str, *, db: AsyncSession) -> AsyncIterator[dict[str, Any]]:
+async def jobs_of(principal: str, *, db: AsyncSession, since: datetime | None = None) -> AsyncIterator[dict[str, Any]]:
     """Yield the jobs of `principal`: the data of tasks, what mails say, the names of events.
 
     Not what an event holds: that may be about the administrator who caused it.
     """
     fields = ("task", "status", "created_at", "finished_at", "payload")
     async for job in BaseRepository[Job]().stream(db=db, fields=fields, principal=principal):
+        if since and job["created_at"] < since:
+            continue
         data = job.pop("payload")
         if job["task"] == LISTEN_TASK:
             data = {name: data.get(name) for name in ("event", "listener")}

@@ -436,9 +436,9 @@ async def erase_jobs(*, db: AsyncSession, principals: Collection[str]) -> int:
     return await db.scalar(select(func.count()).where(theirs)) or 0
 
 
-async def move_jobs(*, db: AsyncSession, principal: str, to: str) -> None:
-    """Give the jobs of `principal` to another one: to a user those of mails to an address that is to be forgotten."""
-    await db.execute(update(Job).where(Job.principal == principal).values(principal=to))
+async def move_jobs(*, db: AsyncSession, principal: str, to: str, since: datetime) -> None:
+    """Give the later jobs of `principal` to another one: to a user those of mails to an address no longer theirs."""
+    await db.execute(update(Job).where(Job.principal == principal, Job.created_at >= since).values(principal=to))
 
 
 async def _retry(db: AsyncSession, *conditions: ColumnElement[bool]) -> list[int]:
