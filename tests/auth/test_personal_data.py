@@ -131,6 +131,7 @@ class TestExport:
         db.add(
             Job(
                 task="core.mail.send",
+                max_attempts=1,
                 payload={"email_data": {}},
                 principal=mail_principal(user.email),
                 created_at=user.created_at - timedelta(days=1),
