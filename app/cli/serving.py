@@ -22,7 +22,7 @@ MIN_BODY_RATE = 500
 """Lowest average rate of a body, in bytes a second, once `CLIENT_TIMEOUT_SECONDS` have passed."""
 
 _FILES, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-MAX_CONNECTIONS = 2**31 if _FILES == resource.RLIM_INFINITY else _FILES * 3 // 4
+MAX_CONNECTIONS = 2**31 if _FILES == resource.RLIM_INFINITY else max(1, _FILES - max(64, _FILES // 4))
 """Most connections before the slowest clients are cut; the other descriptors are for the database and files."""
 
 ARRIVED_AT = "kit.arrived_at"  # what app.core.api.middlewares reads; see _refuse for why it is not imported

@@ -65,8 +65,8 @@ class TestOwnership:
             ("execute DELETE FROM", "op.get_bind().execute(sa.text('DELETE FROM auth_users'))"),
             ("execute INSERT INTO", "op.get_bind().exec_driver_sql('INSERT INTO auth_users VALUES (1)')"),
             ("execute DELETE FROM", "op.get_context().execute('DELETE FROM auth_users')"),
-            ("drop_index", "op.drop_index('ix_auth_sessions_user_id')"),
-            ("execute DROP INDEX", "op.execute('DROP INDEX IF EXISTS ix_auth_sessions_user_id')"),
+            ("drop_index", "op.drop_index('ix_auth_sessions_user_id_id')"),
+            ("execute DROP INDEX", "op.execute('DROP INDEX IF EXISTS ix_auth_sessions_user_id_id')"),
         ],
     )
     @pytest.mark.parametrize("down", [False, True], ids=["up", "down"])

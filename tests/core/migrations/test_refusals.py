@@ -39,7 +39,7 @@ def refused(planted: Migrations) -> list[str]:
         ("rename_table on", "op.rename_table('widgets_a', 'auth_widgets')"),
         ("create_index on", "op.create_index('ix', 'auth_users', ['id'])"),
         ("drop_index on", "op.drop_index('ix', table_name='auth_users')"),
-        ("drop_index on", "op.drop_index('ix_auth_sessions_user_id')"),
+        ("drop_index on", "op.drop_index('ix_auth_sessions_user_id_id')"),
         ("alter_column on", "with op.batch_alter_table('auth_users') as b:\n    b.alter_column('id', nullable=True)"),
         ("drop_constraint on", "with op.batch_alter_table('auth_users') as b:\n    b.drop_constraint('pk')"),
         (
