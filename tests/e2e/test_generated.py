@@ -242,7 +242,8 @@ class TestOptional:
             clone.python("-m", "pytest", "-q", "tests/auth", "tests/audit", timeout=15 * MINUTES, E2E="")
         else:
             clone.run(*MAKE, "check", timeout=10 * MINUTES, **ALONE)
-            clone.run(*MAKE, "test", f"ARGS={os.environ.get('E2E_TESTS', '')}", timeout=40 * MINUTES, **ALONE)
+            chosen = [path for path in os.environ.get("E2E_TESTS", "").split() if (clone.folder / path).exists()]
+            clone.run(*MAKE, "test", f"ARGS={' '.join(chosen)}", timeout=40 * MINUTES, **ALONE)
 
 
 class TestPackage:
