@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -119,10 +120,11 @@ def kill(process: Process) -> None:
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port nobody listens on, below those that a connection of another test may get before it is used."""
+    while True:
+        port = secrets.choice(range(20_000, 32_768))  # not `random`, which every test seeds alike
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

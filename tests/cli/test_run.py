@@ -21,15 +21,9 @@ from pydantic import SecretStr
 from app.cli.run import answers, listen
 from app.cli.starting import _stores
 from app.core.configs import AppConfig
-from tests.processes import Process, environment, kit, started, wait_for
+from tests.processes import Process, environment, free_port, kit, started, wait_for
 
 KIT = (sys.executable, "-m", "app.cli")
-
-
-def free_port() -> int:
-    with listen("127.0.0.1", 0) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
