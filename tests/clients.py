@@ -18,9 +18,13 @@ class Client(httpx.AsyncClient):
     """An httpx client of the application; its headers, such as Authorization, go with websockets too."""
 
     def __init__(self, app: ASGIApp, **given: Any) -> None:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.1", 50000))
-        super().__init__(transport=transport, base_url="http://test", **given)
+        self._asgi = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.1", 50000))
+        super().__init__(transport=self._asgi, base_url="http://test", **given)
         self._app = app
+
+    def call_from(self, address: str) -> None:
+        """Have the requests from now on come from this address."""
+        self._asgi.client = (address, 50000)
 
     @asynccontextmanager
     async def websocket(self, path: str, **given: Any) -> AsyncIterator["Socket"]:

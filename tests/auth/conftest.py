@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -15,7 +16,10 @@ from app.core.configs import get_settings
 from app.core.db import Database
 from app.core.runtime import runtime
 from tests.auth.takeover import Drain, Scenario, build
+from tests.clients import Client
 from tests.utils import CapturedMail
+
+_addresses = ip_network("198.18.0.0/15").hosts()
 
 
 @pytest.fixture
@@ -32,8 +36,12 @@ def configure(app: FastAPI) -> Iterator[Callable[..., AuthConfig]]:
 
 
 @pytest.fixture
-async def limit(app: FastAPI) -> AsyncIterator[Callable[[], None]]:
-    """Make rate limits count from now on, as outside tests, from nothing: other tests had accounts of the same ids."""
+async def limit(app: FastAPI, client: Client) -> AsyncIterator[Callable[[], None]]:
+    """Make rate limits count from now on, as outside tests, from nothing: other tests had accounts of the same ids.
+
+    `client` gets an address of the test's own, as the windows of addresses are those of the process.
+    """
+    client.call_from(str(next(_addresses)))
     for throttle in (LOGINS, CONFIRMATIONS, REFRESHES, MAILS):
         throttle.windows = SlidingWindows(*throttle.windows.rates)
     if redis := runtime().redis:
