@@ -174,13 +174,16 @@ class AccessTokens:
 def _check_names(token: str) -> None:
     """Raise ValueError for a repeated member: parsers disagree on which one counts (RFC 7515 section 4)."""
     for part in token.split(".")[:2]:
-        json.loads(base64url_decode(part.encode()), object_pairs_hook=_unique)
+        _STRICT.decode(base64url_decode(part.encode()).decode())
 
 
 def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
     if len(found := dict(members)) < len(members):
         raise ValueError("repeated member")
     return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def new_token() -> str:
