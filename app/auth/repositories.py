@@ -204,8 +204,8 @@ class RoleRepository(BaseRepository[Role]):
 
     async def grant(self, *, db: AsyncSession, user_id: int, role: str, granted_by_id: int | None = None) -> bool:
         """Give an account a role that exists; return False where it has it already."""
-        row = await self.require(db=db, name=role)
-        values = {"user_id": user_id, "role_id": row.id, "granted_by_id": granted_by_id}
+        role_id = select(Role.id).where(Role.name == role).scalar_subquery()
+        values = {"user_id": user_id, "role_id": role_id, "granted_by_id": granted_by_id}
         return bool(await insert_unless_taken(db, UserRole, values, unique=("user_id", "role_id")))
 
     async def revoke(self, *, db: AsyncSession, user_id: int, role: str) -> bool:

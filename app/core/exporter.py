@@ -11,11 +11,11 @@ from hmac import compare_digest
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from threading import Thread
-from typing import Annotated, Any
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import prometheus_client
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder, make_wsgi_app
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -30,6 +30,7 @@ from app.core.db.base import utcnow
 from app.core.db.engines import statements_may_take
 from app.core.db.jobs import JobStatus
 from app.core.db.session import Database, current_database
+from app.core.deps import configured
 from app.core.exceptions import AuthenticationError, ConfigError
 from app.core.identity import public
 from app.core.modules import parts
@@ -49,9 +50,9 @@ router = APIRouter(include_in_schema=False, dependencies=[public])
 
 
 @router.get("/metrics")
-async def show_metrics(request: Request, settings: Annotated[AppConfig, Depends(get_settings)]) -> Response:
+async def show_metrics(request: Request) -> Response:
     """Return the metrics in the format that the scraper prefers. Asks for `METRICS_TOKEN` where it is set."""
-    if not _may_read(request.headers.get("Authorization"), settings.METRICS_TOKEN):
+    if not _may_read(request.headers.get("Authorization"), configured(request, get_settings).METRICS_TOKEN):
         raise AuthenticationError
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
     # In a thread: it waits for the event loop.

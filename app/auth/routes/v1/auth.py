@@ -40,11 +40,6 @@ def per_minute(times: int) -> Any:
     return Depends(ConfigurableRateLimiter(times=times, seconds=60))
 
 
-async def no_store(response: HTTPResponse) -> None:
-    """Forbid to store an answer with tokens (RFC 6749 section 5.1)."""
-    response.headers["Cache-Control"] = "no-store"
-
-
 @router.post(
     "/register",
     status_code=201,
@@ -85,7 +80,7 @@ LOGIN_CONTENT = {
 
 @router.post(
     "/login",
-    dependencies=[public, Depends(no_store), per_minute(5)],
+    dependencies=[public, per_minute(5)],
     responses={422: {}},
     openapi_extra={"requestBody": {"required": True, "content": LOGIN_CONTENT}},
 )
@@ -94,7 +89,7 @@ async def login(form: Annotated[LoginForm, Depends(login_form)], db: DBSession, 
     return await services.sessions.login(form, db=db)
 
 
-@router.post("/refresh-token", dependencies=[public, Depends(no_store), per_minute(30)])
+@router.post("/refresh-token", dependencies=[public, per_minute(30)])
 async def refresh_token(body: RefreshRequest, db: DBSession, services: Services, request: Request) -> TokenAnswer:
     """Exchange a refresh token for the next one. Using one twice ends the session."""
     return await services.sessions.refresh(body.refresh_token, db=db, arrived_at=arrived_at(request))
