@@ -55,8 +55,7 @@ class ApiKeyService:
             raise InvalidApiKey
         if row.notes_use:
             write_after_unit(partial(self.keys.note_use, row.id), "the use of an API key was not noted")
-        user, scope = owner.within(row.scopes), frozenset(row.scopes)
-        return Principal(kind="api_key", id=row.id, user=user, permissions=user.permissions, scope=scope)
+        return Principal(kind="api_key", id=row.id, user=owner.within(row.scopes), scope=frozenset(row.scopes))
 
     async def exchange(self, form: TokenForm, *, db: AsyncSession) -> TokenAnswer:
         """Return an access token of a key (RFC 6749 section 4.4); raises InvalidApiKey or InvalidTokenRequest."""

@@ -95,7 +95,6 @@ class UserRepository(BaseRepository[User]):
             kind="user",
             id=user_id,
             user=user,
-            permissions=user.permissions,
             scope=scope,
             session_id=session_id,
             authenticated_at=row.authenticated_at,

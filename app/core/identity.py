@@ -45,19 +45,24 @@ class Permission:
 class Principal:
     """A verified caller. Its text is its identity: `user:7`, `api_key:3`.
 
-    `user` is the account it acts for, `permissions` what it may do now: granted to the account, declared by a module,
-    and within `scope`, where the credential was narrowed. `session_id` is None where no person has logged in;
+    `user` is the account it acts for, whose `permissions` are granted to it, declared by a module, and within `scope`
+    where the credential was narrowed. `session_id` is None where no person has logged in;
     `methods` say how it was authenticated, in the words of RFC 8176.
     """
 
     kind: str
     id: int
     user: Any
-    permissions: frozenset[str]
     scope: frozenset[str] | None = None
     session_id: int | None = None
     authenticated_at: datetime | None = None
     methods: tuple[str, ...] = ()
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """The permissions of `user`: policies that are called with the user alone judge the same."""
+        permissions: frozenset[str] = self.user.permissions
+        return permissions
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.id}"

@@ -56,7 +56,7 @@ class House:
         if authorization:
             name, _, scope = authorization.partition("/")
             held = frozenset(scope.split("+"))
-            caller = Principal(kind="user", id=7, user=None, permissions=held, scope=held)
+            caller = Principal(kind="user", id=7, user=None, scope=held)
             remember_principal(request, caller if scope else f"user:{name}")
 
     def key(self, function: object, *args: Any, **kwargs: Any) -> str:
